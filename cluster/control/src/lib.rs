@@ -1,0 +1,1 @@
+//! openraft around topology; the only crate that names openraft.

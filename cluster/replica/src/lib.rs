@@ -1,0 +1,1 @@
+//! Replication decisions of one node: epochs, commit, leases, takeover, heal.

@@ -1,0 +1,1 @@
+//! Runs the replica, the disk, the peers and apply.

@@ -1,0 +1,175 @@
+//! State and operations. (Skeleton: types first.)
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use vocab::{EpochId, NodeId};
+
+use crate::epoch::EpochRecord;
+
+/// A member of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Never reused.
+    pub id: NodeId,
+    /// Host name shown to people.
+    pub name: String,
+    /// Address and port of the node-to-node listener (`192.0.2.11:6420`).
+    pub peer_address: String,
+    /// The node's own client-facing address (IP), for probes of the mail port and for administration.
+    pub address: String,
+    /// Stores mail (false: witness).
+    pub data: bool,
+}
+
+/// Kind of a document; new kinds need no change of the state machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DocumentKind {
+    /// A domain we are responsible for; name = A-labels.
+    Domain,
+    /// An account; name = its address. Body: [`AccountBody`].
+    Account,
+    /// An alias; name = its address. Body: [`AliasBody`].
+    Alias,
+    /// Cluster-wide settings by name (relay host, default domain, service names).
+    Setting,
+}
+
+/// A typed document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Document {
+    /// Schema version of the body.
+    pub schema: u32,
+    /// JSON body, checked against the kind's schema when it is proposed.
+    pub body: serde_json::Value,
+    /// Raft index of its last change.
+    pub revision: u64,
+    /// Raft index that created it (the account id of an account).
+    pub created: u64,
+}
+
+/// Body of a domain document.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DomainBody {
+    /// The domain whose accounts may log in by local part alone; at most one.
+    #[serde(default)]
+    pub default: bool,
+}
+
+/// Body of an account document. No password here: the hash is an account document in the account's own rows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccountBody {
+    /// Display name.
+    #[serde(default)]
+    pub name: String,
+    /// Whether it may log in and get mail.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// Bytes; `None` = no limit.
+    #[serde(default)]
+    pub quota_bytes: Option<u64>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Body of an alias document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AliasBody {
+    /// Addresses it stands for, own or foreign; at least one.
+    pub targets: Vec<String>,
+}
+
+/// One fault of a proposed change, with its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// Where: `account/bob@example.org/body/quota_bytes`.
+    pub place: String,
+    /// What is wrong, in words an administrator can act on.
+    pub what: String,
+}
+
+/// A change of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ConfigOp {
+    /// First entry: cluster id, name, first member, first epoch.
+    Found {
+        /// Random, never changed.
+        cluster_id: String,
+        /// Shown to people.
+        name: String,
+        /// The first node.
+        member: Member,
+        /// Cluster address (IP, without port), if any.
+        cluster_address: Option<String>,
+    },
+    /// Stores a one-use join token: BLAKE3 of the secret, expiry in Unix seconds.
+    AddToken {
+        /// Hex hash of the secret.
+        hash: String,
+        /// Unix seconds.
+        expires: u64,
+    },
+    /// Uses a token and admits a node under the next free id; refused when the token is unknown, used or expired.
+    Admit {
+        /// Hex hash of the token's secret.
+        token_hash: String,
+        /// Time of the home in Unix seconds (for the expiry).
+        now: u64,
+        /// The new node; its `id` is ignored and given here.
+        member: Member,
+    },
+    /// Compare-and-set of the epoch register.
+    SetEpoch {
+        /// The register must hold this epoch.
+        expect: EpochId,
+        /// The new one; its number must be greater than every parent's.
+        record: EpochRecord,
+    },
+    /// Writes a document; `expect` = revision it must have (0 = must not exist, `None` = do not care).
+    Put {
+        /// Kind.
+        kind: DocumentKind,
+        /// Name within the kind, normalised.
+        name: String,
+        /// JSON body.
+        body: serde_json::Value,
+        /// Compare.
+        expect: Option<u64>,
+    },
+    /// Removes a document.
+    Remove {
+        /// Kind.
+        kind: DocumentKind,
+        /// Name.
+        name: String,
+    },
+}
+
+/// Everything Raft agrees on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterState {
+    /// Random id; empty before [`ConfigOp::Found`].
+    pub cluster_id: String,
+    /// Name.
+    pub name: String,
+    /// Raft index of the last applied change.
+    pub revision: u64,
+    /// Members by id.
+    pub members: BTreeMap<NodeId, Member>,
+    /// Next node id to give; ids are never reused.
+    pub next_node: u32,
+    /// The epoch register.
+    pub epoch: Option<EpochRecord>,
+    /// Cluster address.
+    pub cluster_address: Option<String>,
+    /// Unused join tokens: hash to expiry.
+    pub tokens: BTreeMap<String, u64>,
+    /// Documents by kind, then name.
+    pub documents: BTreeMap<DocumentKind, BTreeMap<String, Document>>,
+}

@@ -1,0 +1,1 @@
+//! Mutually authenticated streams between nodes.

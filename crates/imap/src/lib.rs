@@ -1,0 +1,1 @@
+//! Everything of IMAP that needs no socket.

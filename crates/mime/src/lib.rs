@@ -1,0 +1,1 @@
+//! Message text to structure: header fields, ENVELOPE and BODYSTRUCTURE facts.

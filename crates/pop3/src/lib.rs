@@ -1,0 +1,1 @@
+//! Everything of POP3 that needs no socket.

@@ -1,0 +1,88 @@
+//! What an operator sees of the cluster on this node.
+
+use serde::Serialize;
+use vocab::{NodeId, SubmitError};
+
+use crate::Answer;
+
+/// One node as seen from here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct NodeStatus {
+    /// Id.
+    pub id: u32,
+    /// Name.
+    pub name: String,
+    /// Client-facing address.
+    pub address: String,
+    /// `primary` (holds the cluster address), `secondary`, `unreachable`.
+    pub role: String,
+    /// Heard from within the silence window (always true for this node).
+    pub reachable: bool,
+    /// Member of the in-sync set.
+    pub in_sync: bool,
+}
+
+/// Progress of bringing a node up to date.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SyncStatus {
+    /// The node that is being brought up to date.
+    pub node: u32,
+    /// Accounts still to transfer.
+    pub accounts_left: u64,
+    /// Bytes still to transfer, as far as known.
+    pub bytes_left: u64,
+}
+
+/// Everything at a glance.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ClusterStatus {
+    /// Cluster name.
+    pub cluster: String,
+    /// Id of this node.
+    pub node: u32,
+    /// joined, solo, fenced, syncing, healing, waiting.
+    pub mode: String,
+    /// Epoch id as `number.author`.
+    pub epoch: String,
+    /// joint, reduced, solo, heal.
+    pub epoch_kind: String,
+    /// In-sync set.
+    pub in_sync: Vec<u32>,
+    /// Home of all shards without a home of their own.
+    pub home: u32,
+    /// Cluster address and who holds it as far as known here.
+    pub cluster_address: Option<String>,
+    /// Node that holds the cluster address.
+    pub address_holder: Option<u32>,
+    /// Nodes.
+    pub nodes: Vec<NodeStatus>,
+    /// Batches in flight and the age of the oldest in milliseconds.
+    pub batches_in_flight: u64,
+    /// Age of the oldest batch in flight (ms).
+    pub oldest_batch_ms: u64,
+    /// A node being brought up to date.
+    pub sync: Option<SyncStatus>,
+    /// Archived branches (accounts that changed on both sides).
+    pub branches: Vec<String>,
+    /// Whether settings can be changed, and if not why and what to do.
+    pub settings_locked: Option<String>,
+    /// Things an operator must know.
+    pub warnings: Vec<String>,
+}
+
+/// The cluster on this node.
+pub trait Cluster: Send + Sync {
+    /// Now.
+    fn status(&self) -> ClusterStatus;
+    /// This node.
+    fn node(&self) -> NodeId;
+    /// Whether clients may be served (else 421 / BYE).
+    fn serving(&self) -> tokio::sync::watch::Receiver<bool>;
+    /// Whether this node should hold the cluster address now.
+    fn holds_address(&self) -> tokio::sync::watch::Receiver<bool>;
+    /// Operator's word that the peer is down: opens a solo epoch with the gap.
+    ///
+    /// # Errors
+    /// Unavailable with the reason when it makes no sense (peer is heard, node never was in sync).
+    fn start_alone(&self) -> Answer<'_, Result<(), SubmitError>>;
+}

@@ -1,0 +1,59 @@
+//! The disk of the mailboxes, for the engine that runs replication.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+pub use vocab::StoreWrite;
+use vocab::{AccountHead, AccountId, BlobHash, Damaged, RowWrite, Rows, Version};
+
+use crate::Answer;
+
+/// Rows, heads, chains, bodies and records of one node. Reads are of the last *written* state; every write is synced.
+/// A sync or write error ends the process with a clear message, so `write` has no error.
+pub trait MailStore: Send + Sync {
+    /// Consistent snapshot of the account's present generation.
+    fn snapshot(&self, account: AccountId) -> Arc<dyn Rows>;
+    /// Head alone (cheap, cached); default when the account has no state.
+    ///
+    /// # Errors
+    /// [`Damaged`].
+    fn head(&self, account: AccountId) -> Result<AccountHead, Damaged>;
+    /// Every account that has state, with its version.
+    ///
+    /// # Errors
+    /// [`Damaged`].
+    fn versions(&self) -> Result<Vec<(AccountId, Version)>, Damaged>;
+    /// Versions of the account since the last agreed one, oldest first, the present one last.
+    ///
+    /// # Errors
+    /// [`Damaged`].
+    fn chain(&self, account: AccountId) -> Result<Vec<Version>, Damaged>;
+    /// Writes all parts atomically; resolves when they are synced. Concurrent calls share syncs, in call order.
+    fn write(&self, parts: Vec<StoreWrite>) -> Answer<'static, ()>;
+    /// A node-local record.
+    fn meta(&self, key: &str) -> Option<Bytes>;
+    /// Whether every byte of the body is here.
+    fn has_blob(&self, hash: BlobHash) -> bool;
+    /// Size of a body that is here.
+    fn blob_size(&self, hash: BlobHash) -> Option<u64>;
+    /// Bytes `from..to` of a body that is here (`to` cut at its end); `None` when it is not here or damaged.
+    fn blob(&self, hash: BlobHash, from: u64, to: u64) -> Option<Bytes>;
+    /// All rows of an account in key order, for a transfer, from (table, key) exclusive on, at most about `limit_bytes`.
+    ///
+    /// # Errors
+    /// [`Damaged`].
+    fn export(
+        &self,
+        snapshot: &Arc<dyn Rows>,
+        after: Option<(u8, Bytes)>,
+        limit_bytes: usize,
+    ) -> Result<Vec<RowWrite>, Damaged>;
+    /// Names of archived branches.
+    fn branches(&self) -> Vec<String>;
+    /// Bytes free on the medium.
+    fn free_bytes(&self) -> u64;
+    /// Milliseconds since the last synced write ended well, by the store's own small write every second or so.
+    fn disk_silent_ms(&self) -> u64;
+    /// Synced writes since start, for metrics and benchmarks.
+    fn synced_writes(&self) -> u64;
+}

@@ -1,0 +1,1 @@
+//! Takes due queue items and sends them.

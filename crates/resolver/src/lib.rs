@@ -1,0 +1,1 @@
+//! DNS behind the resolver port.

@@ -1,0 +1,1 @@
+//! SASL mechanism exchanges as pure machines.

@@ -1,0 +1,1 @@
+//! Everything of SMTP that needs no socket.

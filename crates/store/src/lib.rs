@@ -1,0 +1,1 @@
+//! RocksDB: rows, blobs, heads; the only user of RocksDB for mail.

@@ -1,0 +1,66 @@
+//! What one commit writes. Once sent, a batch never changes; it is retried as it is (DESIGN 5).
+
+use bytes::Bytes;
+
+use crate::head::AccountHead;
+use crate::ids::{AccountId, BatchId, BlobHash, PlacementId, Version};
+use crate::rows::RowWrite;
+
+/// A reference from a placement to a body: node-local rows, rebuildable from the placements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobRef {
+    /// The body.
+    pub hash: BlobHash,
+    /// Who needs it (queue items use a placement id too).
+    pub placement: PlacementId,
+    /// Added, or taken away.
+    pub present: bool,
+}
+
+/// A small body that travels with the rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InlineBody {
+    /// BLAKE3 of `bytes`.
+    pub hash: BlobHash,
+    /// At most `SMALL_BODY_MAX` bytes.
+    pub bytes: Bytes,
+}
+
+/// The part of a batch that belongs to one account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountBatch {
+    /// Which account.
+    pub account: AccountId,
+    /// The version it applies to; anything else is refused.
+    pub expected: Version,
+    /// The head after it; `head.version` is the next version.
+    pub head: AccountHead,
+    /// Row writes, outcomes by command id among them.
+    pub rows: Vec<RowWrite>,
+    /// References to bodies.
+    pub refs: Vec<BlobRef>,
+}
+
+/// One commit: several accounts of one home when a message goes to several of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// (epoch, home, counter).
+    pub id: BatchId,
+    /// In account id order, each account once.
+    pub accounts: Vec<AccountBatch>,
+    /// Small bodies, each once.
+    pub bodies: Vec<InlineBody>,
+}
+
+impl Batch {
+    /// Approximate size for limits (bytes).
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let rows = |a: &AccountBatch| {
+            a.rows.iter().map(|r| 8 + r.key.len() + r.value.as_ref().map_or(0, Bytes::len)).sum::<usize>()
+                + a.refs.len() * 64
+                + 128
+        };
+        self.accounts.iter().map(rows).sum::<usize>() + self.bodies.iter().map(|b| b.bytes.len() + 40).sum::<usize>()
+    }
+}

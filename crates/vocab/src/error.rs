@@ -1,0 +1,12 @@
+//! The three answers: refusals travel as outcomes; `Err` is *unavailable* or *unknown*.
+
+/// Why a change has no outcome. No code may turn `Unknown` into `Unavailable`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// Not decided, nothing changed: ask again later (SMTP 451 4.3.2, IMAP `NO [UNAVAILABLE]`).
+    #[error("unavailable: {0}")]
+    Unavailable(&'static str),
+    /// May or may not have happened: a retry must carry the same command id.
+    #[error("outcome unknown: {0}")]
+    Unknown(&'static str),
+}

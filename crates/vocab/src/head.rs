@@ -1,0 +1,115 @@
+//! The head of an account: what is compared, counted and chained. The generation is the store's own and not in here.
+
+use prost::Message as _;
+
+use crate::ids::{EpochId, Version};
+use crate::rows::Damaged;
+
+/// Row version written as first byte of an encoded head.
+pub const HEAD_ROW_VERSION: u8 = 1;
+
+/// Replicated head of one account. Equal versions mean equal heads but for `agreed`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AccountHead {
+    /// Version of the state; zero = no state.
+    pub version: Version,
+    /// Highest modseq given.
+    pub modseq: u64,
+    /// Highest UIDVALIDITY given; the clock of the account.
+    pub uidvalidity: u32,
+    /// Sum (mod 2^128) of the hashes of the core rows.
+    pub digest: u128,
+    /// Branches merged or archived into this state, newest last.
+    pub lineage: Vec<Version>,
+    /// Epoch whose gap was taken last (DESIGN 6); a gap is due when the present epoch asks for one and is not this.
+    pub gap_taken: Option<EpochId>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct HeadV1 {
+    #[prost(bytes = "vec", tag = "1")]
+    version: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    modseq: u64,
+    #[prost(uint32, tag = "3")]
+    uidvalidity: u32,
+    #[prost(bytes = "vec", tag = "4")]
+    digest: Vec<u8>,
+    #[prost(bytes = "vec", repeated, tag = "5")]
+    lineage: Vec<Vec<u8>>,
+    #[prost(uint64, optional, tag = "6")]
+    gap_number: Option<u64>,
+    #[prost(uint32, tag = "7")]
+    gap_author: u32,
+}
+
+impl AccountHead {
+    /// Row version byte, then protobuf.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let row = HeadV1 {
+            version: self.version.0.to_vec(),
+            modseq: self.modseq,
+            uidvalidity: self.uidvalidity,
+            digest: self.digest.to_be_bytes().to_vec(),
+            lineage: self.lineage.iter().map(|v| v.0.to_vec()).collect(),
+            gap_number: self.gap_taken.map(|e| e.number),
+            gap_author: self.gap_taken.map_or(0, |e| e.author),
+        };
+        let mut out = vec![HEAD_ROW_VERSION];
+        out.extend(row.encode_to_vec());
+        out
+    }
+
+    /// The head in these bytes.
+    ///
+    /// # Errors
+    /// [`Damaged`] for an unknown row version or broken bytes; nothing is guessed.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Damaged> {
+        let bad = |what: &str| Damaged(format!("account head: {what}"));
+        let (first, rest) = bytes.split_first().ok_or_else(|| bad("empty"))?;
+        if *first != HEAD_ROW_VERSION {
+            return Err(bad(&format!("unknown row version {first}")));
+        }
+        let row = HeadV1::decode(rest).map_err(|e| bad(&e.to_string()))?;
+        let version = |b: &[u8]| Version::from_bytes(b).ok_or_else(|| bad("version length"));
+        Ok(Self {
+            version: version(&row.version)?,
+            modseq: row.modseq,
+            uidvalidity: row.uidvalidity,
+            digest: u128::from_be_bytes(row.digest.as_slice().try_into().map_err(|_| bad("digest length"))?),
+            lineage: row.lineage.iter().map(|b| version(b)).collect::<Result<_, _>>()?,
+            gap_taken: row.gap_number.map(|number| EpochId { number, author: row.gap_author }),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_bytes_of_the_head() {
+        let head = AccountHead {
+            version: Version([7; 16]),
+            modseq: 300,
+            uidvalidity: 1_700_000_000,
+            digest: 5,
+            lineage: vec![Version([1; 16])],
+            gap_taken: Some(EpochId { number: 4, author: 2 }),
+        };
+        let hex: String = head.encode().iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(
+            hex,
+            "010a100707070707070707070707070707070710ac021880e2cfaa062210000000000000000000000000000000052a10010101010101\
+             0101010101010101010130043802"
+        );
+        assert_eq!(AccountHead::decode(&head.encode()), Ok(head));
+    }
+
+    #[test]
+    fn unknown_row_version_is_refused() {
+        assert!(AccountHead::decode(&[9, 1, 2]).is_err());
+        assert!(AccountHead::decode(&[]).is_err());
+    }
+}

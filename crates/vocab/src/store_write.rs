@@ -1,0 +1,75 @@
+//! What can be written to the disk of the mailboxes, as data: machines order it, `store` does it.
+
+use bytes::Bytes;
+
+use crate::batch::{AccountBatch, BlobRef, InlineBody};
+use crate::head::AccountHead;
+use crate::ids::{AccountId, BlobHash, Version};
+use crate::rows::RowWrite;
+
+/// One part of an atomic, synced write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreWrite {
+    /// Rows, head, references and a new link of the version chain. The caller has checked `expected`.
+    Account(AccountBatch),
+    /// Small bodies of a batch.
+    Bodies(Vec<InlineBody>),
+    /// One chunk of a large body; `index` counts chunks of `BLOB_CHUNK_BYTES`, `total` is the size of the body.
+    BlobChunk {
+        /// BLAKE3 of the whole body.
+        hash: BlobHash,
+        /// Chunk number.
+        index: u32,
+        /// Bytes of the whole body.
+        total: u64,
+        /// The chunk.
+        bytes: Bytes,
+    },
+    /// A node-local record (epoch, mode, boot); `None` deletes.
+    Meta {
+        /// Name.
+        key: String,
+        /// Bytes.
+        value: Option<Bytes>,
+    },
+    /// Rows of an account under construction, beside the present generation.
+    Stage {
+        /// Account.
+        account: AccountId,
+        /// Full rows (no deletes).
+        rows: Vec<RowWrite>,
+        /// References of its placements.
+        refs: Vec<BlobRef>,
+    },
+    /// Makes the staged rows the account's state (next generation) in this same write. The chain becomes just this
+    /// version. The old generation's rows are deleted afterwards in the background.
+    Switch {
+        /// Account.
+        account: AccountId,
+        /// Its new head.
+        head: AccountHead,
+    },
+    /// Throws a half-built stage away.
+    Unstage {
+        /// Account.
+        account: AccountId,
+    },
+    /// All in-sync members are known to hold `agreed`: older links of the chain are dropped.
+    TrimChain {
+        /// Account.
+        account: AccountId,
+        /// Oldest version to keep.
+        agreed: Version,
+    },
+    /// One row of an archived branch; kept until somebody removes the branch.
+    Archive {
+        /// Name of the branch: account and version in hex.
+        branch: String,
+        /// Key within the branch.
+        key: Bytes,
+        /// Bytes; bodies it names stay referenced.
+        value: Bytes,
+        /// Bodies the row needs.
+        refs: Vec<BlobHash>,
+    },
+}

@@ -1,0 +1,1 @@
+//! Whole cluster in one process from one seed.

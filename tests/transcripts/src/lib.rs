@@ -1,0 +1,1 @@
+//! Protocol transcripts against the sealed sessions.

@@ -1,0 +1,2 @@
+//! The `twinpost` binary.
+fn main() {}
