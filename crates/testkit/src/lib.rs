@@ -1,1 +1,2 @@
 //! Fakes of the ports, virtual clock, transcript runner.
+pub mod transcript;
