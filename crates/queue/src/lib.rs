@@ -2,4 +2,13 @@
 //!
 //! Pure, as `mailbox`: `apply(view, op, at)` gives rows and an outcome; schedule and bounces are plain functions.
 
+pub mod apply;
+pub mod bounce;
+pub mod codec;
 pub mod op;
+pub mod read;
+mod rows;
+pub mod schedule;
+
+pub use apply::apply;
+pub use op::{AttemptResult, Failure, QueueItem, QueueOp, QueueOutcome};

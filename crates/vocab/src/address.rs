@@ -83,7 +83,8 @@ impl LocalPart {
     /// [`AddressFault::LocalPart`] when it is none or too long.
     pub fn parse(text: &str) -> Result<Self, AddressFault> {
         let bad = Err(AddressFault::LocalPart);
-        if text.is_empty() || text.len() > LOCAL_PART_BYTES_MAX + 2 {
+        // Quotes and backslashes do not count towards the length.
+        if text.is_empty() || text.len() > 2 * LOCAL_PART_BYTES_MAX + 2 {
             return bad;
         }
         let plain = match text.strip_prefix('"') {
@@ -94,10 +95,11 @@ impl LocalPart {
             None if is_dot_string(text) => text.to_owned(),
             None => return bad,
         };
+        let plain: String = plain.nfc().collect();
         if plain.is_empty() || plain.len() > LOCAL_PART_BYTES_MAX {
             return bad;
         }
-        Ok(Self(plain.nfc().collect()))
+        Ok(Self(plain))
     }
     /// Unquoted text.
     #[must_use]

@@ -1,0 +1,171 @@
+//! One operation on the queue: rows to write, references to add or drop, and the outcome. Pure.
+
+use vocab::{BlobRef, CommandId, Damaged, PlacementId, RowWrite, Rows, Table, Timestamp};
+
+use crate::op::{AttemptResult, QueueItem, QueueOp, QueueOutcome};
+use crate::rows::{decode_item, due_key, encode_item};
+
+/// A started attempt that has not ended by then is taken for lost with its node, and the item is due again (ms). The
+/// relay ends every dialogue sooner, so a living node never loses an item to another one.
+pub const ATTEMPT_LOST_AFTER_MS: u64 = 15 * 60 * 1000;
+
+/// What an operation changes.
+pub type Applied = (Vec<RowWrite>, Vec<BlobRef>, QueueOutcome);
+
+/// Applies `op` at time `at` of the home to the rows of the queue account.
+///
+/// # Errors
+/// [`Damaged`] when a row cannot be read: nothing may be written.
+pub fn apply(view: &dyn Rows, op: &QueueOp, at: Timestamp) -> Result<Applied, Damaged> {
+    match op {
+        QueueOp::Enqueue(items) => enqueue(view, items),
+        QueueOp::AttemptStart { id, node, at: started } => {
+            let Some(item) = find(view, *id)? else { return Ok(gone()) };
+            let elsewhere =
+                item.attempt.is_some_and(|(other, since)| other != *node && at < since.plus_ms(ATTEMPT_LOST_AFTER_MS));
+            if elsewhere {
+                return Ok(gone());
+            }
+            // The start is committed before the dialogue; asking twice for the same start counts once.
+            let again = item.attempt == Some((*node, *started));
+            let mut next = item.clone();
+            next.attempts = if again { item.attempts } else { item.attempts.saturating_add(1) };
+            next.attempt = Some((*node, *started));
+            next.due = started.plus_ms(ATTEMPT_LOST_AFTER_MS);
+            Ok((replace(&item, &next), Vec::new(), QueueOutcome::Done))
+        }
+        QueueOp::AttemptEnd { id, result } => {
+            let Some(item) = find(view, *id)? else { return Ok(gone()) };
+            Ok(match result {
+                AttemptResult::Delivered | AttemptResult::Failed(_) => remove(&item),
+                AttemptResult::Deferred(failure, due) => {
+                    let mut next = item.clone();
+                    next.attempt = None;
+                    next.due = *due;
+                    next.last_status = Some(failure.clone());
+                    (replace(&item, &next), Vec::new(), QueueOutcome::Done)
+                }
+            })
+        }
+    }
+}
+
+fn gone() -> Applied {
+    (Vec::new(), Vec::new(), QueueOutcome::Gone)
+}
+
+fn find(view: &dyn Rows, id: CommandId) -> Result<Option<QueueItem>, Damaged> {
+    view.get(Table::QUEUE, &id.to_bytes())?.map(|row| decode_item(&row)).transpose()
+}
+
+fn enqueue(view: &dyn Rows, items: &[QueueItem]) -> Result<Applied, Damaged> {
+    let mut rows = Vec::new();
+    let mut refs = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
+    for item in items {
+        if !seen.insert(item.id) || view.get(Table::QUEUE, &item.id.to_bytes())?.is_some() {
+            continue;
+        }
+        rows.push(item_row(item));
+        rows.push(due_row(item, true));
+        refs.push(blob_ref(item, true));
+    }
+    Ok((rows, refs, QueueOutcome::Done))
+}
+
+fn replace(old: &QueueItem, new: &QueueItem) -> Vec<RowWrite> {
+    let mut rows = vec![item_row(new)];
+    if old.due != new.due {
+        rows.push(due_row(old, false));
+        rows.push(due_row(new, true));
+    }
+    rows
+}
+
+fn remove(item: &QueueItem) -> Applied {
+    let key = item.id.to_bytes().to_vec().into();
+    let rows = vec![RowWrite { table: Table::QUEUE, key, value: None }, due_row(item, false)];
+    (rows, vec![blob_ref(item, false)], QueueOutcome::Done)
+}
+
+fn item_row(item: &QueueItem) -> RowWrite {
+    RowWrite { table: Table::QUEUE, key: item.id.to_bytes().to_vec().into(), value: Some(encode_item(item)) }
+}
+
+fn due_row(item: &QueueItem, present: bool) -> RowWrite {
+    let value = present.then(bytes::Bytes::new);
+    RowWrite { table: Table::QUEUE_DUE, key: due_key(item.due, item.id), value }
+}
+
+fn blob_ref(item: &QueueItem, present: bool) -> BlobRef {
+    BlobRef { hash: item.blob, placement: PlacementId { command: item.id, index: 0 }, present }
+}
+
+#[cfg(test)]
+mod tests {
+    use vocab::{MemoryRows, NodeId};
+
+    use super::*;
+    use crate::op::Failure;
+    use crate::read::{due, list};
+    use crate::rows::tests::item;
+
+    const T0: Timestamp = Timestamp(1_700_000_000_000);
+
+    fn run(rows: &mut MemoryRows, op: &QueueOp, at: Timestamp) -> (Vec<BlobRef>, QueueOutcome) {
+        let (writes, refs, outcome) = apply(rows, op, at).expect("readable");
+        rows.write(&writes);
+        (refs, outcome)
+    }
+
+    fn failure() -> Failure {
+        Failure { status: "4.4.1".into(), diagnostic: "no".into(), remote: None }
+    }
+
+    #[test]
+    fn an_item_is_queued_once_tried_deferred_and_delivered() {
+        let mut rows = MemoryRows::default();
+        let (refs, outcome) = run(&mut rows, &QueueOp::Enqueue(vec![item(1), item(1), item(2)]), T0);
+        assert_eq!((refs.len(), outcome), (2, QueueOutcome::Done));
+        assert!(run(&mut rows, &QueueOp::Enqueue(vec![item(1)]), T0).0.is_empty());
+
+        let id = item(1).id;
+        let start = QueueOp::AttemptStart { id, node: NodeId(1), at: T0 };
+        assert_eq!(run(&mut rows, &start, T0).1, QueueOutcome::Done);
+        assert_eq!(run(&mut rows, &start, T0).1, QueueOutcome::Done);
+        let (now, _) = due(&rows, T0, 10).expect("readable");
+        assert_eq!(now.iter().map(|i| i.id).collect::<Vec<_>>(), [item(2).id]);
+
+        let later = T0.plus_ms(60_000);
+        let end = QueueOp::AttemptEnd { id, result: AttemptResult::Deferred(failure(), later) };
+        run(&mut rows, &end, T0);
+        let tried = list(&rows, 10).expect("readable");
+        assert_eq!((tried[0].attempts, tried[0].due, tried[0].attempt), (1, later, None));
+        assert_eq!(tried[0].last_status, Some(failure()));
+
+        let end = QueueOp::AttemptEnd { id, result: AttemptResult::Delivered };
+        let (refs, _) = run(&mut rows, &end, later);
+        assert_eq!(refs.iter().map(|r| r.present).collect::<Vec<_>>(), [false]);
+        assert_eq!(run(&mut rows, &end, later).1, QueueOutcome::Gone);
+        let end = QueueOp::AttemptEnd { id: item(2).id, result: AttemptResult::Failed(failure()) };
+        run(&mut rows, &end, later);
+        assert!(rows.rows.is_empty(), "{rows:?}");
+    }
+
+    #[test]
+    fn an_attempt_of_a_lost_node_is_taken_over_after_the_named_time() {
+        let mut rows = MemoryRows::default();
+        run(&mut rows, &QueueOp::Enqueue(vec![item(1)]), T0);
+        let id = item(1).id;
+        run(&mut rows, &QueueOp::AttemptStart { id, node: NodeId(1), at: T0 }, T0);
+        let early = T0.plus_ms(ATTEMPT_LOST_AFTER_MS - 1);
+        assert!(due(&rows, early, 10).expect("readable").0.is_empty());
+        let taken = QueueOp::AttemptStart { id, node: NodeId(2), at: early };
+        assert_eq!(run(&mut rows, &taken, early).1, QueueOutcome::Gone);
+        let late = T0.plus_ms(ATTEMPT_LOST_AFTER_MS);
+        assert_eq!(due(&rows, late, 10).expect("readable").0.len(), 1);
+        let over = QueueOp::AttemptStart { id, node: NodeId(2), at: late };
+        assert_eq!(run(&mut rows, &over, late).1, QueueOutcome::Done);
+        assert_eq!(list(&rows, 1).expect("readable")[0].attempts, 2);
+    }
+}
