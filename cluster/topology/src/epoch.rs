@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use vocab::limits::SHARDS;
 use vocab::{EpochId, NodeId, ShardId};
+
+use crate::apply::Faults;
+use crate::state::{ClusterState, Rejection};
 
 /// Kind of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -62,5 +66,65 @@ impl EpochRecord {
     pub fn gap_k(&self, node: NodeId) -> u64 {
         let index = self.members.iter().position(|m| *m == node).unwrap_or(0) as u64;
         1 + index + self.members.len().max(1) as u64 * (self.id.number % 8)
+    }
+}
+
+/// Compare-and-set of the epoch register.
+pub(crate) fn set_epoch(next: &mut ClusterState, expect: EpochId, record: &EpochRecord) -> Result<(), Rejection> {
+    let have = next.epoch.as_ref().map(|epoch| epoch.id).unwrap_or_default();
+    if have != expect {
+        return Err(Rejection::Conflict(format!("the register holds epoch {have}, not {expect}")));
+    }
+    let mut faults = Faults::default();
+    check_order(have, record, &mut faults);
+    check_sets(next, record, &mut faults);
+    check_kind(record, &mut faults);
+    faults.check()?;
+    next.epoch = Some(record.clone());
+    Ok(())
+}
+
+fn check_order(have: EpochId, record: &EpochRecord, faults: &mut Faults) {
+    let newer = |other: EpochId| record.id.number > other.number;
+    faults.require(newer(have), "epoch/id", format!("{} is not above the register's {have}", record.id));
+    for parent in &record.parents {
+        faults.require(newer(*parent), "epoch/id", format!("{} is not above its parent {parent}", record.id));
+    }
+}
+
+fn check_sets(state: &ClusterState, record: &EpochRecord, faults: &mut Faults) {
+    let ascending = |set: &[NodeId]| set.windows(2).all(|pair| pair.first() < pair.last());
+    faults.require(ascending(&record.members), "epoch/members", "must be ascending, each once");
+    faults.require(ascending(&record.in_sync), "epoch/in_sync", "must be ascending, each once");
+    faults.require(!record.in_sync.is_empty(), "epoch/in_sync", "is empty");
+    for id in &record.members {
+        let data = state.members.get(id).is_some_and(|member| member.data);
+        faults.require(data, "epoch/members", format!("node {} is no data member of the cluster", id.0));
+    }
+    for id in &record.in_sync {
+        faults.require(record.members.contains(id), "epoch/in_sync", format!("node {} is no member", id.0));
+    }
+    let homes = record.homes.iter().map(|(shard, home)| (format!("epoch/homes/{shard}"), home));
+    for (place, home) in homes.chain([("epoch/home".to_owned(), &record.home)]) {
+        faults.require(record.in_sync.contains(home), place, format!("node {} is not in sync", home.0));
+    }
+    for shard in record.homes.keys().filter(|shard| **shard >= SHARDS) {
+        faults.add(format!("epoch/homes/{shard}"), format!("there are {SHARDS} shards"));
+    }
+}
+
+fn check_kind(record: &EpochRecord, faults: &mut Faults) {
+    match record.kind {
+        EpochKind::Joint => {
+            faults.require(record.in_sync == record.members, "epoch/in_sync", "joint: every member is in sync");
+        }
+        EpochKind::Solo => faults.require(record.in_sync.len() == 1, "epoch/in_sync", "solo: one node alone"),
+        EpochKind::Reduced => {}
+        EpochKind::Heal => {
+            let anchor = record.anchor.is_some_and(|anchor| record.in_sync.contains(&anchor));
+            faults.require(anchor, "epoch/anchor", "heal: names an anchor that is in sync");
+            let guest = record.guest.is_some_and(|g| record.members.contains(&g) && !record.in_sync.contains(&g));
+            faults.require(guest, "epoch/guest", "heal: names a guest, a member that is not in sync yet");
+        }
     }
 }

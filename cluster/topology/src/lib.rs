@@ -1,8 +1,18 @@
 //! The cluster configuration: members, the epoch register, cluster address and generic typed documents, as a state
 //! machine behind Raft. `apply(state, op, index)` is pure; every fault of a change is reported, not only the first.
 
+mod apply;
+mod documents;
 pub mod epoch;
+mod members;
+mod query;
 pub mod state;
 
+pub use apply::apply;
+pub use documents::{address_key, normalise_name};
 pub use epoch::{EpochKind, EpochRecord};
-pub use state::{ClusterState, ConfigOp, Document, DocumentKind, Fault, Member};
+pub use query::Account;
+pub use state::{
+    AccountBody, AliasBody, ClusterState, ConfigOp, Document, DocumentKind, DomainBody, Fault, Member, Rejection,
+    revision_at,
+};

@@ -1,4 +1,4 @@
-//! State and operations. (Skeleton: types first.)
+//! State and operations: what Raft stores and ships, as JSON. New fields are added with a default, names never change.
 
 use std::collections::BTreeMap;
 
@@ -36,6 +36,15 @@ pub enum DocumentKind {
     Setting,
 }
 
+/// Revisions begin above this number, because account ids are revisions and those below 16 are system accounts.
+pub const REVISION_BASE: u64 = 16;
+
+/// The revision that the change at this Raft index makes.
+#[must_use]
+pub const fn revision_at(index: u64) -> u64 {
+    index.saturating_add(REVISION_BASE)
+}
+
 /// A typed document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Document {
@@ -43,9 +52,9 @@ pub struct Document {
     pub schema: u32,
     /// JSON body, checked against the kind's schema when it is proposed.
     pub body: serde_json::Value,
-    /// Raft index of its last change.
+    /// Revision of its last change.
     pub revision: u64,
-    /// Raft index that created it (the account id of an account).
+    /// Revision that created it (the account id of an account, see [`revision_at`]).
     pub created: u64,
 }
 
@@ -92,6 +101,17 @@ pub struct Fault {
     pub place: String,
     /// What is wrong, in words an administrator can act on.
     pub what: String,
+}
+
+/// Why a change was not made; nothing of it took effect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Rejection {
+    /// The change itself is wrong: every fault, not only the first.
+    #[error("refused: {}", .0.iter().map(|f| format!("{}: {}", f.place, f.what)).collect::<Vec<_>>().join("; "))]
+    Faults(Vec<Fault>),
+    /// A compare failed: somebody changed it meanwhile. Read again and decide anew.
+    #[error("conflict: {0}")]
+    Conflict(String),
 }
 
 /// A change of the configuration.
@@ -158,7 +178,7 @@ pub struct ClusterState {
     pub cluster_id: String,
     /// Name.
     pub name: String,
-    /// Raft index of the last applied change.
+    /// Revision of the last applied change.
     pub revision: u64,
     /// Members by id.
     pub members: BTreeMap<NodeId, Member>,

@@ -1,0 +1,209 @@
+//! Typed documents: names are normalised, bodies checked against their kind, references kept whole.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use vocab::{Address, Domain};
+
+use crate::apply::{Faults, fault};
+use crate::state::{AccountBody, AliasBody, ClusterState, Document, DocumentKind, DomainBody, Rejection};
+
+/// Schema version of every body written today.
+const SCHEMA: u32 = 1;
+/// Targets of one alias.
+const ALIAS_TARGETS_MAX: usize = 1000;
+/// Length of the name of a setting (bytes).
+const SETTING_NAME_BYTES_MAX: usize = 64;
+
+impl DocumentKind {
+    /// As in places of faults and in the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Domain => "domain",
+            Self::Account => "account",
+            Self::Alias => "alias",
+            Self::Setting => "setting",
+        }
+    }
+}
+
+/// The name under which an own address is kept: folded local part at A-labels.
+#[must_use]
+pub fn address_key(address: &Address) -> String {
+    match vocab::LocalPart::parse(&quoted(&address.local.folded())) {
+        Ok(local) => format!("{local}@{}", address.domain),
+        // Folding can lengthen a local part beyond the limit; nobody can have such an account.
+        Err(_) => format!("{}@{}", address.local.folded(), address.domain),
+    }
+}
+
+/// As quoted string, so that folding an odd local part gives one that parses.
+fn quoted(text: &str) -> String {
+    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
+    format!("\"{escaped}\"")
+}
+
+/// The form under which a document of this kind is stored: domains as A-labels, addresses folded, settings as they are.
+///
+/// # Errors
+/// What is wrong with the name, in words for an administrator.
+pub fn normalise_name(kind: DocumentKind, name: &str) -> Result<String, String> {
+    match kind {
+        DocumentKind::Domain => match Domain::parse(name) {
+            Ok(domain) if !domain.is_literal() => Ok(domain.as_str().to_owned()),
+            _ => Err("is no domain name".to_owned()),
+        },
+        DocumentKind::Account | DocumentKind::Alias => {
+            let address = Address::parse(name).map_err(|fault| format!("is no address: {fault}"))?;
+            if address.local.folded() != address.local.as_str().to_lowercase() {
+                return Err("\"+detail\" belongs to the account before the \"+\" and cannot be created".to_owned());
+            }
+            Ok(address_key(&address))
+        }
+        DocumentKind::Setting => {
+            let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-' || b == b'.';
+            let fits = !name.is_empty() && name.len() <= SETTING_NAME_BYTES_MAX && name.bytes().all(plain);
+            if fits { Ok(name.to_owned()) } else { Err("must be 1 to 64 of a-z 0-9 _ - .".to_owned()) }
+        }
+    }
+}
+
+pub(crate) fn put(
+    next: &mut ClusterState,
+    (kind, raw_name): (DocumentKind, &str),
+    body: &Value,
+    expect: Option<u64>,
+) -> Result<(), Rejection> {
+    let name = match normalise_name(kind, raw_name) {
+        Ok(name) => name,
+        Err(what) => return fault(format!("{}/{raw_name}", kind.as_str()), what),
+    };
+    let old = next.document(kind, &name);
+    let (have, created) = old.map_or((0, next.revision), |old| (old.revision, old.created));
+    let mut faults = Faults::default();
+    check_body(next, (kind, &name), body, &mut faults);
+    faults.check()?;
+    if let Some(expect) = expect.filter(|expect| *expect != have) {
+        let text = match (expect, have) {
+            (0, _) => format!("{} {name} exists already", kind.as_str()),
+            (_, 0) => format!("{} {name} does not exist any more", kind.as_str()),
+            _ => format!("{} {name} is at revision {have}, not {expect}", kind.as_str()),
+        };
+        return Err(Rejection::Conflict(text));
+    }
+    let document = Document { schema: SCHEMA, body: body.clone(), revision: next.revision, created };
+    next.documents.entry(kind).or_default().insert(name, document);
+    Ok(())
+}
+
+pub(crate) fn remove(next: &mut ClusterState, kind: DocumentKind, raw_name: &str) -> Result<(), Rejection> {
+    let place = format!("{}/{raw_name}", kind.as_str());
+    let name = match normalise_name(kind, raw_name) {
+        Ok(name) => name,
+        Err(what) => return fault(place, what),
+    };
+    if next.document(kind, &name).is_none() {
+        return fault(place, "does not exist");
+    }
+    if kind == DocumentKind::Domain {
+        let mut faults = Faults::default();
+        for user in [DocumentKind::Account, DocumentKind::Alias] {
+            let inside = |n: &&String| n.rsplit_once('@').is_some_and(|(_, domain)| domain == name);
+            let count = next.documents.get(&user).map_or(0, |all| all.keys().filter(inside).count());
+            faults.require(count == 0, &place, format!("still has {count} {} document(s)", user.as_str()));
+        }
+        faults.check()?;
+    }
+    if let Some(all) = next.documents.get_mut(&kind) {
+        all.remove(&name);
+    }
+    Ok(())
+}
+
+fn check_body(state: &ClusterState, (kind, name): (DocumentKind, &str), body: &Value, faults: &mut Faults) {
+    let place = format!("{}/{name}", kind.as_str());
+    match kind {
+        DocumentKind::Domain => {
+            if let Some(domain) = parse_body::<DomainBody>(body, &place, faults) {
+                check_domain(state, name, &domain, faults);
+            }
+        }
+        DocumentKind::Account => {
+            check_address(state, (kind, name), &place, faults);
+            if let Some(account) = parse_body::<AccountBody>(body, &place, faults) {
+                let quota = account.quota_bytes != Some(0);
+                faults.require(quota, format!("{place}/body/quota_bytes"), "must be above 0, or absent for no limit");
+                let printable = !account.name.chars().any(char::is_control);
+                faults.require(printable, format!("{place}/body/name"), "must be printable text");
+            }
+        }
+        DocumentKind::Alias => {
+            check_address(state, (kind, name), &place, faults);
+            if let Some(alias) = parse_body::<AliasBody>(body, &place, faults) {
+                check_alias(state, name, &alias, faults);
+            }
+        }
+        DocumentKind::Setting => faults.require(!body.is_null(), format!("{place}/body"), "is null; remove it instead"),
+    }
+}
+
+/// Reports every unknown field by name, then whatever else serde finds.
+fn parse_body<T: DeserializeOwned>(body: &Value, place: &str, faults: &mut Faults) -> Option<T> {
+    match serde_json::from_value(body.clone()) {
+        Ok(parsed) => Some(parsed),
+        Err(error) => {
+            faults.add(format!("{place}/body"), error.to_string());
+            None
+        }
+    }
+}
+
+fn check_domain(state: &ClusterState, name: &str, domain: &DomainBody, faults: &mut Faults) {
+    if let Some(other) = state.default_domain().filter(|other| domain.default && other.as_str() != name) {
+        let what = format!("{other} is the default domain already; take it from there first");
+        faults.add(format!("domain/{name}/body/default"), what);
+    }
+}
+
+/// An own address: its domain exists, and it is not an account and an alias at once.
+fn check_address(state: &ClusterState, (kind, name): (DocumentKind, &str), place: &str, faults: &mut Faults) {
+    let domain = name.rsplit_once('@').map_or("", |(_, domain)| domain);
+    let known = state.document(DocumentKind::Domain, domain).is_some();
+    faults.require(known, place, format!("the domain {domain} does not exist; add it first"));
+    let other = if kind == DocumentKind::Account { DocumentKind::Alias } else { DocumentKind::Account };
+    let free = state.document(other, name).is_none();
+    faults.require(free, place, format!("there is an {} of this name already", other.as_str()));
+}
+
+fn check_alias(state: &ClusterState, name: &str, alias: &AliasBody, faults: &mut Faults) {
+    let place = format!("alias/{name}/body/targets");
+    let count = alias.targets.len();
+    faults.require(count > 0, &place, "needs at least one address");
+    faults.require(count <= ALIAS_TARGETS_MAX, &place, format!("more than {ALIAS_TARGETS_MAX} addresses"));
+    for (number, target) in alias.targets.iter().enumerate() {
+        match Address::parse(target) {
+            Err(what) => faults.add(format!("{place}/{number}"), format!("{target} is no address: {what}")),
+            Ok(address) if leads_to(state, &address_key(&address), name) => {
+                faults.add(format!("{place}/{number}"), format!("{target} leads back to this alias"));
+            }
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Whether expanding `from` through the aliases that exist reaches `goal`.
+fn leads_to(state: &ClusterState, from: &str, goal: &str) -> bool {
+    let mut seen = std::collections::BTreeSet::new();
+    let mut open = vec![from.to_owned()];
+    while let Some(key) = open.pop() {
+        if key == goal {
+            return true;
+        }
+        if let Some(document) = state.document(DocumentKind::Alias, &key).filter(|_| seen.insert(key.clone())) {
+            let body = serde_json::from_value::<AliasBody>(document.body.clone());
+            let targets = body.map(|body| body.targets).unwrap_or_default();
+            open.extend(targets.iter().filter_map(|t| Address::parse(t).ok()).map(|a| address_key(&a)));
+        }
+    }
+    false
+}

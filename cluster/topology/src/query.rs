@@ -1,0 +1,90 @@
+//! Questions that doors and engines ask of the configuration.
+
+use serde_json::Value;
+use vocab::{AccountId, Address, Domain};
+
+use crate::documents::address_key;
+use crate::state::{AccountBody, AliasBody, ClusterState, Document, DocumentKind, DomainBody};
+
+/// An account as configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Id, never reused.
+    pub id: AccountId,
+    /// Its address in stored form (login name in full).
+    pub address: Address,
+    /// The rest.
+    pub body: AccountBody,
+}
+
+impl ClusterState {
+    /// The document under a normalised name.
+    #[must_use]
+    pub fn document(&self, kind: DocumentKind, name: &str) -> Option<&Document> {
+        self.documents.get(&kind)?.get(name)
+    }
+    /// Every document of a kind, by name.
+    pub fn documents_of(&self, kind: DocumentKind) -> impl Iterator<Item = (&str, &Document)> {
+        self.documents.get(&kind).into_iter().flatten().map(|(name, document)| (name.as_str(), document))
+    }
+    /// Our domains, ascending.
+    #[must_use]
+    pub fn domains(&self) -> Vec<Domain> {
+        self.documents_of(DocumentKind::Domain).filter_map(|(name, _)| Domain::parse(name).ok()).collect()
+    }
+    /// Whether we are responsible for this domain.
+    #[must_use]
+    pub fn is_own_domain(&self, domain: &Domain) -> bool {
+        self.document(DocumentKind::Domain, domain.as_str()).is_some()
+    }
+    /// The domain whose accounts may log in by local part alone.
+    #[must_use]
+    pub fn default_domain(&self) -> Option<Domain> {
+        let marked = |document: &Document| {
+            serde_json::from_value::<DomainBody>(document.body.clone()).is_ok_and(|body| body.default)
+        };
+        let mut all = self.documents_of(DocumentKind::Domain);
+        all.find(|(_, document)| marked(document)).and_then(|(name, _)| Domain::parse(name).ok())
+    }
+    /// The account with this address; case and "+detail" of the local part do not matter.
+    #[must_use]
+    pub fn account(&self, address: &Address) -> Option<Account> {
+        let name = address_key(address);
+        as_account(&name, self.document(DocumentKind::Account, &name)?)
+    }
+    /// Id of the account with this address.
+    #[must_use]
+    pub fn account_id(&self, address: &Address) -> Option<AccountId> {
+        self.document(DocumentKind::Account, &address_key(address)).map(|document| AccountId(document.created))
+    }
+    /// The account with this id.
+    #[must_use]
+    pub fn account_by_id(&self, id: AccountId) -> Option<Account> {
+        let mut all = self.documents_of(DocumentKind::Account);
+        all.find(|(_, document)| document.created == id.0).and_then(|(name, document)| as_account(name, document))
+    }
+    /// Every account, by address.
+    pub fn accounts(&self) -> impl Iterator<Item = Account> {
+        self.documents_of(DocumentKind::Account).filter_map(|(name, document)| as_account(name, document))
+    }
+    /// What the alias of this address stands for, one step.
+    #[must_use]
+    pub fn alias(&self, address: &Address) -> Option<Vec<Address>> {
+        let document = self.document(DocumentKind::Alias, &address_key(address))?;
+        let body = serde_json::from_value::<AliasBody>(document.body.clone()).ok()?;
+        Some(body.targets.iter().filter_map(|target| Address::parse(target).ok()).collect())
+    }
+    /// The value of a cluster-wide setting.
+    #[must_use]
+    pub fn setting(&self, name: &str) -> Option<&Value> {
+        self.document(DocumentKind::Setting, name).map(|document| &document.body)
+    }
+}
+
+fn as_account(name: &str, document: &Document) -> Option<Account> {
+    Some(Account {
+        id: AccountId(document.created),
+        address: Address::parse(name).ok()?,
+        body: serde_json::from_value(document.body.clone()).ok()?,
+    })
+}
