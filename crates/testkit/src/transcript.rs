@@ -41,13 +41,13 @@ struct Connection<S> {
     tls_wanted: bool,
 }
 
-/// Runs the transcript `text`. `open(n)` makes connection `n`; `answer(n, query, now)` answers its questions.
+/// Runs the transcript `text`. `open(n, now)` makes connection `n`; `answer(n, query, now)` answers its questions.
 ///
 /// # Errors
 /// Names the line, what was expected and what was said instead.
 pub fn run<S: Session>(
     text: &str,
-    open: impl FnMut(usize) -> S,
+    open: impl FnMut(usize, Instant) -> S,
     answer: impl FnMut(usize, S::Query, Instant) -> S::Answer,
 ) -> Result<(), String> {
     let mut player =
@@ -93,7 +93,7 @@ struct Player<S, O, A> {
 impl<S, O, A> Player<S, O, A>
 where
     S: Session,
-    O: FnMut(usize) -> S,
+    O: FnMut(usize, Instant) -> S,
     A: FnMut(usize, S::Query, Instant) -> S::Answer,
 {
     fn step(&mut self, connection: usize, step: &str) -> Result<(), String> {
@@ -130,7 +130,7 @@ where
         if self.connections.contains_key(&connection) {
             return Ok(());
         }
-        let session = (self.open)(connection);
+        let session = (self.open)(connection, self.now);
         let fresh = Connection { session, unread: Vec::new(), said: Vec::new(), closed: false, tls_wanted: false };
         self.connections.insert(connection, fresh);
         self.drain(connection)
@@ -439,7 +439,7 @@ mod tests {
     }
 
     fn play(text: &str) -> Result<(), String> {
-        let open = |n| {
+        let open = |n, _| {
             let mut echo = Echo { outputs: VecDeque::new(), waiting: false, late_at: None };
             echo.say(&format!("* hello {n}"));
             echo
