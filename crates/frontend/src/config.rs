@@ -1,0 +1,113 @@
+//! What the front-end is told when it starts, and the limits it keeps.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::tls::TlsFiles;
+
+/// Ports of the services; the same on the cluster address and on the node's own. 0 takes any free one (tests).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServicePorts {
+    /// Mail from strangers (25).
+    pub smtp: u16,
+    /// Submission with STARTTLS (587).
+    pub submission: u16,
+    /// Submission with implicit TLS (465).
+    pub submissions: u16,
+    /// IMAP with STARTTLS (143).
+    pub imap: u16,
+    /// IMAP with implicit TLS (993).
+    pub imaps: u16,
+    /// POP3 with STLS (110).
+    pub pop3: u16,
+    /// POP3 with implicit TLS (995).
+    pub pop3s: u16,
+    /// API, metrics and health (443).
+    pub https: u16,
+}
+
+/// Limits of connections and memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections of one service; above it: 421, BYE, -ERR.
+    pub connections_max: usize,
+    /// Connections of one service from one client address (IPv6: one /64).
+    pub connections_per_address_max: usize,
+    /// The same for port 25, where strangers come from.
+    pub smtp_connections_per_address_max: usize,
+    /// Bytes of messages held in memory at once, of all connections together; above it 452 4.3.1 / NO [LIMIT].
+    pub message_memory_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 10_000,
+            connections_per_address_max: 2_000,
+            smtp_connections_per_address_max: 200,
+            message_memory_bytes: 512 * 1024 * 1024,
+        }
+    }
+}
+
+/// Everything the front-end is told.
+#[derive(Clone, Debug)]
+pub struct FrontendConfig {
+    /// Name in greetings and Received fields.
+    pub hostname: String,
+    /// The node's own address, always bound.
+    pub address: IpAddr,
+    /// Ports.
+    pub ports: ServicePorts,
+    /// Certificate for clients.
+    pub tls: TlsFiles,
+    /// Password logins without TLS (loopback test set-ups only).
+    pub allow_plaintext: bool,
+    /// Largest message taken (bytes).
+    pub message_size_max: usize,
+    /// Limits.
+    pub limits: Limits,
+}
+
+/// Budget of bytes for messages in memory. Permits give their bytes back when dropped.
+#[derive(Clone, Debug)]
+pub struct BodyBudget {
+    kib: Arc<Semaphore>,
+}
+
+/// Bytes taken from the budget.
+#[derive(Debug)]
+pub struct BodyPermit {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl BodyBudget {
+    /// A budget of so many bytes.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        Self { kib: Arc::new(Semaphore::new((bytes / 1024).min(Semaphore::MAX_PERMITS))) }
+    }
+    /// Takes bytes now, or `None` when too many are in use: refuse for now (452 4.3.1).
+    #[must_use]
+    pub fn take(&self, bytes: usize) -> Option<BodyPermit> {
+        let kib = u32::try_from(bytes.div_ceil(1024)).ok()?;
+        let permit = self.kib.clone().try_acquire_many_owned(kib).ok()?;
+        Some(BodyPermit { _permit: permit })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_is_given_back() {
+        let budget = BodyBudget::new(10 * 1024);
+        let first = budget.take(9 * 1024).expect("room");
+        assert!(budget.take(2 * 1024).is_none());
+        drop(first);
+        assert!(budget.take(10 * 1024).is_some());
+    }
+}
