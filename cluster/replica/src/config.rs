@@ -1,0 +1,50 @@
+//! Identity and times of one node's machine.
+
+use vocab::{Boot, NodeId, limits};
+
+/// Times; all settable, defaults in `vocab::limits`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Heartbeat interval (ms).
+    pub heartbeat: u64,
+    /// Read and home lease (ms); shorter than `t1`.
+    pub lease: u64,
+    /// Silence after which the holder of the cluster address goes on alone (ms).
+    pub t1: u64,
+    /// Silence after which the other node does (ms); longer than `t1`.
+    pub t2: u64,
+    /// Gap between own ticks that restarts the measuring of silence (ms).
+    pub pause: u64,
+    /// Delay of the next solo epoch on silence after a heal of one on silence (ms).
+    pub hold_down: u64,
+    /// Wait for a commit before the answer is "unknown" (ms).
+    pub commit_wait: u64,
+    /// A backup slower than this again and again leaves the in-sync set (ms).
+    pub backup_slow: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat: limits::HEARTBEAT_MS,
+            lease: limits::LEASE_MS,
+            t1: limits::T1_MS,
+            t2: limits::T2_MS,
+            pause: limits::PAUSE_MS,
+            hold_down: limits::HOLD_DOWN_MS,
+            commit_wait: limits::COMMIT_WAIT_MAX_MS,
+            backup_slow: limits::BACKUP_SLOW_MS,
+        }
+    }
+}
+
+/// Who this node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicaConfig {
+    /// This node.
+    pub node: NodeId,
+    /// Its boot, raised durably by the driver before the machine is made.
+    pub boot: Boot,
+    /// Times.
+    pub timing: Timing,
+}

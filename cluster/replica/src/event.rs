@@ -1,0 +1,132 @@
+//! What the machine is told.
+
+use bytes::Bytes;
+use topology::EpochRecord;
+use vocab::{AccountHead, AccountId, Batch, BatchId, BlobHash, Boot, NodeId, Version};
+
+/// One thing that happened. After every event the driver drains `next_output` until `None`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Time passed: at least once per heartbeat interval, and at [`crate::Replica::deadline`].
+    Tick,
+    /// A link in both directions is up; the transport has checked certificate, cluster and version ranges.
+    LinkUp {
+        /// The peer.
+        peer: NodeId,
+        /// Its boot.
+        boot: Boot,
+        /// Counts links; frames of an older one are ignored.
+        link: u64,
+    },
+    /// The link is gone.
+    LinkDown {
+        /// The peer.
+        peer: NodeId,
+        /// Which link.
+        link: u64,
+    },
+    /// A frame arrived, in order per link.
+    Frame {
+        /// The peer.
+        peer: NodeId,
+        /// Which link.
+        link: u64,
+        /// The frame.
+        bytes: Bytes,
+    },
+    /// A change wants to be ordered here. Answered once, by [`crate::Output::Committed`] of the batch that carries
+    /// the token or by [`crate::Output::Failed`].
+    Submit {
+        /// Chosen by the driver, unique in this boot.
+        token: u64,
+        /// Accounts it changes; one, or several of this home for one delivery.
+        accounts: Vec<AccountId>,
+    },
+    /// Answer to [`crate::Output::Compute`] and [`crate::Output::Raise`]: the batch under the id that was given, or
+    /// `None` when there is nothing to write (all refused, or repeated).
+    Computed {
+        /// Id named in the order.
+        batch: BatchId,
+        /// What to commit.
+        result: Option<Batch>,
+    },
+    /// A write is synced.
+    Written {
+        /// Token of [`crate::Output::Write`].
+        token: u64,
+    },
+    /// Answer to [`crate::Output::CheckBlobs`] and [`crate::Output::FetchBlobs`].
+    BlobsChecked {
+        /// Token of the question.
+        token: u64,
+        /// Bodies that are not whole on this disk.
+        missing: Vec<BlobHash>,
+    },
+    /// Answer to [`crate::Output::ReadVersions`]: every account that has state, as written on this disk.
+    Versions(Vec<(AccountId, Version)>),
+    /// Answer to [`crate::Output::ReadChain`].
+    Chain {
+        /// The account.
+        account: AccountId,
+        /// Versions since the last agreed one, the present one last.
+        versions: Vec<Version>,
+        /// `head.lineage`: branches merged or archived into the present state.
+        lineage: Vec<Version>,
+    },
+    /// The epoch register or the members changed, or quorum came or went. Given at start too.
+    Register {
+        /// The register, as applied on this node.
+        record: Option<EpochRecord>,
+        /// Data members, ascending.
+        members: Vec<NodeId>,
+        /// Whether a proposal can be decided now.
+        quorum: bool,
+    },
+    /// An epoch this node voted for or heard of that may not be decided yet (X7). Optional.
+    Heard(EpochRecord),
+    /// The compare-and-set did not happen, or nobody knows: it is tried again later if it still makes sense.
+    ProposeFailed,
+    /// The peer's guard says the process of this boot has ended: process gone.
+    GuardWord {
+        /// The peer.
+        peer: NodeId,
+        /// Which boot ended.
+        boot: Boot,
+    },
+    /// Answer to [`crate::Output::Probe`], only when positive: the peer refused on cluster port and mail port on every
+    /// path, and the cluster address is silent: process gone.
+    ResetEvidence {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// The operator says the peer is down. Answered by [`crate::Output::StartAlone`].
+    StartAlone,
+    /// A fetch is staged and verified.
+    Fetched {
+        /// Number of [`crate::Output::Fetch`].
+        fetch: u64,
+        /// Head of the staged state.
+        head: AccountHead,
+    },
+    /// A fetch came to nothing; the stage is to be thrown away by the driver.
+    FetchFailed {
+        /// Number of [`crate::Output::Fetch`].
+        fetch: u64,
+    },
+    /// The branch is durable in the archive of this node.
+    BranchArchived {
+        /// Number of [`crate::Output::ArchiveBranch`].
+        archive: u64,
+        /// Head of the archived state.
+        head: AccountHead,
+    },
+    /// The branch could not be archived now.
+    ArchiveFailed {
+        /// Number of [`crate::Output::ArchiveBranch`].
+        archive: u64,
+    },
+    /// Free space on this disk fell below the reserve, or is above it again.
+    DiskLow(bool),
+    /// Milliseconds since this disk last synced anything.
+    DiskSilent(u64),
+}

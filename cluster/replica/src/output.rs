@@ -1,0 +1,179 @@
+//! What the machine orders.
+
+use bytes::Bytes;
+use mailbox::op::Gap;
+use topology::EpochRecord;
+use vocab::{AccountId, BatchId, BlobHash, EpochId, NodeId, StoreWrite, SubmitError, Version};
+
+/// What the home adds to every batch; the driver completes it to a `mailbox::op::Stamp` with the time and its own
+/// mailbox counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StampBase {
+    /// Epoch of the batch.
+    pub epoch: EpochId,
+    /// Home that orders.
+    pub home: NodeId,
+    /// Whether the epoch is joint.
+    pub joint: bool,
+    /// The gap that is due, if any. It is taken by the first batch of the account; a session that reads the account
+    /// while `head.gap_taken` is not `epoch` first submits an operation that takes it (X8, X9).
+    pub gap: Option<Gap>,
+}
+
+/// One order to the driver, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Put this frame on the link. A link that is down is reported by its event; nothing else is asked.
+    Send {
+        /// The peer.
+        to: NodeId,
+        /// The frame.
+        frame: Bytes,
+    },
+    /// Write all parts atomically and synced, then answer [`crate::Event::Written`]. Writes are done in order.
+    Write {
+        /// For the answer.
+        token: u64,
+        /// Parts.
+        parts: Vec<StoreWrite>,
+    },
+    /// Apply these commands on the present state and answer [`crate::Event::Computed`]. No other batch of these
+    /// accounts is in flight. Tokens of one account are applied in order.
+    Compute {
+        /// Id the batch gets.
+        batch: BatchId,
+        /// Tokens by account, ascending; a token of several accounts appears under each of them.
+        work: Vec<(AccountId, Vec<u64>)>,
+        /// Stamp of every command.
+        stamp: StampBase,
+    },
+    /// As `Compute`, but for one operation of the machine's own: `AccountOp::RaiseUidValidity` with a floor not below
+    /// `floor`, and `branch` added to the lineage of the head.
+    Raise {
+        /// Id the batch gets.
+        batch: BatchId,
+        /// The account.
+        account: AccountId,
+        /// Clock of the archived branch.
+        floor: u32,
+        /// Version of the archived branch.
+        branch: Version,
+        /// Stamp.
+        stamp: StampBase,
+    },
+    /// The batch is durable wherever it must be: answer its tokens, tell observers of its accounts.
+    Committed {
+        /// The batch.
+        batch: BatchId,
+    },
+    /// Forget what was computed for this batch: its tokens come again in another one, or fail.
+    Dropped {
+        /// The batch.
+        batch: BatchId,
+    },
+    /// Answer these tokens.
+    Failed {
+        /// Tokens of `Submit`.
+        tokens: Vec<u64>,
+        /// With what.
+        error: SubmitError,
+    },
+    /// On a backup: these accounts have a new version that may be read now. Wake readers that wait and observers.
+    Readable {
+        /// The accounts.
+        accounts: Vec<AccountId>,
+    },
+    /// Are these bodies whole on this disk? Answer [`crate::Event::BlobsChecked`].
+    CheckBlobs {
+        /// For the answer.
+        token: u64,
+        /// Bodies.
+        hashes: Vec<BlobHash>,
+    },
+    /// Pull these bodies from the peer, durably; answer [`crate::Event::BlobsChecked`] with what is still missing.
+    FetchBlobs {
+        /// For the answer.
+        token: u64,
+        /// Who has them.
+        from: NodeId,
+        /// Bodies.
+        hashes: Vec<BlobHash>,
+    },
+    /// Answer [`crate::Event::Versions`].
+    ReadVersions,
+    /// Answer [`crate::Event::Chain`].
+    ReadChain {
+        /// The account.
+        account: AccountId,
+    },
+    /// Compare-and-set the epoch register. Success is seen in [`crate::Event::Register`].
+    Propose {
+        /// What the register must hold; the default id when it is empty.
+        expect: EpochId,
+        /// The new record.
+        record: EpochRecord,
+    },
+    /// Pull one consistent snapshot of the account with its missing bodies from the peer, stage it, verify its digest
+    /// and answer [`crate::Event::Fetched`] or `FetchFailed`. The machine then orders the switch.
+    Fetch {
+        /// For the answer.
+        fetch: u64,
+        /// The account.
+        account: AccountId,
+        /// Who has it.
+        from: NodeId,
+    },
+    /// Throw the stage of an abandoned fetch away; no answer.
+    StopFetch {
+        /// Number of the fetch.
+        fetch: u64,
+    },
+    /// Copy the whole state of the account into the archive, durably, with the bodies it needs: this node's own
+    /// (`from` is `None`) or the peer's. Answer [`crate::Event::BranchArchived`] or `ArchiveFailed`. Archiving the
+    /// same version twice is one branch.
+    ArchiveBranch {
+        /// For the answer.
+        archive: u64,
+        /// The account.
+        account: AccountId,
+        /// Whose state.
+        from: Option<NodeId>,
+    },
+    /// Gather reset evidence about this peer now; answer [`crate::Event::ResetEvidence`] only when it is positive.
+    Probe {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// This node should hold the cluster address, or give it up.
+    AddressHeld(bool),
+    /// What `serving` answers has changed: end sessions that may not go on, open listeners that may.
+    ServingChanged,
+    /// Answer to [`crate::Event::StartAlone`].
+    StartAlone(Result<(), &'static str>),
+    /// Something an operator must know.
+    Alert(String),
+    /// A decision with its evidence, for the log.
+    Log(String),
+}
+
+/// Whether this node serves clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serving {
+    /// Reads and changes are done here.
+    Home,
+    /// Reads may be local, changes go to the home.
+    Backup,
+    /// Neither; reads and changes may be forwarded to a home that is reachable, else UNAVAILABLE / 421.
+    Not(&'static str),
+}
+
+/// Whether a snapshot at some version may be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MayRead {
+    /// Show it.
+    Yes,
+    /// The home has not confirmed this version yet: [`Output::Readable`] will tell, take a new snapshot then.
+    Wait,
+    /// Not here: ask the home.
+    No(&'static str),
+}
