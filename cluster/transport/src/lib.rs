@@ -1,1 +1,182 @@
-//! Mutually authenticated streams between nodes.
+//! Mutually authenticated streams between nodes: one ordered link per pair with a version handshake, single calls,
+//! admission by token, the guard's last word. Everything travels over TLS under the cluster's own CA.
+//!
+//! The lower node id dials the link; both sides dial for calls, on a connection of their own, so that a long batch on
+//! the link never delays a heartbeat of Raft.
+
+pub mod ca;
+mod client;
+mod dial;
+mod handshake;
+mod link;
+mod peer_table;
+mod probe;
+mod server;
+
+/// Generated from `proto/peer.proto`.
+#[allow(missing_docs, clippy::all)]
+pub mod proto {
+    tonic::include_proto!("twinpost.peer");
+}
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ports::Answer;
+use ports::peers::{CallError, PeerEvents, PeerService, Peers, Service};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use vocab::{Boot, NodeId};
+
+pub use client::{join_call, send_guard_word};
+pub use probe::{Probe, probe_reset};
+pub use proto::{JoinReply, JoinRequest, MemberAddress};
+
+use peer_table::PeerTable;
+
+/// Certificates of this node as PEM text.
+#[derive(Clone)]
+pub struct TlsPems {
+    /// The cluster's CA.
+    pub ca: String,
+    /// This node's certificate.
+    pub certificate: String,
+    /// Its key.
+    pub key: String,
+}
+
+/// What the transport must know of this node.
+#[derive(Clone)]
+pub struct TransportConfig {
+    /// This node.
+    pub node: NodeId,
+    /// This boot; raised durably before the transport starts.
+    pub boot: Boot,
+    /// Random id of the cluster; peers of another are refused.
+    pub cluster_id: String,
+    /// Where to listen for peers.
+    pub listen: SocketAddr,
+    /// Certificates.
+    pub tls: TlsPems,
+    /// Formats this build speaks.
+    pub versions: Versions,
+}
+
+/// Formats a build can speak; two builds need an overlap in both ranges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Versions {
+    /// Messages between nodes, lowest and highest.
+    pub protocol: (u32, u32),
+    /// Stored rows, lowest and highest.
+    pub row_format: (u32, u32),
+}
+
+impl Versions {
+    /// What this build speaks.
+    pub const CURRENT: Self = Self { protocol: (1, 1), row_format: (1, 1) };
+}
+
+/// Addresses (`host:port`) of all members by node, this one included or not.
+pub type Members = BTreeMap<NodeId, String>;
+
+/// Admits a new node.
+pub trait JoinHandler: Send + Sync {
+    /// The reply, or the reason for the joiner's operator. The token is checked here.
+    fn join(&self, request: JoinRequest) -> Answer<'_, Result<JoinReply, String>>;
+}
+
+/// Takes the word of a peer's guard that the process of this boot has ended.
+pub type OnGuardWord = Arc<dyn Fn(NodeId, Boot) + Send + Sync>;
+
+/// Who is told what arrives.
+pub struct Handlers {
+    /// Links and frames.
+    pub events: Arc<dyn PeerEvents>,
+    /// Calls, by service; a service that is missing here is refused.
+    pub services: Vec<(Service, Arc<dyn PeerService>)>,
+    /// Admission.
+    pub join: Arc<dyn JoinHandler>,
+    /// The guard's word.
+    pub on_guard_word: OnGuardWord,
+}
+
+/// Why the transport does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// The address cannot be bound: settings or another process.
+    #[error("listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// Certificate or key cannot be used.
+    #[error("certificates of this node: {0}")]
+    Tls(String),
+}
+
+/// Sends to other nodes; made before its handlers exist, because they need it.
+pub struct Transport {
+    table: Arc<PeerTable>,
+    stop: CancellationToken,
+}
+
+impl Transport {
+    /// Nothing is dialled and nothing heard before [`Transport::start`], but calls can be made.
+    ///
+    /// # Errors
+    /// [`TransportError::Tls`].
+    pub fn new(config: TransportConfig, members: watch::Receiver<Members>) -> Result<Arc<Self>, TransportError> {
+        dial::check_pems(&config.tls)?;
+        let stop = CancellationToken::new();
+        Ok(Arc::new(Self { table: Arc::new(PeerTable::new(config, members, stop.clone())), stop }))
+    }
+
+    /// Listens and dials; returns the bound address.
+    ///
+    /// # Errors
+    /// [`TransportError::Listen`].
+    pub async fn start(&self, handlers: Handlers) -> Result<SocketAddr, TransportError> {
+        let address = self.table.config.listen;
+        let failed = |source| TransportError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
+        let handlers = Arc::new(handlers);
+        server::serve(&self.table, &handlers, listener, self.stop.clone())?;
+        tokio::spawn(link::dial_members(Arc::clone(&self.table), handlers, self.stop.clone()));
+        Ok(bound)
+    }
+
+    /// Closes every link and stops listening; handlers still hear of links that went down.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Bytes that wait to be sent to this node.
+    #[must_use]
+    pub fn queued_bytes(&self, to: NodeId) -> usize {
+        self.table.queued_bytes(to)
+    }
+}
+
+impl Drop for Transport {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Peers for Transport {
+    fn send(&self, to: NodeId, frame: Bytes) -> bool {
+        self.table.send(to, frame)
+    }
+    fn call(&self, to: NodeId, service: Service, body: Bytes) -> Answer<'_, Result<Bytes, CallError>> {
+        Box::pin(client::call(&self.table, to, service, body))
+    }
+    fn reset(&self, to: NodeId) {
+        self.table.reset(to);
+    }
+}

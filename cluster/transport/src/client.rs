@@ -1,0 +1,128 @@
+//! Calls to other nodes: single questions, joining, the guard's word.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ports::peers::{CallError, Service};
+use tonic::Code;
+use tonic::transport::{Channel, ClientTlsConfig};
+use vocab::{Boot, NodeId};
+
+use crate::TlsPems;
+use crate::ca::{self, JOIN_NAME};
+use crate::dial::{self, describe, dial};
+use crate::handshake::range;
+use crate::peer_table::{PAYLOAD_BYTES_MAX, PeerTable};
+use crate::proto::peer_client::PeerClient;
+use crate::proto::{CallRequest, GuardWordRequest, JoinReply, JoinRequest, call_reply};
+
+/// How long a call waits for its answer.
+const CALL_WAIT: Duration = Duration::from_secs(20);
+/// How long a joiner waits: admission is a change of the configuration.
+const JOIN_WAIT: Duration = Duration::from_secs(60);
+/// How long a guard tries; later its word is worth nothing.
+const GUARD_WAIT: Duration = Duration::from_secs(1);
+
+/// Number of a service on the wire.
+pub(crate) const fn service_number(service: Service) -> u32 {
+    match service {
+        Service::Control => 1,
+        Service::Shards => 2,
+        Service::Watch => 3,
+    }
+}
+
+/// The cached channel, or a new one. Dialling goes on when the caller gives up, so that callers with short patience
+/// (Raft heartbeats) still get a channel in the end.
+async fn channel(table: &Arc<PeerTable>, to: NodeId) -> Result<Channel, CallError> {
+    let slot = table.slot(to);
+    if let Some(channel) = slot.channel() {
+        return Ok(channel);
+    }
+    let table = Arc::clone(table);
+    let dialling = tokio::spawn(async move {
+        let _turn = slot.dialling.lock().await;
+        if let Some(channel) = slot.channel() {
+            return Ok(channel);
+        }
+        let address = table.address(to).ok_or_else(|| format!("node {} is no member", to.0))?;
+        let channel = dial(&table.config.tls, to, &address).await.map_err(|fault| fault.reason)?;
+        slot.set_channel(Some(channel.clone()));
+        Ok(channel)
+    });
+    match dialling.await {
+        Ok(result) => result.map_err(CallError::NotSent),
+        Err(_) => Err(CallError::NotSent("this node is stopping".to_owned())),
+    }
+}
+
+/// One question, one answer.
+pub(crate) async fn call(
+    table: &Arc<PeerTable>,
+    to: NodeId,
+    service: Service,
+    body: Bytes,
+) -> Result<Bytes, CallError> {
+    if body.len() > PAYLOAD_BYTES_MAX {
+        return Err(CallError::NotSent(format!("{} bytes are above the limit of a call", body.len())));
+    }
+    let channel = channel(table, to).await?;
+    let mut client = PeerClient::new(channel)
+        .max_decoding_message_size(2 * PAYLOAD_BYTES_MAX)
+        .max_encoding_message_size(2 * PAYLOAD_BYTES_MAX);
+    let protocol = Some(range(table.config.versions.protocol));
+    let request = CallRequest { service: service_number(service), body, protocol };
+    match tokio::time::timeout(CALL_WAIT, client.call(request)).await {
+        Ok(Ok(reply)) => match reply.into_inner().answer {
+            Some(call_reply::Answer::Body(body)) => Ok(body),
+            Some(call_reply::Answer::Refused(reason)) => Err(CallError::Refused(reason)),
+            None => Err(CallError::Lost("empty answer".to_owned())),
+        },
+        Ok(Err(status)) if matches!(status.code(), Code::FailedPrecondition | Code::Unauthenticated) => {
+            Err(CallError::Refused(status.message().to_owned()))
+        }
+        Ok(Err(status)) => {
+            table.slot(to).set_channel(None);
+            Err(CallError::Lost(describe(&status)))
+        }
+        Err(_) => {
+            table.slot(to).set_channel(None);
+            Err(CallError::Lost(format!("no answer within {} s", CALL_WAIT.as_secs())))
+        }
+    }
+}
+
+/// Asks the node at `address` for admission. The server is trusted only if its CA has the hash from the join token
+/// (see [`ca::ca_hash`]); before that nothing of the request is sent.
+///
+/// # Errors
+/// The reason for the operator; after "no answer" the token may be used up.
+pub async fn join_call(address: &str, ca_hash: &str, request: JoinRequest) -> Result<JoinReply, String> {
+    let tls = ClientTlsConfig::new().domain_name(JOIN_NAME);
+    let endpoint = dial::endpoint(address)?
+        .tls_config_with_verifier(tls, ca::pinned_verifier(ca_hash))
+        .map_err(|error| describe(&error))?;
+    let connected = tokio::time::timeout(dial::DIAL_WAIT, endpoint.connect()).await;
+    let channel = connected.map_err(|_| format!("{address} does not answer"))?.map_err(|error| describe(&error))?;
+    match tokio::time::timeout(JOIN_WAIT, PeerClient::new(channel).join(request)).await {
+        Ok(Ok(reply)) => Ok(reply.into_inner()),
+        Ok(Err(status)) if status.code() == Code::PermissionDenied => Err(status.message().to_owned()),
+        Ok(Err(status)) => Err(format!("no answer: {}", describe(&status))),
+        Err(_) => Err(format!("no answer within {} s", JOIN_WAIT.as_secs())),
+    }
+}
+
+/// Says to the peer at `address` that the process of this boot of this node has ended. For the guard, which holds the
+/// node's certificate.
+///
+/// # Errors
+/// The reason for the guard's log; there is no second try worth its time.
+pub async fn send_guard_word(tls: &TlsPems, to: NodeId, address: &str, ended: Boot) -> Result<(), String> {
+    let work = async {
+        let channel = dial(tls, to, address).await.map_err(|fault| fault.reason)?;
+        let reply = PeerClient::new(channel).guard_word(GuardWordRequest { boot: ended.0 }).await;
+        reply.map(drop).map_err(|status| describe(&status))
+    };
+    tokio::time::timeout(GUARD_WAIT, work).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
+}

@@ -1,0 +1,81 @@
+//! Dialling a peer: TLS with the name `node-<id>` inside the cluster, HTTP/2 windows for long streams.
+
+use std::time::Duration;
+
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use vocab::NodeId;
+
+use crate::ca;
+use crate::{TlsPems, TransportError};
+
+/// A dial that takes longer failed (TCP, TLS and HTTP/2 together).
+pub(crate) const DIAL_WAIT: Duration = Duration::from_millis(2_000);
+/// Of that, for TCP.
+const TCP_WAIT: Duration = Duration::from_millis(1_000);
+/// HTTP/2 windows: a batch at its limit needs no round trip (bytes).
+pub(crate) const WINDOW_BYTES: u32 = 64 * 1024 * 1024;
+/// HTTP/2 frames (bytes).
+pub(crate) const HTTP_FRAME_BYTES: u32 = 256 * 1024;
+
+/// This node's certificate with the CA behind it, so that a joiner sees the CA it was told to trust.
+pub(crate) fn identity(tls: &TlsPems) -> Identity {
+    Identity::from_pem(format!("{}\n{}", tls.certificate.trim_end(), tls.ca), &tls.key)
+}
+
+/// Finds unusable certificates at start instead of at the first dial.
+pub(crate) fn check_pems(tls: &TlsPems) -> Result<(), TransportError> {
+    let client = endpoint("127.0.0.1:1")
+        .and_then(|endpoint| endpoint.tls_config(client_tls(tls, NodeId(1))).map_err(|error| describe(&error)));
+    client.map(drop).map_err(TransportError::Tls)
+}
+
+fn client_tls(tls: &TlsPems, to: NodeId) -> ClientTlsConfig {
+    ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(&tls.ca))
+        .identity(identity(tls))
+        .domain_name(ca::node_name(to))
+}
+
+/// Everything but TLS.
+pub(crate) fn endpoint(address: &str) -> Result<Endpoint, String> {
+    let endpoint = Endpoint::from_shared(format!("https://{address}")).map_err(|error| describe(&error))?;
+    Ok(endpoint
+        .connect_timeout(TCP_WAIT)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .max_frame_size(HTTP_FRAME_BYTES))
+}
+
+/// Why a dial failed.
+pub(crate) struct DialFault {
+    /// For people.
+    pub(crate) reason: String,
+}
+
+/// A connected channel to this node.
+pub(crate) async fn dial(tls: &TlsPems, to: NodeId, address: &str) -> Result<Channel, DialFault> {
+    let failed = |reason| DialFault { reason };
+    let endpoint = endpoint(address).map_err(failed)?;
+    let endpoint = endpoint.tls_config(client_tls(tls, to)).map_err(|error| failed(describe(&error)))?;
+    match tokio::time::timeout(DIAL_WAIT, endpoint.connect()).await {
+        Ok(Ok(channel)) => Ok(channel),
+        Ok(Err(error)) => Err(failed(describe(&error))),
+        Err(_) => Err(failed(format!("no connection to {address} in {} ms", DIAL_WAIT.as_millis()))),
+    }
+}
+
+/// An error with all its causes.
+pub(crate) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(now) = cause {
+        let next = now.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = now.source();
+    }
+    text
+}

@@ -1,0 +1,133 @@
+//! What is known of each peer: its link's queue, its channel for calls, who may hold the link now.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use vocab::NodeId;
+use vocab::limits::BATCH_BYTES_MAX;
+
+use crate::{Members, TransportConfig};
+
+/// One payload of `send` (bytes): a batch at its limit and what encoding adds.
+pub(crate) const PAYLOAD_BYTES_MAX: usize = BATCH_BYTES_MAX + BATCH_BYTES_MAX / 2;
+/// Waiting bytes above which a link counts as stuck and is built anew.
+pub(crate) const QUEUE_BYTES_MAX: usize = 4 * PAYLOAD_BYTES_MAX;
+
+/// A link that is up.
+pub(crate) struct ActiveLink {
+    /// Number of the link.
+    pub(crate) number: u64,
+    /// Payloads to send.
+    pub(crate) queue: mpsc::UnboundedSender<Bytes>,
+    /// Bytes in the queue.
+    pub(crate) queued: Arc<AtomicUsize>,
+    /// Ends the link.
+    pub(crate) close: CancellationToken,
+}
+
+/// One peer.
+#[derive(Default)]
+pub(crate) struct PeerSlot {
+    link: Mutex<Option<ActiveLink>>,
+    channel: Mutex<Option<Channel>>,
+    /// Held by the task that dials for calls.
+    pub(crate) dialling: tokio::sync::Mutex<()>,
+    /// Held while a link is up: the next one begins after the last one's `link_down`.
+    pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// The value, also after a panic elsewhere: every write under these locks is one assignment.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl PeerSlot {
+    /// Puts the link in place.
+    pub(crate) fn open(&self, link: ActiveLink) {
+        *locked(&self.link) = Some(link);
+    }
+    /// Bytes that wait on the present link.
+    fn queued(&self) -> usize {
+        locked(&self.link).as_ref().map_or(0, |link| link.queued.load(Ordering::Relaxed))
+    }
+    /// Takes the link away, if it is still this one.
+    pub(crate) fn close(&self, number: u64) {
+        let mut link = locked(&self.link);
+        if link.as_ref().is_some_and(|link| link.number == number) {
+            *link = None;
+        }
+    }
+    /// Orders the present link to end.
+    pub(crate) fn interrupt(&self) {
+        if let Some(link) = locked(&self.link).take() {
+            link.close.cancel();
+        }
+    }
+    /// The channel for calls.
+    pub(crate) fn channel(&self) -> Option<Channel> {
+        locked(&self.channel).clone()
+    }
+    /// Remembers or forgets the channel for calls.
+    pub(crate) fn set_channel(&self, channel: Option<Channel>) {
+        *locked(&self.channel) = channel;
+    }
+}
+
+/// All peers.
+pub(crate) struct PeerTable {
+    /// This node.
+    pub(crate) config: TransportConfig,
+    /// Members and addresses.
+    pub(crate) members: watch::Receiver<Members>,
+    /// Ends everything.
+    pub(crate) stop: CancellationToken,
+    slots: Mutex<BTreeMap<NodeId, Arc<PeerSlot>>>,
+    links: AtomicU64,
+}
+
+impl PeerTable {
+    pub(crate) fn new(config: TransportConfig, members: watch::Receiver<Members>, stop: CancellationToken) -> Self {
+        Self { config, members, stop, slots: Mutex::default(), links: AtomicU64::new(0) }
+    }
+    /// The slot of this node.
+    pub(crate) fn slot(&self, node: NodeId) -> Arc<PeerSlot> {
+        Arc::clone(locked(&self.slots).entry(node).or_default())
+    }
+    /// Where the node listens now.
+    pub(crate) fn address(&self, node: NodeId) -> Option<String> {
+        self.members.borrow().get(&node).cloned()
+    }
+    /// A fresh link number.
+    pub(crate) fn next_link(&self) -> u64 {
+        self.links.fetch_add(1, Ordering::Relaxed) + 1
+    }
+    pub(crate) fn send(&self, to: NodeId, payload: Bytes) -> bool {
+        if payload.len() > PAYLOAD_BYTES_MAX {
+            tracing::error!(node = to.0, bytes = payload.len(), "payload above the limit is not sent");
+            return false;
+        }
+        let slot = self.slot(to);
+        let link = locked(&slot.link);
+        let Some(link) = link.as_ref() else { return false };
+        let bytes = payload.len();
+        if link.queued.fetch_add(bytes, Ordering::Relaxed) + bytes > QUEUE_BYTES_MAX {
+            tracing::warn!(node = to.0, "link is stuck, closing it");
+            link.close.cancel();
+            return false;
+        }
+        link.queue.send(payload).is_ok()
+    }
+    pub(crate) fn reset(&self, to: NodeId) {
+        let slot = self.slot(to);
+        slot.set_channel(None);
+        slot.interrupt();
+    }
+    pub(crate) fn queued_bytes(&self, to: NodeId) -> usize {
+        self.slot(to).queued()
+    }
+}
