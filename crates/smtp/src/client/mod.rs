@@ -1,0 +1,1 @@
+//! The client's side of one SMTP dialogue as a sealed machine.
