@@ -1,2 +1,5 @@
 //! The `twinpost` binary.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    node::cli::main()
+}

@@ -70,3 +70,11 @@ pub trait PeerService: Send + Sync {
     /// The answer, or an error text for the caller.
     fn serve(&self, from: NodeId, body: Bytes) -> Answer<'_, Result<Bytes, String>>;
 }
+
+/// Evidence that a peer's process is gone, gathered from outside of the link (DESIGN 6).
+pub trait Evidence: Send + Sync {
+    /// True only when the peer's kernel refused (TCP reset) on the cluster port and the mail port of every path, and,
+    /// asked by a node that does not hold the cluster address, nobody answers on it at application level within
+    /// 100 ms. Any doubt is false.
+    fn process_gone(&self, peer: NodeId) -> Answer<'_, bool>;
+}

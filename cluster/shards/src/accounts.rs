@@ -1,0 +1,118 @@
+//! [`Accounts`] over the engine: changes go to the home, reads are local under lease and confirmed version.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mailbox::op::{AccountOp, Change, Command, Outcome};
+use ports::Answer;
+use ports::accounts::Accounts;
+use tokio::sync::broadcast;
+use vocab::{AccountId, BlobHash, CommandId, InlineBody, Rows, SubmitError};
+use wire::forward::{self as w, call, reply};
+
+use crate::engine::Engine;
+use crate::work::{Done, Work};
+
+/// How long a read waits for its version to be confirmed or for a lease.
+const READ_WAIT: Duration = Duration::from_secs(5);
+
+/// [`Accounts`] over the engine.
+pub struct EngineAccounts(pub(crate) Arc<Engine>);
+
+impl Accounts for EngineAccounts {
+    fn command_id(&self) -> CommandId {
+        self.0.command_id()
+    }
+
+    fn submit(&self, account: AccountId, id: CommandId, op: AccountOp) -> Answer<'_, Result<Outcome, SubmitError>> {
+        Box::pin(async move {
+            let bodies = self.0.small.find(blobs_of(&op));
+            let command = Command { id, settled: self.0.settled(), op };
+            let result = self.0.submit(account, command, bodies).await;
+            self.0.settle(id, &result);
+            result
+        })
+    }
+
+    fn snapshot(&self, account: AccountId) -> Answer<'_, Result<Arc<dyn Rows>, SubmitError>> {
+        Box::pin(self.0.readable(account))
+    }
+
+    fn watch(&self, account: AccountId) -> broadcast::Receiver<Change> {
+        self.0.watchers.subscribe(account)
+    }
+}
+
+fn blobs_of(op: &AccountOp) -> impl Iterator<Item = BlobHash> {
+    let messages = match op {
+        AccountOp::Append { messages, .. } => messages.as_slice(),
+        _ => &[],
+    };
+    messages.iter().map(|m| m.blob)
+}
+
+impl Engine {
+    /// Runs a command at the account's home, here or there; waits through a takeover as long as a commit may take.
+    pub(crate) async fn submit(
+        &self,
+        account: AccountId,
+        command: Command,
+        bodies: Vec<InlineBody>,
+    ) -> Result<Outcome, SubmitError> {
+        self.retry(async || {
+            let home = self.home_of(account).ok_or(SubmitError::Unavailable(crate::NOT_SERVING))?;
+            if home == self.node {
+                let work = Work::Account { account, command: command.clone(), bodies: bodies.clone() };
+                return match self.order(work).await? {
+                    Done::Account(outcome) => Ok(outcome),
+                    _ => Err(SubmitError::Unknown("an outcome of another kind")),
+                };
+            }
+            let submit = call::Kind::Submit(w::Submit {
+                account: account.0,
+                command: mailbox::codec::encode_command(&command).into(),
+                bodies: bodies.iter().map(|b| b.bytes.clone()).collect(),
+            });
+            match self.ask(home, submit).await? {
+                reply::Kind::Outcome(bytes) => mailbox::codec::decode_outcome(&bytes)
+                    .map_err(|_| SubmitError::Unknown("the home's answer was not understood")),
+                _ => Err(SubmitError::Unknown("the home answered something else")),
+            }
+        })
+        .await
+    }
+
+    /// A snapshot this node may show (DESIGN 5): snapshot first, then ask whether its version may be read.
+    pub(crate) async fn readable(&self, account: AccountId) -> Result<Arc<dyn Rows>, SubmitError> {
+        let deadline = tokio::time::Instant::now() + READ_WAIT;
+        let mut gap_asked = false;
+        loop {
+            let confirmed = self.confirmed.notified();
+            let rows = self.store.snapshot(account);
+            match self.may_read(account, rows.head().version) {
+                replica::MayRead::Yes => {
+                    if gap_asked || !self.gap_due(account, &rows.head()) {
+                        return Ok(rows);
+                    }
+                    gap_asked = true;
+                    self.order(Work::Gap(account)).await?;
+                    continue;
+                }
+                replica::MayRead::Wait => {}
+                replica::MayRead::No(reason) => {
+                    tracing::debug!(account = account.0, reason, "read refused for now");
+                    if tokio::time::Instant::now() >= deadline {
+                        return Err(SubmitError::Unavailable(crate::NOT_SERVING));
+                    }
+                }
+            }
+            tokio::select! {
+                () = confirmed => {}
+                () = tokio::time::sleep(Duration::from_millis(20)) => {}
+                () = tokio::time::sleep_until(deadline) => {
+                    return Err(SubmitError::Unavailable("the newest state could not be confirmed"));
+                }
+            }
+        }
+    }
+}

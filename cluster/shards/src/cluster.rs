@@ -1,0 +1,149 @@
+//! [`Cluster`] over the engine: what an operator sees, and the one thing only an operator may say.
+
+use std::sync::{Arc, PoisonError};
+
+use ports::Answer;
+use ports::cluster::{Cluster, ClusterStatus, NodeStatus, SyncStatus};
+use replica::{Event, ReplicaStatus, Serving};
+use tokio::sync::{oneshot, watch};
+use vocab::limits::T2_MS;
+use vocab::{NodeId, SubmitError};
+
+use crate::engine::Engine;
+
+/// [`Cluster`] over the engine.
+pub struct EngineCluster(pub(crate) Arc<Engine>);
+
+impl Engine {
+    /// The engine behind each port.
+    #[must_use]
+    pub fn cluster(self: &Arc<Self>) -> Arc<EngineCluster> {
+        Arc::new(EngineCluster(Arc::clone(self)))
+    }
+    /// Accounts.
+    #[must_use]
+    pub fn accounts(self: &Arc<Self>) -> Arc<crate::EngineAccounts> {
+        Arc::new(crate::EngineAccounts(Arc::clone(self)))
+    }
+    /// Bodies.
+    #[must_use]
+    pub fn blobs(self: &Arc<Self>) -> Arc<crate::EngineBlobs> {
+        Arc::new(crate::EngineBlobs(Arc::clone(self)))
+    }
+    /// Intake.
+    #[must_use]
+    pub fn intake(self: &Arc<Self>) -> Arc<crate::EngineIntake> {
+        Arc::new(crate::EngineIntake(Arc::clone(self)))
+    }
+    /// Outbox.
+    #[must_use]
+    pub fn outbox(self: &Arc<Self>) -> Arc<crate::EngineOutbox> {
+        Arc::new(crate::EngineOutbox(Arc::clone(self)))
+    }
+}
+
+impl Cluster for EngineCluster {
+    fn status(&self) -> ClusterStatus {
+        let engine = &self.0;
+        let now = engine.now();
+        let replica = engine.machine().status(now);
+        let state = engine.config.current();
+        let holder = self.address_holder(&replica);
+        let heard = |id: NodeId| {
+            id == engine.node || replica.heard.iter().any(|(n, ms)| *n == id && ms.is_some_and(|ms| ms <= T2_MS))
+        };
+        let in_sync = replica.record.as_ref().map(|r| r.in_sync.clone()).unwrap_or_default();
+        let nodes = state.members.values().map(|member| NodeStatus {
+            id: member.id.0,
+            name: member.name.clone(),
+            address: member.address.clone(),
+            role: if !heard(member.id) {
+                "unreachable".to_owned()
+            } else if holder == Some(member.id) {
+                "primary".to_owned()
+            } else {
+                "secondary".to_owned()
+            },
+            reachable: heard(member.id),
+            in_sync: in_sync.contains(&member.id),
+        });
+        let quorum = engine.config.quorum().borrow().clone();
+        let mut warnings = replica.warnings.clone();
+        if let Serving::Not(reason) = replica.serving {
+            warnings.push(format!("this node does not serve clients: {reason}"));
+        }
+        if state.members.len() == 2 {
+            warnings.push(
+                "two nodes without a witness: a missing node locks the settings, and a true split is healed by \
+                 merging afterwards"
+                    .to_owned(),
+            );
+        }
+        ClusterStatus {
+            cluster: state.name.clone(),
+            node: engine.node.0,
+            mode: replica.mode.name().to_owned(),
+            epoch: replica.record.as_ref().map(|r| r.id.to_string()).unwrap_or_default(),
+            epoch_kind: replica.record.as_ref().map(|r| kind_name(r.kind)).unwrap_or_default().to_owned(),
+            in_sync: in_sync.iter().map(|n| n.0).collect(),
+            home: replica.record.as_ref().map_or(0, |r| r.home.0),
+            cluster_address: state.cluster_address.clone(),
+            address_holder: holder.map(|n| n.0),
+            nodes: nodes.collect(),
+            batches_in_flight: replica.in_flight,
+            oldest_batch_ms: replica.oldest_ms,
+            sync: replica.sync.map(|s| SyncStatus { node: s.node.0, accounts_left: s.accounts_left, bytes_left: 0 }),
+            branches: engine.store.branches(),
+            settings_locked: (!quorum.quorum).then(|| LOCKED.to_owned()),
+            warnings,
+        }
+    }
+
+    fn node(&self) -> NodeId {
+        self.0.node
+    }
+
+    fn serving(&self) -> watch::Receiver<bool> {
+        self.0.serving.subscribe()
+    }
+
+    fn holds_address(&self) -> watch::Receiver<bool> {
+        self.0.holds_address.subscribe()
+    }
+
+    fn start_alone(&self) -> Answer<'_, Result<(), SubmitError>> {
+        Box::pin(async move {
+            let (answer, answered) = oneshot::channel();
+            self.0.start_alone.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
+            tracing::warn!("an operator says that the other node is down");
+            self.0.tell(Event::StartAlone);
+            match answered.await {
+                Ok(result) => result.map_err(SubmitError::Unavailable),
+                Err(_) => Err(SubmitError::Unknown("no answer")),
+            }
+        })
+    }
+}
+
+/// Why settings cannot be changed, and the ways out.
+const LOCKED: &str = "no quorum: changes need both nodes. Bring the other node back; mail goes on meanwhile and \
+                      settings can be read";
+
+impl EngineCluster {
+    /// This node when it holds the address; else the home of the epoch, which holds it in a pair.
+    fn address_holder(&self, replica: &ReplicaStatus) -> Option<NodeId> {
+        if replica.holds_address {
+            return Some(self.0.node);
+        }
+        replica.record.as_ref().map(|r| r.home).filter(|home| *home != self.0.node)
+    }
+}
+
+fn kind_name(kind: topology::EpochKind) -> &'static str {
+    match kind {
+        topology::EpochKind::Joint => "joint",
+        topology::EpochKind::Reduced => "reduced",
+        topology::EpochKind::Solo => "solo",
+        topology::EpochKind::Heal => "heal",
+    }
+}

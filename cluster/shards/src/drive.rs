@@ -1,0 +1,278 @@
+//! The loop: events into the machine, its orders out, in order.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use mailbox::op::Change;
+use replica::{Event, Output, Serving};
+use tokio::sync::mpsc;
+use vocab::limits::{DISK_DEAD_MS, DISK_RESERVE_BYTES};
+use vocab::{AccountId, NodeId, SubmitError};
+
+use crate::engine::Engine;
+
+/// Longest sleep of the loop (ms): ticks come at least this often.
+const TICK_MAX_MS: u64 = 50;
+/// Events taken at once, so orders of neighbours share frames and syncs.
+const EVENTS_AT_ONCE: usize = 256;
+/// Clients are sent away only when this node could not serve for so long (ms): a takeover is shorter.
+const NOT_SERVING_MS: u64 = 3_000;
+
+impl Engine {
+    pub(crate) async fn run(self: Arc<Self>, mut inbox: mpsc::UnboundedReceiver<Event>) {
+        let mut events = Vec::with_capacity(EVENTS_AT_ONCE);
+        let mut not_serving_since = None;
+        loop {
+            let now = self.now();
+            let wake = self.machine().deadline().map_or(TICK_MAX_MS, |d| d.since(now)).clamp(1, TICK_MAX_MS);
+            let taken = tokio::time::timeout(Duration::from_millis(wake), inbox.recv_many(&mut events, EVENTS_AT_ONCE));
+            match taken.await {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(_) => events.push(Event::Tick),
+            }
+            let outputs = {
+                let mut machine = self.machine();
+                for event in events.drain(..) {
+                    machine.on(event, self.now());
+                }
+                std::iter::from_fn(|| machine.next_output()).collect::<Vec<_>>()
+            };
+            for output in outputs {
+                self.carry_out(output);
+            }
+            self.show_serving(&mut not_serving_since);
+        }
+    }
+
+    /// Front-ends hear "not serving" only when it lasts; the machine itself refuses at once.
+    fn show_serving(&self, since: &mut Option<vocab::Instant>) {
+        let now = self.now();
+        let serving = self.machine().serving(now) != Serving::Not("");
+        let serving = serving && !matches!(self.machine().serving(now), Serving::Not(_));
+        if serving {
+            *since = None;
+        } else if since.is_none() {
+            *since = Some(now);
+        }
+        let lasted = since.is_some_and(|since| now.since(since) >= NOT_SERVING_MS);
+        let shown = *self.serving.borrow();
+        if serving && !shown {
+            tracing::info!("this node serves clients");
+            self.serving.send_replace(true);
+        } else if lasted && shown {
+            tracing::warn!("this node does not serve clients any more");
+            self.serving.send_replace(false);
+        }
+    }
+
+    fn carry_out(self: &Arc<Self>, output: Output) {
+        match output {
+            Output::Send { to, frame } => {
+                if !self.peers.send(to, frame) {
+                    tracing::trace!(to = to.0, "no link for a frame");
+                }
+            }
+            Output::Write { token, parts } => {
+                let written = self.store.write(parts);
+                let engine = Arc::clone(self);
+                tokio::spawn(async move {
+                    written.await;
+                    engine.tell(Event::Written { token });
+                });
+            }
+            Output::Compute { batch, work, stamp } => {
+                let engine = Arc::clone(self);
+                tokio::task::spawn_blocking(move || engine.compute(batch, &work, stamp));
+            }
+            Output::Raise { batch, account, floor, branch, stamp } => {
+                let engine = Arc::clone(self);
+                tokio::task::spawn_blocking(move || engine.raise(batch, account, floor, branch, stamp));
+            }
+            Output::Committed { batch } => self.committed(batch),
+            Output::Dropped { batch } => {
+                self.computed.lock().unwrap_or_else(PoisonError::into_inner).remove(&batch);
+            }
+            Output::Failed { tokens, error } => tokens.into_iter().for_each(|t| self.answer(t, Err(error.clone()))),
+            Output::Readable { accounts } => self.readable_now(accounts),
+            other => self.carry_out_rarely(other),
+        }
+    }
+
+    fn carry_out_rarely(self: &Arc<Self>, output: Output) {
+        match output {
+            Output::CheckBlobs { token, hashes } => {
+                let missing = hashes.into_iter().filter(|hash| !self.store.has_blob(*hash)).collect();
+                self.tell(Event::BlobsChecked { token, missing });
+            }
+            Output::ReadVersions => match self.store.versions() {
+                Ok(versions) => self.tell(Event::Versions(versions)),
+                Err(damaged) => fatal(&format!("account heads cannot be read: {damaged}")),
+            },
+            Output::ReadChain { account } => self.read_chain(account),
+            Output::AddressHeld(held) => {
+                if *self.holds_address.borrow() != held {
+                    tracing::info!(held, "cluster address");
+                    self.holds_address.send_replace(held);
+                }
+            }
+            Output::ServingChanged => {
+                self.confirmed.notify_waiters();
+                self.queue_changed.notify_waiters();
+                self.watchers.tell_all();
+            }
+            Output::StartAlone(result) => {
+                let waiting = std::mem::take(&mut *self.start_alone.lock().unwrap_or_else(PoisonError::into_inner));
+                waiting.into_iter().for_each(|answer| drop(answer.send(result)));
+            }
+            Output::Alert(text) => {
+                metrics::counter!("twinpost_alerts_total").increment(1);
+                tracing::error!(alert = text, "alert");
+            }
+            Output::Log(text) => tracing::info!(decision = text, "replica"),
+            other => {
+                tokio::spawn(Arc::clone(self).carry_out_slowly(other));
+            }
+        }
+    }
+
+    async fn carry_out_slowly(self: Arc<Self>, output: Output) {
+        match output {
+            Output::FetchBlobs { token, from, hashes } => {
+                for hash in &hashes {
+                    if let Err(error) = self.fetch_blob(from, *hash).await {
+                        tracing::warn!(%hash, %error, "a body could not be fetched");
+                    }
+                }
+                let missing = hashes.into_iter().filter(|hash| !self.store.has_blob(*hash)).collect();
+                self.tell(Event::BlobsChecked { token, missing });
+            }
+            Output::Propose { expect, record } => {
+                let op = topology::ConfigOp::SetEpoch { expect, record };
+                if let Err(error) = self.config.propose(op).await {
+                    tracing::info!(%error, "an epoch was not set");
+                    self.tell(Event::ProposeFailed);
+                }
+            }
+            Output::Fetch { fetch, account, from } => match self.pull(account, from).await {
+                Ok(head) => self.tell(Event::Fetched { fetch, head }),
+                Err(error) => {
+                    tracing::warn!(account = account.0, from = from.0, %error, "an account could not be transferred");
+                    self.tell(Event::FetchFailed { fetch });
+                }
+            },
+            Output::StopFetch { fetch } => tracing::debug!(fetch, "transfer abandoned"),
+            Output::ArchiveBranch { archive, account, from } => {
+                match self.archive(account, from.unwrap_or(self.node)).await {
+                    Ok(head) => self.tell(Event::BranchArchived { archive, head }),
+                    Err(error) => {
+                        tracing::warn!(account = account.0, %error, "a branch could not be archived");
+                        self.tell(Event::ArchiveFailed { archive });
+                    }
+                }
+            }
+            Output::Probe { peer } => {
+                if self.evidence.process_gone(peer).await {
+                    self.tell(Event::ResetEvidence { peer });
+                }
+            }
+            other => tracing::error!(?other, "an order without a hand"),
+        }
+    }
+
+    fn read_chain(&self, account: AccountId) {
+        match self.store.chain(account).and_then(|versions| Ok((versions, self.store.head(account)?))) {
+            Ok((versions, head)) => self.tell(Event::Chain { account, versions, lineage: head.lineage }),
+            Err(damaged) => fatal(&format!("the version chain of account {} cannot be read: {damaged}", account.0)),
+        }
+    }
+
+    fn committed(&self, batch: vocab::BatchId) {
+        let computed = self.computed.lock().unwrap_or_else(PoisonError::into_inner).remove(&batch);
+        self.confirmed.notify_waiters();
+        let Some(computed) = computed else { return };
+        for (token, done) in computed.answers {
+            self.answer(token, Ok(done));
+        }
+        for (account, changes) in computed.changes {
+            if account == AccountId::QUEUE {
+                self.queue_changed.notify_waiters();
+            }
+            self.watchers.tell(account, changes);
+        }
+    }
+
+    /// A backup does not know what changed, only that something did.
+    fn readable_now(&self, accounts: Vec<AccountId>) {
+        self.confirmed.notify_waiters();
+        for account in accounts {
+            self.watchers.tell(account, [Change::Hierarchy]);
+        }
+    }
+
+    /// Keeps the machine's view of the register, the members and the quorum up to date.
+    pub(crate) async fn follow_register(self: Arc<Self>) {
+        let mut revision = self.config.watch();
+        let mut quorum = self.config.quorum();
+        loop {
+            let state = self.config.current();
+            let members: Vec<NodeId> = state.members.values().filter(|m| m.data).map(|m| m.id).collect();
+            let has_quorum = quorum.borrow_and_update().quorum;
+            self.tell(Event::Register { record: state.epoch.clone(), members, quorum: has_quorum });
+            tokio::select! {
+                changed = revision.changed() => if changed.is_err() { return },
+                changed = quorum.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Tells the machine how the disk does, and ends a process whose disk hangs: it must look dead.
+    pub(crate) async fn watch_disk(self: Arc<Self>) {
+        let mut every = tokio::time::interval(Duration::from_millis(500));
+        loop {
+            every.tick().await;
+            let silent = self.store.disk_silent_ms();
+            if silent > DISK_DEAD_MS {
+                fatal(&format!("the disk has not synced anything for {silent} ms"));
+            }
+            self.tell(Event::DiskSilent(silent));
+            let low = self.store.free_bytes() < DISK_RESERVE_BYTES;
+            if self.disk_low.swap(low, Ordering::Relaxed) != low {
+                if low {
+                    tracing::error!(reserve = DISK_RESERVE_BYTES, "free space is below the reserve: changes are refused");
+                } else {
+                    tracing::info!("free space is above the reserve again");
+                }
+                self.tell(Event::DiskLow(low));
+            }
+            self.small.sweep();
+            self.publish_metrics();
+        }
+    }
+
+    fn publish_metrics(&self) {
+        let now = self.now();
+        let status = self.machine().status(now);
+        #[expect(clippy::cast_precision_loss, reason = "a gauge for people")]
+        let gauge = |n: u64| n as f64;
+        metrics::gauge!("twinpost_batches_in_flight").set(gauge(status.in_flight));
+        metrics::gauge!("twinpost_oldest_batch_milliseconds").set(gauge(status.oldest_ms));
+        metrics::gauge!("twinpost_commands_waiting").set(gauge(status.waiting));
+        metrics::gauge!("twinpost_in_sync_nodes").set(gauge(status.record.map_or(0, |r| r.in_sync.len() as u64)));
+        metrics::gauge!("twinpost_sync_accounts_left").set(gauge(status.sync.map_or(0, |s| s.accounts_left)));
+        metrics::gauge!("twinpost_archived_branches").set(gauge(self.store.branches().len() as u64));
+    }
+}
+
+/// Ends the process: going on would break a promise. The guard tells the peer.
+pub(crate) fn fatal(reason: &str) {
+    tracing::error!(reason, "the process ends");
+    eprintln!("twinpost: {reason}");
+    std::process::exit(70);
+}
+
+/// A change that cannot be computed because rows are damaged.
+pub(crate) fn damaged_error() -> SubmitError {
+    SubmitError::Unavailable(crate::DAMAGED)
+}

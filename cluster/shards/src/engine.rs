@@ -1,0 +1,273 @@
+//! The engine: one replica machine, its waiting work, and the handles to disk, peers and configuration.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ports::config::Config;
+use ports::mail_store::MailStore;
+use ports::peers::{Evidence, Peers};
+use replica::{Event, MayRead, Replica, ReplicaConfig, Saved, Serving, Timing};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use vocab::limits::COMMIT_WAIT_MAX_MS;
+use vocab::{AccountHead, AccountId, BatchId, Boot, CommandId, Damaged, Instant, NodeId, StoreWrite, SubmitError};
+
+use crate::blobs::SmallBodies;
+use crate::compute::Computed;
+use crate::tracker::Tracker;
+use crate::transfer::Transfers;
+use crate::watch::Watchers;
+use crate::work::{Done, Work};
+
+/// Name of the boot counter among the node-local records.
+const BOOT_KEY: &str = "boot";
+/// Pause before a change is tried again during a takeover.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// Who this node is and what it works with.
+pub struct EngineConfig {
+    /// This node.
+    pub node: NodeId,
+    /// Takeover timing.
+    pub timing: Timing,
+    /// Disk.
+    pub store: Arc<dyn MailStore>,
+    /// Configuration.
+    pub config: Arc<dyn Config>,
+}
+
+/// One token's work and whoever waits for it.
+pub(crate) struct Waiting {
+    pub(crate) work: Arc<Work>,
+    pub(crate) answer: oneshot::Sender<Result<Done, SubmitError>>,
+}
+
+/// The engine of one node.
+pub struct Engine {
+    pub(crate) node: NodeId,
+    pub(crate) boot: Boot,
+    started: std::time::Instant,
+    pub(crate) store: Arc<dyn MailStore>,
+    pub(crate) config: Arc<dyn Config>,
+    pub(crate) peers: Arc<dyn Peers>,
+    pub(crate) evidence: Arc<dyn Evidence>,
+    pub(crate) replica: Mutex<Replica>,
+    pub(crate) events: mpsc::UnboundedSender<Event>,
+    pub(crate) waiting: Mutex<HashMap<u64, Waiting>>,
+    pub(crate) computed: Mutex<HashMap<BatchId, Computed>>,
+    tokens: AtomicU64,
+    tracker: Tracker,
+    pub(crate) small: SmallBodies,
+    pub(crate) transfers: Transfers,
+    pub(crate) watchers: Watchers,
+    pub(crate) confirmed: Notify,
+    pub(crate) queue_changed: Notify,
+    pub(crate) serving: watch::Sender<bool>,
+    pub(crate) holds_address: watch::Sender<bool>,
+    pub(crate) disk_low: AtomicBool,
+    pub(crate) start_alone: Mutex<Vec<oneshot::Sender<Result<(), &'static str>>>>,
+}
+
+/// An engine whose boot is raised but which knows no peers yet: the boot goes into the handshake of the transport,
+/// and the transport goes into the engine.
+pub struct Booted {
+    config: EngineConfig,
+    boot: Boot,
+    saved: Saved,
+}
+
+impl Booted {
+    /// Raises the boot counter durably and reads what this node knows of epochs.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the node-local record cannot be understood: the process must not start on a guess.
+    pub async fn raise(config: EngineConfig) -> Result<Self, Damaged> {
+        let last = match config.store.meta(BOOT_KEY) {
+            None => 0,
+            Some(bytes) => u32::from_be_bytes(bytes.as_ref().try_into().map_err(|_| Damaged("boot counter".into()))?),
+        };
+        let boot = Boot(last + 1);
+        let value = Some(boot.0.to_be_bytes().to_vec().into());
+        config.store.write(vec![StoreWrite::Meta { key: BOOT_KEY.into(), value }]).await;
+        let saved = Saved::from_meta(config.store.meta(replica::META_KEY).as_deref())?;
+        Ok(Self { config, boot, saved })
+    }
+    /// The boot of this process.
+    #[must_use]
+    pub const fn boot(&self) -> Boot {
+        self.boot
+    }
+    /// Members of the newest epoch on this disk, for finding the others before the configuration is here.
+    #[must_use]
+    pub fn members(&self) -> Vec<NodeId> {
+        self.saved.record.as_ref().map(|r| r.members.clone()).unwrap_or_default()
+    }
+    /// Starts the engine: runs the machine until the process ends.
+    #[must_use]
+    pub fn start(self, peers: Arc<dyn Peers>, evidence: Arc<dyn Evidence>) -> Arc<Engine> {
+        let (events, inbox) = mpsc::unbounded_channel();
+        let replica = ReplicaConfig { node: self.config.node, boot: self.boot, timing: self.config.timing };
+        let engine = Arc::new(Engine {
+            node: self.config.node,
+            boot: self.boot,
+            started: std::time::Instant::now(),
+            store: self.config.store,
+            config: self.config.config,
+            peers,
+            evidence,
+            replica: Mutex::new(Replica::new(replica, self.saved, Instant(0))),
+            events,
+            waiting: Mutex::default(),
+            computed: Mutex::default(),
+            tokens: AtomicU64::new(0),
+            tracker: Tracker::default(),
+            small: SmallBodies::default(),
+            transfers: Transfers::default(),
+            watchers: Watchers::default(),
+            confirmed: Notify::new(),
+            queue_changed: Notify::new(),
+            serving: watch::Sender::new(false),
+            holds_address: watch::Sender::new(false),
+            disk_low: AtomicBool::new(false),
+            start_alone: Mutex::default(),
+        });
+        tokio::spawn(Arc::clone(&engine).run(inbox));
+        tokio::spawn(Arc::clone(&engine).follow_register());
+        tokio::spawn(Arc::clone(&engine).watch_disk());
+        engine
+    }
+}
+
+impl Engine {
+    /// Raises the boot; see [`Booted`].
+    ///
+    /// # Errors
+    /// As [`Booted::raise`].
+    pub async fn boot(config: EngineConfig) -> Result<Booted, Damaged> {
+        Booted::raise(config).await
+    }
+
+    /// Milliseconds since this process started: the machine's clock.
+    pub(crate) fn now(&self) -> Instant {
+        Instant(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(crate) fn machine(&self) -> MutexGuard<'_, Replica> {
+        self.replica.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the machine something; the loop takes it in order.
+    pub(crate) fn tell(&self, event: Event) {
+        // The loop ends only with the process.
+        let _ = self.events.send(event);
+    }
+
+    /// The guard of a peer says that the process of this boot ended.
+    pub fn guard_word(&self, peer: NodeId, boot: Boot) {
+        tracing::warn!(peer = peer.0, boot = boot.0, "the peer's guard says its process ended");
+        self.tell(Event::GuardWord { peer, boot });
+    }
+
+    pub(crate) fn home_of(&self, account: AccountId) -> Option<NodeId> {
+        self.machine().home(account.shard())
+    }
+
+    pub(crate) fn may_read(&self, account: AccountId, version: vocab::Version) -> MayRead {
+        let now = self.now();
+        self.machine().may_read(account, version, now)
+    }
+
+    /// Whether a session that reads this account must take the gap of the epoch first (only the home may).
+    pub(crate) fn gap_due(&self, account: AccountId, head: &AccountHead) -> bool {
+        let now = self.now();
+        let machine = self.machine();
+        let stamp = machine.stamp(account);
+        machine.serving(now) == Serving::Home
+            && stamp.gap.is_some()
+            && head.gap_taken != Some(stamp.epoch)
+            && head.version != vocab::Version::default()
+    }
+
+    /// Nodes that must hold a large body before a change names it: the home and its backups, as known here.
+    pub(crate) fn holders(&self) -> Vec<NodeId> {
+        let machine = self.machine();
+        let mut nodes = machine.record().map(|r| r.in_sync.clone()).unwrap_or_default();
+        nodes.extend(machine.body_peers());
+        nodes.extend(machine.home(AccountId::QUEUE.shard()));
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
+    }
+
+    pub(crate) fn members(&self) -> Vec<NodeId> {
+        self.machine().record().map(|r| r.members.clone()).unwrap_or_default()
+    }
+
+    /// A fresh command id of this node and boot.
+    pub(crate) fn command_id(&self) -> CommandId {
+        CommandId { origin: self.node, boot: self.boot, counter: self.tracker.next(), recipient: 0 }
+    }
+
+    pub(crate) fn settled(&self) -> u64 {
+        self.tracker.settled()
+    }
+
+    pub(crate) fn settle<T>(&self, id: CommandId, result: &Result<T, SubmitError>) {
+        if id.origin == self.node && id.boot == self.boot && !matches!(result, Err(SubmitError::Unknown(_))) {
+            self.tracker.settle(id.counter);
+        }
+    }
+
+    pub(crate) fn check_space(&self) -> Result<(), SubmitError> {
+        if self.disk_low.load(Ordering::Relaxed) { Err(SubmitError::Unavailable(crate::NO_SPACE)) } else { Ok(()) }
+    }
+
+    /// Orders work at this home and waits for its commit.
+    pub(crate) async fn order(&self, work: Work) -> Result<Done, SubmitError> {
+        let needs_space = !matches!(work, Work::Gap(_) | Work::Queue(queue::op::QueueOp::AttemptEnd { .. }));
+        if needs_space {
+            self.check_space()?;
+        }
+        let token = self.tokens.fetch_add(1, Ordering::Relaxed) + 1;
+        let (answer, answered) = oneshot::channel();
+        let accounts = work.accounts();
+        if accounts.is_empty() {
+            return Ok(Done::Delivered);
+        }
+        let waiting = Waiting { work: Arc::new(work), answer };
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(token, waiting);
+        self.tell(Event::Submit { token, accounts });
+        match tokio::time::timeout(Duration::from_millis(COMMIT_WAIT_MAX_MS + 1_000), answered).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) | Err(_) => Err(SubmitError::Unknown("no commit in time")),
+        }
+    }
+
+    /// Tries again while a takeover or a reconnect may still help, as long as a commit may take. Safe for unknown
+    /// outcomes too, because what is retried carries its command id.
+    pub(crate) async fn retry<T>(&self, mut attempt: impl AsyncFnMut() -> Result<T, SubmitError>) -> Result<T, SubmitError> {
+        let deadline = tokio::time::Instant::now() + Duration::from_millis(COMMIT_WAIT_MAX_MS);
+        loop {
+            let error = match attempt().await {
+                Err(SubmitError::Unavailable(reason)) if reason == crate::NO_SPACE || reason == crate::DAMAGED => {
+                    return Err(SubmitError::Unavailable(reason));
+                }
+                Err(error) => error,
+                done => return done,
+            };
+            if tokio::time::Instant::now() + RETRY_PAUSE >= deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// Answers one token.
+    pub(crate) fn answer(&self, token: u64, result: Result<Done, SubmitError>) {
+        if let Some(waiting) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&token) {
+            // Whoever waited may have given up.
+            let _ = waiting.answer.send(result);
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! [`Outbox`] over the engine: the queue is the system account `AccountId::QUEUE`.
+
+use std::sync::Arc;
+
+use ports::Answer;
+use ports::outbox::Outbox;
+use queue::op::{QueueItem, QueueOp, QueueOutcome};
+use vocab::{AccountId, SubmitError, Timestamp};
+use wire::forward::{self as w, call, reply};
+
+use crate::engine::Engine;
+use crate::work::{Done, Work};
+
+/// [`Outbox`] over the engine.
+pub struct EngineOutbox(pub(crate) Arc<Engine>);
+
+impl Outbox for EngineOutbox {
+    fn is_worker(&self) -> bool {
+        self.0.home_of(AccountId::QUEUE) == Some(self.0.node) && *self.0.serving.borrow()
+    }
+
+    fn due(&self, now: Timestamp, limit: usize) -> Answer<'_, Result<(Vec<QueueItem>, Option<Timestamp>), SubmitError>> {
+        Box::pin(async move {
+            let rows = self.0.readable(AccountId::QUEUE).await?;
+            queue::read::due(&*rows, now, limit).map_err(|_| SubmitError::Unavailable(crate::DAMAGED))
+        })
+    }
+
+    fn list(&self, limit: usize) -> Answer<'_, Result<Vec<QueueItem>, SubmitError>> {
+        Box::pin(async move {
+            let rows = self.0.readable(AccountId::QUEUE).await?;
+            queue::read::list(&*rows, limit).map_err(|_| SubmitError::Unavailable(crate::DAMAGED))
+        })
+    }
+
+    fn submit(&self, op: QueueOp) -> Answer<'_, Result<QueueOutcome, SubmitError>> {
+        Box::pin(async move {
+            self.0
+                .retry(async || {
+                    let home = self.0.home_of(AccountId::QUEUE).ok_or(SubmitError::Unavailable(crate::NOT_SERVING))?;
+                    if home == self.0.node {
+                        return match self.0.order(Work::Queue(op.clone())).await? {
+                            Done::Queue(outcome) => Ok(outcome),
+                            _ => Err(SubmitError::Unknown("an outcome of another kind")),
+                        };
+                    }
+                    let op = queue::codec::encode_op(&op).into();
+                    let queue = call::Kind::Queue(w::QueueSubmit { op, ..Default::default() });
+                    match self.0.ask(home, queue).await? {
+                        reply::Kind::QueueOutcome(0) => Ok(QueueOutcome::Done),
+                        reply::Kind::QueueOutcome(_) => Ok(QueueOutcome::Gone),
+                        _ => Err(SubmitError::Unknown("the home answered something else")),
+                    }
+                })
+                .await
+        })
+    }
+
+    fn changed(&self) -> Answer<'_, ()> {
+        Box::pin(self.0.queue_changed.notified())
+    }
+}

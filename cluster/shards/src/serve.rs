@@ -1,0 +1,130 @@
+//! Calls and frames from other nodes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ports::Answer;
+use ports::peers::{LinkUp, PeerEvents, PeerService};
+use prost::Message as _;
+use replica::Event;
+use vocab::limits::BLOB_CHUNK_BYTES;
+use vocab::{AccountId, BlobHash, InlineBody, NodeId, StoreWrite, SubmitError};
+use wire::forward::{self as w, call, reply};
+
+use crate::engine::Engine;
+use crate::forward;
+use crate::work::{Done, Work};
+
+impl PeerEvents for Engine {
+    fn link_up(&self, up: LinkUp) {
+        tracing::info!(peer = up.peer.0, boot = up.boot.0, link = up.link, "link up");
+        self.tell(Event::LinkUp { peer: up.peer, boot: up.boot, link: up.link });
+    }
+    fn link_down(&self, peer: NodeId, link: u64, reset: bool) {
+        tracing::info!(peer = peer.0, link, reset, "link down");
+        self.tell(Event::LinkDown { peer, link });
+    }
+    fn frame(&self, peer: NodeId, link: u64, frame: Bytes) {
+        self.tell(Event::Frame { peer, link, bytes: frame });
+    }
+}
+
+impl PeerService for Engine {
+    fn serve(&self, from: NodeId, body: Bytes) -> Answer<'_, Result<Bytes, String>> {
+        Box::pin(async move {
+            let kind = w::Call::decode(body).ok().and_then(|c| c.kind).ok_or("a call that is not understood")?;
+            let reply = self.serve_call(from, kind).await.unwrap_or_else(|error| forward::failure(&error));
+            Ok(forward::reply(reply))
+        })
+    }
+}
+
+impl Engine {
+    async fn serve_call(&self, from: NodeId, kind: call::Kind) -> Result<reply::Kind, SubmitError> {
+        let bad = SubmitError::Unavailable("a call that makes no sense");
+        Ok(match kind {
+            call::Kind::Submit(submit) => {
+                let account = AccountId(submit.account);
+                let command = mailbox::codec::decode_command(&submit.command).map_err(|_| bad)?;
+                let inline = |bytes: Bytes| InlineBody { hash: BlobHash::of(&bytes), bytes };
+                let bodies = submit.bodies.into_iter().map(inline).collect();
+                self.must_be_home(account)?;
+                match self.order(Work::Account { account, command, bodies }).await? {
+                    Done::Account(outcome) => reply::Kind::Outcome(mailbox::codec::encode_outcome(&outcome)),
+                    _ => return Err(SubmitError::Unknown("an outcome of another kind")),
+                }
+            }
+            call::Kind::Queue(submit) => {
+                self.must_be_home(AccountId::QUEUE)?;
+                let op = queue::codec::decode_op(&submit.op).map_err(|_| bad)?;
+                match self.order(Work::Queue(op)).await? {
+                    Done::Queue(queue::op::QueueOutcome::Done) => reply::Kind::QueueOutcome(0),
+                    Done::Queue(queue::op::QueueOutcome::Gone) => reply::Kind::QueueOutcome(1),
+                    _ => return Err(SubmitError::Unknown("an outcome of another kind")),
+                }
+            }
+            call::Kind::Accept(accept) => {
+                self.must_be_home(AccountId::QUEUE)?;
+                let work = forward::accept_work(accept).ok_or(bad)?;
+                tracing::info!(accept = %work.accept, from = from.0, "message forwarded to its home");
+                self.deliver(work).await?;
+                reply::Kind::Done(w::Done {})
+            }
+            call::Kind::Open(open) => self.serve_open(AccountId(open.account)),
+            call::Kind::Read(read) => self.serve_read(read),
+            call::Kind::Close(close) => {
+                self.serve_close(close.transfer);
+                reply::Kind::Done(w::Done {})
+            }
+            call::Kind::ReadBlob(read) => self.serve_blob(&read)?,
+            call::Kind::WriteBlob(write) => self.keep_chunk(write).await?,
+            call::Kind::HasBlobs(has) => {
+                let here = |bytes: &Bytes| BlobHash::from_bytes(bytes).is_some_and(|hash| self.store.has_blob(hash));
+                reply::Kind::Missing(w::Missing { hashes: has.hashes.into_iter().filter(|b| !here(b)).collect() })
+            }
+        })
+    }
+
+    /// A forwarded change is ordered here or refused: it never travels on, so two nodes that take each other for the
+    /// home cannot play ball with it.
+    fn must_be_home(&self, account: AccountId) -> Result<(), SubmitError> {
+        match self.home_of(account) {
+            Some(home) if home == self.node => Ok(()),
+            _ => Err(SubmitError::Unavailable(crate::NOT_SERVING)),
+        }
+    }
+
+    fn serve_blob(&self, read: &w::ReadBlob) -> Result<reply::Kind, SubmitError> {
+        let missing = SubmitError::Unavailable("no such body");
+        let hash = BlobHash::from_bytes(&read.hash).ok_or(missing.clone())?;
+        let total = self.store.blob_size(hash).ok_or(missing.clone())?;
+        let to = read.from.saturating_add(BLOB_CHUNK_BYTES as u64);
+        let bytes = self.store.blob(hash, read.from, to).ok_or(missing)?;
+        Ok(reply::Kind::Blob(w::Blob { bytes, total }))
+    }
+
+    async fn keep_chunk(&self, write: w::WriteBlob) -> Result<reply::Kind, SubmitError> {
+        self.check_space()?;
+        let bad = SubmitError::Unavailable("a body chunk that makes no sense");
+        let hash = BlobHash::from_bytes(&write.hash).ok_or(bad.clone())?;
+        if write.chunk.len() > BLOB_CHUNK_BYTES || write.total > vocab::limits::MESSAGE_SIZE_MAX as u64 {
+            return Err(bad);
+        }
+        let part = StoreWrite::BlobChunk { hash, index: write.index, total: write.total, bytes: write.chunk };
+        self.store.write(vec![part]).await;
+        Ok(reply::Kind::Done(w::Done {}))
+    }
+}
+
+impl Engine {
+    /// The engine as receiver of links and frames.
+    #[must_use]
+    pub fn peer_events(self: &Arc<Self>) -> Arc<dyn PeerEvents> {
+        Arc::clone(self) as Arc<dyn PeerEvents>
+    }
+    /// The engine as server of calls between engines.
+    #[must_use]
+    pub fn peer_service(self: &Arc<Self>) -> Arc<dyn PeerService> {
+        Arc::clone(self) as Arc<dyn PeerService>
+    }
+}

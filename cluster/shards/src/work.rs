@@ -1,0 +1,71 @@
+//! What waits for its turn at the home: operations of clients, deliveries, queue work, gaps.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use mailbox::op::{Command, Outcome};
+use ports::intake::Recipient;
+use queue::op::{QueueOp, QueueOutcome};
+use vocab::{AccountId, BlobHash, CommandId, InlineBody, ReversePath, Timestamp};
+
+/// One intent, ordered by the replica and computed by [`crate::compute`].
+#[derive(Clone, Debug)]
+pub(crate) enum Work {
+    /// An operation on one account.
+    Account {
+        /// Which.
+        account: AccountId,
+        /// What.
+        command: Command,
+        /// Small bodies it names.
+        bodies: Vec<InlineBody>,
+    },
+    /// The gap of this epoch, because a session wants to read before anything changed.
+    Gap(AccountId),
+    /// An operation on the outbound queue.
+    Queue(QueueOp),
+    /// A message for several accounts and the queue at once.
+    Delivery(Box<DeliveryWork>),
+}
+
+/// An accepted message whose body is durable, or small and with us.
+#[derive(Clone, Debug)]
+pub(crate) struct DeliveryWork {
+    pub(crate) accept: CommandId,
+    pub(crate) reverse_path: ReversePath,
+    pub(crate) recipients: Vec<Recipient>,
+    pub(crate) hash: BlobHash,
+    pub(crate) size: u64,
+    /// The body when it is small enough to travel inside the batch.
+    pub(crate) body: Option<Bytes>,
+    pub(crate) facts: Bytes,
+    pub(crate) smtputf8: bool,
+    pub(crate) eight_bit: bool,
+    pub(crate) at: Timestamp,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub(crate) enum Done {
+    Account(Outcome),
+    Gap,
+    Queue(QueueOutcome),
+    Delivered,
+}
+
+impl Work {
+    /// The accounts it changes, ascending.
+    pub(crate) fn accounts(&self) -> Vec<AccountId> {
+        match self {
+            Self::Account { account, .. } | Self::Gap(account) => vec![*account],
+            Self::Queue(_) => vec![AccountId::QUEUE],
+            Self::Delivery(delivery) => {
+                let account = |r: &Recipient| match r {
+                    Recipient::Local { account, .. } => *account,
+                    Recipient::Remote { .. } => AccountId::QUEUE,
+                };
+                delivery.recipients.iter().map(account).collect::<BTreeSet<_>>().into_iter().collect()
+            }
+        }
+    }
+}

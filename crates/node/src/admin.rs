@@ -1,0 +1,470 @@
+//! The administrator's commands: thin clients of the HTTP API. What they print is for people, `--json` for programs.
+
+use std::io::{BufRead as _, IsTerminal as _};
+
+use anyhow::Context as _;
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use crate::cli::ServerArgs;
+use crate::config::NodeConfig;
+use crate::exit::Exit;
+use crate::files::{self, DataDir};
+
+/// `twinpost domain ...`
+#[derive(Debug, Subcommand)]
+pub enum DomainCommand {
+    /// Take mail for a domain.
+    Add {
+        /// Domain name.
+        name: String,
+        /// Its accounts may log in by local part alone.
+        #[arg(long)]
+        default: bool,
+    },
+    /// All domains.
+    List,
+    /// One domain.
+    Show {
+        /// Domain name.
+        name: String,
+    },
+    /// Change a domain.
+    Set {
+        /// Domain name.
+        name: String,
+        /// Its accounts may log in by local part alone.
+        #[arg(long)]
+        default: bool,
+    },
+    /// Stop taking mail for it; refused while it has accounts.
+    Remove {
+        /// Domain name.
+        name: String,
+    },
+}
+
+/// `twinpost account ...`; passwords are asked for or read from standard input, never taken from the command line.
+#[derive(Debug, Subcommand)]
+pub enum AccountCommand {
+    /// Make an account.
+    Add {
+        /// Address.
+        address: String,
+        /// Name shown to people.
+        #[arg(long, default_value = "")]
+        name: String,
+        /// Bytes it may hold.
+        #[arg(long)]
+        quota_bytes: Option<u64>,
+    },
+    /// All accounts.
+    List,
+    /// One account.
+    Show {
+        /// Address.
+        address: String,
+    },
+    /// Change an account.
+    Set {
+        /// Address.
+        address: String,
+        /// Name shown to people.
+        #[arg(long)]
+        name: Option<String>,
+        /// Whether it may log in and get mail.
+        #[arg(long)]
+        enabled: Option<bool>,
+        /// Bytes it may hold.
+        #[arg(long)]
+        quota_bytes: Option<u64>,
+        /// Ask for a new password.
+        #[arg(long)]
+        password: bool,
+    },
+    /// Remove an account and its mail.
+    Remove {
+        /// Address.
+        address: String,
+    },
+}
+
+/// `twinpost alias ...`
+#[derive(Debug, Subcommand)]
+pub enum AliasCommand {
+    /// Make an alias.
+    Add {
+        /// Address.
+        address: String,
+        /// Addresses it stands for.
+        #[arg(required = true)]
+        targets: Vec<String>,
+    },
+    /// All aliases.
+    List,
+    /// One alias.
+    Show {
+        /// Address.
+        address: String,
+    },
+    /// Give it other targets.
+    Set {
+        /// Address.
+        address: String,
+        /// Addresses it stands for.
+        #[arg(required = true)]
+        targets: Vec<String>,
+    },
+    /// Remove it.
+    Remove {
+        /// Address.
+        address: String,
+    },
+}
+
+/// `twinpost queue ...`
+#[derive(Debug, Subcommand)]
+pub enum QueueCommand {
+    /// What waits to be sent.
+    List,
+}
+
+/// An API with its token.
+struct Api {
+    url: String,
+    token: String,
+    client: reqwest::Client,
+    runtime: tokio::runtime::Runtime,
+    json: bool,
+}
+
+/// What came back, as the exit code sees it.
+enum Reply {
+    Done(Value),
+    Refused(String),
+    Unavailable(String),
+}
+
+impl Api {
+    fn open(args: &ServerArgs) -> anyhow::Result<Self> {
+        let (url, token, ca) = match &args.server {
+            Some(server) => {
+                let token = std::env::var("TWINPOST_TOKEN").context("TWINPOST_TOKEN must hold the token for --server")?;
+                let ca = args.ca_file.as_deref().map(std::fs::read).transpose().context("read --ca-file")?;
+                (server.trim_end_matches('/').to_owned(), token, ca)
+            }
+            None => {
+                let data = DataDir(NodeConfig::load(&args.config)?.data_dir);
+                let endpoint: Value = serde_json::from_str(&files::read_text(&data.endpoint())?)?;
+                let url = endpoint["url"].as_str().context("endpoint.json names no url")?.to_owned();
+                (url, files::read_text(&data.admin_token())?.trim().to_owned(), Some(std::fs::read(data.ca())?))
+            }
+        };
+        let mut builder = reqwest::Client::builder().timeout(std::time::Duration::from_secs(30));
+        if let Some(pem) = ca {
+            builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(&pem)?);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(Self { url, token, client: builder.build()?, runtime, json: args.json })
+    }
+
+    fn call(&self, method: reqwest::Method, path: &str, body: Option<&Value>) -> Reply {
+        self.runtime.block_on(async {
+            let mut request =
+                self.client.request(method, format!("{}/api/v1/{path}", self.url)).bearer_auth(&self.token);
+            if let Some(body) = body {
+                request = request.json(body);
+            }
+            match request.send().await {
+                Err(error) => Reply::Unavailable(format!("{} cannot be reached: {}", self.url, root_cause(&error))),
+                Ok(response) => {
+                    let status = response.status();
+                    let value: Value = response.json().await.unwrap_or(Value::Null);
+                    match status.as_u16() {
+                        200..=299 => Reply::Done(value),
+                        500.. => Reply::Unavailable(problem(&value, status)),
+                        _ => Reply::Refused(problem(&value, status)),
+                    }
+                }
+            }
+        })
+    }
+
+    /// Calls, shows the answer, gives the exit code.
+    fn run(&self, method: reqwest::Method, path: &str, body: Option<&Value>, show: fn(&Value)) -> Exit {
+        match self.call(method, path, body) {
+            Reply::Done(value) => {
+                if self.json {
+                    println!("{}", serde_json::to_string_pretty(&value).unwrap_or_default());
+                } else {
+                    show(&value);
+                }
+                Exit::Done
+            }
+            Reply::Refused(text) => self.fail(&text, Exit::Refused),
+            Reply::Unavailable(text) => self.fail(&text, Exit::Unavailable),
+        }
+    }
+
+    fn fail(&self, text: &str, exit: Exit) -> Exit {
+        if self.json {
+            println!("{}", json!({ "error": text }));
+        }
+        eprintln!("twinpost: {text}");
+        exit
+    }
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut last = error.to_string();
+    let mut next = error.source();
+    while let Some(inner) = next {
+        last = inner.to_string();
+        next = inner.source();
+    }
+    last
+}
+
+fn problem(value: &Value, status: reqwest::StatusCode) -> String {
+    let text = |key: &str| value[key].as_str().map(str::to_owned);
+    let mut out = text("detail").or_else(|| text("title")).unwrap_or_else(|| status.to_string());
+    for fault in value["faults"].as_array().into_iter().flatten() {
+        let part = |key: &str| fault[key].as_str().unwrap_or_default().to_owned();
+        out.push_str(&format!("\n  {}: {}", part("place"), part("what")));
+    }
+    out
+}
+
+/// A path segment: everything but letters, digits and `@.-_` percent-encoded.
+fn segment(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut out, b| {
+        if b.is_ascii_alphanumeric() || b"@.-_".contains(&b) {
+            out.push(char::from(b));
+        } else {
+            out.push_str(&format!("%{b:02X}"));
+        }
+        out
+    })
+}
+
+fn show_done(_: &Value) {
+    println!("done");
+}
+
+/// Objects as `key: value`, lists of objects as one line each.
+fn show_value(value: &Value) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| println!("{}", line(item))),
+        Value::Object(map) => match map.values().next() {
+            Some(list @ Value::Array(items)) if map.len() == 1 && items.iter().all(Value::is_object) => show_value(list),
+            _ => map.iter().for_each(|(key, value)| println!("{key}: {}", line(value))),
+        },
+        other => println!("{}", line(other)),
+    }
+}
+
+fn line(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(line).collect::<Vec<_>>().join(", "),
+        Value::Object(map) => map
+            .iter()
+            .filter(|(_, v)| !v.is_null())
+            .map(|(k, v)| format!("{k}={}", line(v)))
+            .collect::<Vec<_>>()
+            .join("  "),
+        other => other.to_string(),
+    }
+}
+
+fn new_password() -> anyhow::Result<String> {
+    if std::io::stdin().is_terminal() {
+        return Ok(dialoguer::Password::new()
+            .with_prompt("Password")
+            .with_confirmation("Again", "They differ.")
+            .interact()?);
+    }
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).context("read the password from standard input")?;
+    let password = line.trim_end_matches(['\r', '\n']).to_owned();
+    anyhow::ensure!(!password.is_empty(), "no password on standard input");
+    Ok(password)
+}
+
+use reqwest::Method;
+
+/// Runs `twinpost domain`.
+///
+/// # Errors
+/// When the API cannot be found.
+pub fn domain(args: &ServerArgs, command: DomainCommand) -> anyhow::Result<Exit> {
+    let api = Api::open(args)?;
+    Ok(match command {
+        DomainCommand::Add { name, default } => {
+            api.run(Method::POST, "domains", Some(&json!({ "name": name, "default": default })), show_done)
+        }
+        DomainCommand::List => api.run(Method::GET, "domains", None, show_value),
+        DomainCommand::Show { name } => api.run(Method::GET, &format!("domains/{}", segment(&name)), None, show_value),
+        DomainCommand::Set { name, default } => {
+            let path = format!("domains/{}", segment(&name));
+            api.run(Method::PATCH, &path, Some(&json!({ "default": default })), show_done)
+        }
+        DomainCommand::Remove { name } => {
+            api.run(Method::DELETE, &format!("domains/{}", segment(&name)), None, show_done)
+        }
+    })
+}
+
+/// Runs `twinpost account`.
+///
+/// # Errors
+/// When the API cannot be found or no password is given.
+pub fn account(args: &ServerArgs, command: AccountCommand) -> anyhow::Result<Exit> {
+    let api = Api::open(args)?;
+    let path = |address: &str| format!("accounts/{}", segment(address));
+    Ok(match command {
+        AccountCommand::Add { address, name, quota_bytes } => {
+            let password = new_password()?;
+            let mut body = json!({ "address": address, "name": name, "password": password });
+            if let Some(quota) = quota_bytes {
+                body["quota_bytes"] = json!(quota);
+            }
+            api.run(Method::POST, "accounts", Some(&body), show_done)
+        }
+        AccountCommand::List => api.run(Method::GET, "accounts", None, show_value),
+        AccountCommand::Show { address } => api.run(Method::GET, &path(&address), None, show_value),
+        AccountCommand::Set { address, name, enabled, quota_bytes, password } => {
+            let mut body = json!({});
+            if let Some(name) = name {
+                body["name"] = json!(name);
+            }
+            if let Some(enabled) = enabled {
+                body["enabled"] = json!(enabled);
+            }
+            if let Some(quota) = quota_bytes {
+                body["quota_bytes"] = json!(quota);
+            }
+            if password {
+                body["password"] = json!(new_password()?);
+            }
+            api.run(Method::PATCH, &path(&address), Some(&body), show_done)
+        }
+        AccountCommand::Remove { address } => api.run(Method::DELETE, &path(&address), None, show_done),
+    })
+}
+
+/// Runs `twinpost alias`.
+///
+/// # Errors
+/// When the API cannot be found.
+pub fn alias(args: &ServerArgs, command: AliasCommand) -> anyhow::Result<Exit> {
+    let api = Api::open(args)?;
+    let path = |address: &str| format!("aliases/{}", segment(address));
+    Ok(match command {
+        AliasCommand::Add { address, targets } => {
+            api.run(Method::POST, "aliases", Some(&json!({ "address": address, "targets": targets })), show_done)
+        }
+        AliasCommand::List => api.run(Method::GET, "aliases", None, show_value),
+        AliasCommand::Show { address } => api.run(Method::GET, &path(&address), None, show_value),
+        AliasCommand::Set { address, targets } => {
+            api.run(Method::PATCH, &path(&address), Some(&json!({ "targets": targets })), show_done)
+        }
+        AliasCommand::Remove { address } => api.run(Method::DELETE, &path(&address), None, show_done),
+    })
+}
+
+/// Runs `twinpost queue`.
+///
+/// # Errors
+/// When the API cannot be found.
+pub fn queue(args: &ServerArgs, command: QueueCommand) -> anyhow::Result<Exit> {
+    let api = Api::open(args)?;
+    let QueueCommand::List = command;
+    Ok(api.run(Method::GET, "queue", None, show_value))
+}
+
+/// Prints a join token alone on a line.
+///
+/// # Errors
+/// When the API cannot be found.
+pub fn token(args: &ServerArgs) -> anyhow::Result<Exit> {
+    let api = Api::open(args)?;
+    Ok(api.run(Method::POST, "cluster/tokens", Some(&json!({})), |value| {
+        println!("{}", value["token"].as_str().unwrap_or_default());
+    }))
+}
+
+/// Everything at a glance.
+///
+/// # Errors
+/// When the API cannot be found.
+pub fn status(args: &ServerArgs) -> anyhow::Result<Exit> {
+    let api = Api::open(args)?;
+    Ok(api.run(Method::GET, "cluster", None, show_status))
+}
+
+fn show_status(value: &Value) {
+    let text = |key: &str| line(&value[key]);
+    println!("cluster {}, seen from node {}: {}", text("cluster"), text("node"), text("mode"));
+    println!("epoch {} ({}), in-sync set {}, home {}", text("epoch"), text("epoch_kind"), text("in_sync"), text("home"));
+    match value["cluster_address"].as_str() {
+        Some(address) => println!("cluster address {address}, held by node {}", text("address_holder")),
+        None => println!("no cluster address"),
+    }
+    println!("{:<5}{:<20}{:<18}{:<13}{:<9}", "node", "name", "address", "role", "in sync");
+    for node in value["nodes"].as_array().into_iter().flatten() {
+        let cell = |key: &str| line(&node[key]);
+        let sync = if node["in_sync"].as_bool() == Some(true) { "yes" } else { "no" };
+        println!("{:<5}{:<20}{:<18}{:<13}{sync}", cell("id"), cell("name"), cell("address"), cell("role"));
+    }
+    println!("batches in flight {}, oldest {} ms", text("batches_in_flight"), text("oldest_batch_ms"));
+    if value["sync"].is_object() {
+        println!("bringing up to date: {}", text("sync"));
+    }
+    for branch in value["branches"].as_array().into_iter().flatten() {
+        println!("archived branch: {}", line(branch));
+    }
+    if let Some(reason) = value["settings_locked"].as_str() {
+        println!("settings are locked: {reason}");
+    }
+    for warning in value["warnings"].as_array().into_iter().flatten() {
+        println!("warning: {}", line(warning));
+    }
+}
+
+/// Lists archived branches.
+///
+/// # Errors
+/// When the API cannot be found.
+pub fn branches(args: &ServerArgs) -> anyhow::Result<Exit> {
+    let api = Api::open(args)?;
+    Ok(api.run(Method::GET, "branches", None, show_value))
+}
+
+/// Asks for the cluster's name, then says that the peer is down.
+///
+/// # Errors
+/// When the API cannot be found or nobody can be asked.
+pub fn start_alone(args: &ServerArgs, confirm: Option<String>) -> anyhow::Result<Exit> {
+    let api = Api::open(args)?;
+    let name = match api.call(Method::GET, "cluster", None) {
+        Reply::Done(value) => value["cluster"].as_str().unwrap_or_default().to_owned(),
+        Reply::Refused(text) => return Ok(api.fail(&text, Exit::Refused)),
+        Reply::Unavailable(text) => return Ok(api.fail(&text, Exit::Unavailable)),
+    };
+    let typed = match confirm {
+        Some(typed) => typed,
+        None => {
+            eprintln!(
+                "This node will go on alone. If the other node still runs somewhere, both will take mail and the two\n\
+                 states are put side by side when they meet again. Only go on when the other node is off."
+            );
+            anyhow::ensure!(std::io::stdin().is_terminal(), "nobody to ask: say --confirm {name}");
+            dialoguer::Input::new().with_prompt(format!("Type the cluster's name ({name})")).interact_text()?
+        }
+    };
+    if typed != name {
+        return Ok(api.fail("the name was not typed right; nothing was done", Exit::Refused));
+    }
+    Ok(api.run(Method::POST, "cluster/start-alone", Some(&json!({ "confirm": typed })), show_done))
+}

@@ -1,0 +1,168 @@
+//! The commands. Words here, deeds in the modules beside; every command ends with an exit code of DESIGN 9.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::exit::Exit;
+use crate::{admin, config, demo, guard, init, join, serve};
+
+/// Twinpost: a highly available mail system for a pair of machines.
+#[derive(Debug, Parser)]
+#[command(name = "twinpost", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where the node file is.
+#[derive(Clone, Debug, Args)]
+pub struct ConfigArg {
+    /// Node file.
+    #[arg(long, default_value = config::DEFAULT_CONFIG)]
+    pub config: PathBuf,
+}
+
+/// How an administrator's command finds the API.
+#[derive(Clone, Debug, Args)]
+pub struct ServerArgs {
+    /// Node file of the node on this machine; its data folder holds address and token.
+    #[arg(long, default_value = config::DEFAULT_CONFIG, global = true)]
+    pub config: PathBuf,
+    /// API of another machine, `https://host[:port]`; the token comes from TWINPOST_TOKEN.
+    #[arg(long, global = true)]
+    pub server: Option<String>,
+    /// CA certificate (PEM) to trust with --server; the system's else.
+    #[arg(long, global = true)]
+    pub ca_file: Option<PathBuf>,
+    /// Print the answer as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the mail system on this node.
+    Serve(ConfigArg),
+    /// Run `serve` as a child and tell the peer the moment it ends.
+    Guard(ConfigArg),
+    /// Start a pair on loopback, send mail, kill the primary, count what is lost (nothing).
+    Demo(demo::DemoArgs),
+    /// The cluster: init, token, join, status and what an operator decides.
+    Cluster {
+        #[command(subcommand)]
+        command: ClusterCommand,
+    },
+    /// Mail domains.
+    Domain {
+        #[command(flatten)]
+        server: ServerArgs,
+        #[command(subcommand)]
+        command: admin::DomainCommand,
+    },
+    /// Accounts.
+    Account {
+        #[command(flatten)]
+        server: ServerArgs,
+        #[command(subcommand)]
+        command: admin::AccountCommand,
+    },
+    /// Aliases.
+    Alias {
+        #[command(flatten)]
+        server: ServerArgs,
+        #[command(subcommand)]
+        command: admin::AliasCommand,
+    },
+    /// The outbound queue.
+    Queue {
+        #[command(flatten)]
+        server: ServerArgs,
+        #[command(subcommand)]
+        command: admin::QueueCommand,
+    },
+    /// Everything at a glance.
+    Status {
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ClusterCommand {
+    /// Make this machine the first node of a new cluster (offline; start the service afterwards).
+    Init(init::InitArgs),
+    /// Print a one-use join token, valid for one hour.
+    Token {
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Make this machine a node of an existing cluster; the token is read from standard input.
+    Join(join::JoinArgs),
+    /// State of the cluster as this node sees it.
+    Status {
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Say that the other node is down and stays down: this node goes on alone. What was acknowledged only there comes
+    /// back when it returns.
+    StartAlone {
+        #[command(flatten)]
+        server: ServerArgs,
+        /// Say the cluster's name instead of being asked for it.
+        #[arg(long)]
+        confirm: Option<String>,
+    },
+    /// Archived branches: accounts that changed on both sides of a split.
+    Branches {
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+}
+
+/// Parses the command line and runs the command.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+        }
+    };
+    // One provider for the whole process; an error means it is set already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("twinpost: {error:#}");
+            error.downcast_ref::<config::ConfigFault>().map_or(Exit::Refused, |_| Exit::Usage).into()
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(arg) => serve::run(&config::NodeConfig::load(&arg.config)?),
+        Command::Guard(arg) => guard::run(&arg.config),
+        Command::Demo(args) => demo::run(args),
+        Command::Cluster { command } => run_cluster(command),
+        Command::Domain { server, command } => admin::domain(&server, command).map(Into::into),
+        Command::Account { server, command } => admin::account(&server, command).map(Into::into),
+        Command::Alias { server, command } => admin::alias(&server, command).map(Into::into),
+        Command::Queue { server, command } => admin::queue(&server, command).map(Into::into),
+        Command::Status { server } => admin::status(&server).map(Into::into),
+    }
+}
+
+fn run_cluster(command: ClusterCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        ClusterCommand::Init(args) => init::run(&args).map(|()| Exit::Done.into()),
+        ClusterCommand::Token { server } => admin::token(&server).map(Into::into),
+        ClusterCommand::Join(args) => join::run(&args).map(Into::into),
+        ClusterCommand::Status { server } => admin::status(&server).map(Into::into),
+        ClusterCommand::StartAlone { server, confirm } => admin::start_alone(&server, confirm).map(Into::into),
+        ClusterCommand::Branches { server } => admin::branches(&server).map(Into::into),
+    }
+}

@@ -1,0 +1,269 @@
+//! The node file: `/etc/twinpost/twinpost.toml`. Read once at start, in two steps: what was written ([`RawConfig`],
+//! unknown keys refused) and what it means ([`NodeConfig`]); all faults are reported with their keys.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// Where the node file is looked for.
+pub const DEFAULT_CONFIG: &str = "/etc/twinpost/twinpost.toml";
+/// Where mail is kept unless the node file says otherwise.
+pub const DEFAULT_DATA: &str = "/var/lib/twinpost";
+
+/// Ports of all services; the same on the cluster address and on the node's own.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ports {
+    /// Mail from strangers.
+    pub smtp: u16,
+    /// Submission with STARTTLS.
+    pub submission: u16,
+    /// Submission with implicit TLS.
+    pub submissions: u16,
+    /// IMAP with STARTTLS.
+    pub imap: u16,
+    /// IMAP with implicit TLS.
+    pub imaps: u16,
+    /// POP3 with STLS.
+    pub pop3: u16,
+    /// POP3 with implicit TLS.
+    pub pop3s: u16,
+    /// API, metrics and health.
+    pub https: u16,
+    /// Between nodes; on the node's own address only.
+    pub peer: u16,
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self {
+            smtp: 25,
+            submission: 587,
+            submissions: 465,
+            imap: 143,
+            imaps: 993,
+            pop3: 110,
+            pop3s: 995,
+            https: 443,
+            peer: 6420,
+        }
+    }
+}
+
+/// PEM files of a certificate for clients, instead of the one issued by the cluster's CA.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// Certificate chain.
+    pub certificate: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+}
+
+/// DNS for the relay; empty = the system's resolver.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dns {
+    /// Servers as `address:port`.
+    pub servers: Vec<std::net::SocketAddr>,
+}
+
+/// Hosts that tell an isolated node from a dead peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Probe {
+    /// `address:port` that answers a TCP connection (a refusal counts as an answer).
+    pub targets: Vec<std::net::SocketAddr>,
+}
+
+/// Durations of the takeover rules in milliseconds; the defaults are those of DESIGN 6.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timing {
+    /// Silence after which the holder of the cluster address goes on alone.
+    pub t1_ms: Option<u64>,
+    /// Silence after which the other node does.
+    pub t2_ms: Option<u64>,
+    /// Delay of the next takeover on silence after a heal that followed one.
+    pub hold_down_ms: Option<u64>,
+}
+
+/// The node file as written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawConfig {
+    name: Option<String>,
+    hostname: Option<String>,
+    data_dir: Option<PathBuf>,
+    address: Option<String>,
+    #[serde(default)]
+    allow_plaintext: bool,
+    message_size_max: Option<u64>,
+    log: Option<String>,
+    #[serde(default)]
+    ports: Ports,
+    tls: Option<TlsFiles>,
+    #[serde(default)]
+    dns: Dns,
+    #[serde(default)]
+    probe: Probe,
+    #[serde(default)]
+    timing: Timing,
+}
+
+/// The node file, checked.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Name of this node, shown to people.
+    pub name: String,
+    /// Name in greetings and Received fields.
+    pub hostname: String,
+    /// Everything this node keeps.
+    pub data_dir: PathBuf,
+    /// The node's own address; its services and the node-to-node port are bound here.
+    pub address: IpAddr,
+    /// Password logins without TLS; only taken on loopback.
+    pub allow_plaintext: bool,
+    /// Largest message taken (bytes).
+    pub message_size_max: usize,
+    /// Log filter.
+    pub log: String,
+    /// Ports.
+    pub ports: Ports,
+    /// Own certificate for clients.
+    pub tls: Option<TlsFiles>,
+    /// DNS servers.
+    pub dns: Dns,
+    /// Probe targets.
+    pub probe: Probe,
+    /// Takeover timing.
+    pub timing: Timing,
+}
+
+/// Why a node file cannot be used; every fault with its key.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigFault {
+    /// The file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is no TOML, or has unknown keys; the text names line and key.
+    #[error("{}: {source}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: Box<toml::de::Error>,
+    },
+    /// Values that cannot be.
+    #[error("{}: {}", path.display(), faults.join("; "))]
+    Values {
+        /// The file.
+        path: PathBuf,
+        /// Each `key: what is wrong`.
+        faults: Vec<String>,
+    },
+}
+
+impl NodeConfig {
+    /// Reads and checks a node file.
+    ///
+    /// # Errors
+    /// [`ConfigFault`]: show it and exit 64.
+    pub fn load(path: &Path) -> Result<Self, ConfigFault> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigFault::Read { path: path.to_owned(), source })?;
+        let raw: RawConfig = toml::from_str(&text)
+            .map_err(|source| ConfigFault::Parse { path: path.to_owned(), source: Box::new(source) })?;
+        raw.check().map_err(|faults| ConfigFault::Values { path: path.to_owned(), faults })
+    }
+}
+
+impl RawConfig {
+    fn check(self) -> Result<NodeConfig, Vec<String>> {
+        let mut faults = Vec::new();
+        let address = match self.address.as_deref().map(str::parse::<IpAddr>) {
+            Some(Ok(address)) if !address.is_unspecified() => Some(address),
+            Some(Ok(_)) => fault(&mut faults, "address: must name one address, not all of them"),
+            Some(Err(_)) => fault(&mut faults, "address: not an IP address"),
+            None => fault(&mut faults, "address: missing; the IP address of this node"),
+        };
+        if self.allow_plaintext && !address.is_some_and(|a| a.is_loopback()) {
+            faults.push("allow_plaintext: only taken when address is a loopback address".into());
+        }
+        let ports = &self.ports;
+        let all = [
+            ports.smtp, ports.submission, ports.submissions, ports.imap, ports.imaps, ports.pop3, ports.pop3s,
+            ports.https, ports.peer,
+        ];
+        let distinct: std::collections::BTreeSet<_> = all.iter().collect();
+        if distinct.len() != all.len() || all.contains(&0) {
+            faults.push("ports: every port must be named once and not be 0".into());
+        }
+        let size = self.message_size_max.unwrap_or(vocab::limits::MESSAGE_SIZE_MAX as u64);
+        if size < 64 * 1024 || size > vocab::limits::MESSAGE_SIZE_MAX as u64 {
+            faults.push(format!("message_size_max: 65536 to {}", vocab::limits::MESSAGE_SIZE_MAX));
+        }
+        let name = self.name.unwrap_or_else(host_name);
+        match address {
+            Some(address) if faults.is_empty() => Ok(NodeConfig {
+                hostname: self.hostname.unwrap_or_else(|| name.clone()),
+                name,
+                data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA)),
+                address,
+                allow_plaintext: self.allow_plaintext,
+                message_size_max: usize::try_from(size).unwrap_or(vocab::limits::MESSAGE_SIZE_MAX),
+                log: self.log.unwrap_or_else(|| "info".into()),
+                ports: self.ports,
+                tls: self.tls,
+                dns: self.dns,
+                probe: self.probe,
+                timing: self.timing,
+            }),
+            _ => Err(faults),
+        }
+    }
+}
+
+fn fault<T>(faults: &mut Vec<String>, text: &str) -> Option<T> {
+    faults.push(text.into());
+    None
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Result<NodeConfig, Vec<String>> {
+        toml::from_str::<RawConfig>(text).expect("parses").check()
+    }
+
+    #[test]
+    fn every_fault_is_named_at_once() {
+        let faults = check("address = \"0.0.0.0\"\nallow_plaintext = true\nmessage_size_max = 1\n[ports]\nsmtp = 587")
+            .expect_err("bad");
+        assert_eq!(faults.len(), 4, "{faults:?}");
+        assert!(faults[0].starts_with("address:"));
+    }
+
+    #[test]
+    fn a_small_file_is_enough() {
+        let config = check("address = \"127.0.0.11\"\nname = \"n1\"").expect("good");
+        assert_eq!(config.ports.smtp, 25);
+        assert_eq!(config.hostname, "n1");
+    }
+
+    #[test]
+    fn unknown_keys_are_refused() {
+        assert!(toml::from_str::<RawConfig>("adress = \"127.0.0.1\"").is_err());
+    }
+}

@@ -1,0 +1,27 @@
+//! Exit codes of every command (DESIGN 9).
+
+use std::process::ExitCode;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: done.
+    Done,
+    /// 1: refused; nothing changed, asking again gives the same.
+    Refused,
+    /// 2: unavailable or unknown; ask again.
+    Unavailable,
+    /// 64: the words of the command are wrong.
+    Usage,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Refused => 1,
+            Exit::Unavailable => 2,
+            Exit::Usage => 64,
+        })
+    }
+}

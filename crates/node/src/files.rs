@@ -1,0 +1,169 @@
+//! The data folder of a node: names, rights, and writing by rename.
+//!
+//! Secrets (keys, tokens) are 0600 and the folder 0700; everything is written to a neighbour, synced and renamed, so a
+//! crash leaves the old file or the new one.
+
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+/// Paths inside the data folder.
+#[derive(Clone, Debug)]
+pub struct DataDir(pub PathBuf);
+
+impl DataDir {
+    /// Identity of this node: cluster id, node id, names (JSON).
+    #[must_use]
+    pub fn identity(&self) -> PathBuf {
+        self.0.join("node.json")
+    }
+    /// Certificate of the cluster's CA; clients that trust it trust every node.
+    #[must_use]
+    pub fn ca(&self) -> PathBuf {
+        self.0.join("ca.pem")
+    }
+    /// Key of the CA, on every data node.
+    #[must_use]
+    pub fn ca_key(&self) -> PathBuf {
+        self.0.join("ca.key")
+    }
+    /// Certificate of this node towards the others.
+    #[must_use]
+    pub fn node_certificate(&self) -> PathBuf {
+        self.0.join("node.pem")
+    }
+    /// Its key.
+    #[must_use]
+    pub fn node_key(&self) -> PathBuf {
+        self.0.join("node.key")
+    }
+    /// Certificate for clients, the same on all nodes.
+    #[must_use]
+    pub fn service_certificate(&self) -> PathBuf {
+        self.0.join("service.pem")
+    }
+    /// Its key.
+    #[must_use]
+    pub fn service_key(&self) -> PathBuf {
+        self.0.join("service.key")
+    }
+    /// The administrator's token, the same on all nodes.
+    #[must_use]
+    pub fn admin_token(&self) -> PathBuf {
+        self.0.join("admin.token")
+    }
+    /// Where the CLI finds the API of this node (JSON).
+    #[must_use]
+    pub fn endpoint(&self) -> PathBuf {
+        self.0.join("endpoint.json")
+    }
+    /// Process id of the daemon.
+    #[must_use]
+    pub fn pid(&self) -> PathBuf {
+        self.0.join("twinpost.pid")
+    }
+    /// Boot and peers of the running daemon, for its guard (JSON).
+    #[must_use]
+    pub fn guard(&self) -> PathBuf {
+        self.0.join("guard.json")
+    }
+    /// Mail database.
+    #[must_use]
+    pub fn mail(&self) -> PathBuf {
+        self.0.join("mail")
+    }
+    /// Configuration database.
+    #[must_use]
+    pub fn raft(&self) -> PathBuf {
+        self.0.join("raft")
+    }
+    /// Makes the folder (0700).
+    ///
+    /// # Errors
+    /// With the folder's name.
+    pub fn create(&self) -> anyhow::Result<()> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.0)
+            .with_context(|| format!("create data folder {}", self.0.display()))
+    }
+}
+
+/// Who this node is; written by `cluster init` and `cluster join`.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Identity {
+    /// Cluster id.
+    pub cluster_id: String,
+    /// Cluster name.
+    pub cluster_name: String,
+    /// Node id.
+    pub node: u32,
+    /// Members known when it was written, to find the cluster before the configuration is here: id and peer address.
+    pub peers: Vec<(u32, String)>,
+    /// `cluster init` only: applied at the first start, then removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<Founding>,
+}
+
+/// What the first start of the first node puts into the configuration.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Founding {
+    /// Cluster address, if any.
+    pub cluster_address: Option<String>,
+}
+
+/// Writes a file by rename with mode 0600, synced.
+///
+/// # Errors
+/// With the file's name.
+pub fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let part = path.with_extension("part");
+    let write = || -> std::io::Result<()> {
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&part, path)?;
+        match path.parent() {
+            Some(folder) => std::fs::File::open(folder)?.sync_all(),
+            None => Ok(()),
+        }
+    };
+    write().with_context(|| format!("write {}", path.display()))
+}
+
+/// Reads a text file.
+///
+/// # Errors
+/// With the file's name.
+pub fn read_text(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
+}
+
+impl Identity {
+    /// Of this data folder.
+    ///
+    /// # Errors
+    /// Says to run `cluster init` or `cluster join` when there is none.
+    pub fn load(data: &DataDir) -> anyhow::Result<Self> {
+        let path = data.identity();
+        if !path.exists() {
+            anyhow::bail!(
+                "{} is not part of a cluster yet: run `twinpost cluster init` or `twinpost cluster join` first",
+                data.0.display()
+            );
+        }
+        serde_json::from_str(&read_text(&path)?).with_context(|| format!("understand {}", path.display()))
+    }
+    /// Writes it.
+    ///
+    /// # Errors
+    /// As [`write_private`].
+    pub fn save(&self, data: &DataDir) -> anyhow::Result<()> {
+        write_private(&data.identity(), serde_json::to_string_pretty(self)?.as_bytes())
+    }
+}

@@ -1,0 +1,95 @@
+//! The guard: parent of the daemon. The moment the daemon ends, for whatever reason, it tells the other nodes over
+//! mutual TLS that the process of this boot is gone, so they need not wait for silence (DESIGN 6, 8).
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::NodeConfig;
+use crate::files::{self, DataDir};
+
+/// What the daemon leaves for its guard.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct GuardNote {
+    /// Process id of the daemon that wrote it.
+    pub pid: u32,
+    /// Node id.
+    pub node: u32,
+    /// Its boot.
+    pub boot: u32,
+    /// Other members: id and peer address.
+    pub peers: Vec<(u32, String)>,
+}
+
+/// How long the guard tries to reach a peer with its word.
+const WORD_WAIT: Duration = Duration::from_secs(5);
+
+/// Runs `serve` as a child and ends with its status.
+///
+/// # Errors
+/// When the child cannot be started.
+pub fn run(config_path: &Path) -> anyhow::Result<ExitCode> {
+    let config = NodeConfig::load(config_path)?;
+    let data = DataDir(config.data_dir);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(watch(config_path, &data))
+}
+
+async fn watch(config_path: &Path, data: &DataDir) -> anyhow::Result<ExitCode> {
+    let program = std::env::current_exe().context("find our own program")?;
+    let mut child = tokio::process::Command::new(program)
+        .arg("serve")
+        .arg("--config")
+        .arg(config_path)
+        .spawn()
+        .context("start the daemon")?;
+    let pid = child.id().context("the daemon has no process id")?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let status = loop {
+        tokio::select! {
+            status = child.wait() => break status.context("wait for the daemon")?,
+            _ = terminate.recv() => pass_on(pid),
+            _ = interrupt.recv() => pass_on(pid),
+        }
+    };
+    tell_peers(data, pid).await;
+    let code = status.code().and_then(|c| u8::try_from(c).ok());
+    eprintln!("twinpost guard: the daemon (process {pid}) ended: {status}");
+    Ok(code.map_or(ExitCode::from(2), ExitCode::from))
+}
+
+fn pass_on(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+        // The child may be gone already; wait() tells.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+}
+
+/// Says "process of boot N ended" to every other node, all at once.
+async fn tell_peers(data: &DataDir, pid: u32) {
+    let Ok(note) = files::read_text(&data.guard()).and_then(|t| Ok(serde_json::from_str::<GuardNote>(&t)?)) else {
+        return;
+    };
+    if note.pid != pid {
+        // Ended before it had raised its boot: nobody has shaken hands with it.
+        return;
+    }
+    let Ok(identity) = crate::serve::node_tls(data) else { return };
+    let words = note.peers.iter().map(|(peer, address)| {
+        let tls = identity.clone();
+        let (node, boot) = (vocab::NodeId(note.node), vocab::Boot(note.boot));
+        async move {
+            let word = transport::send_guard_word(address, vocab::NodeId(*peer), &tls, node, boot);
+            match tokio::time::timeout(WORD_WAIT, word).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => eprintln!("twinpost guard: node {peer} not told: {error}"),
+                Err(_) => eprintln!("twinpost guard: node {peer} not told in time"),
+            }
+        }
+    });
+    futures_util::future::join_all(words).await;
+}

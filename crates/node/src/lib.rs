@@ -1,0 +1,12 @@
+//! The program `twinpost`: assembles all rooms, and the operator's commands.
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod exit;
+pub mod files;
+pub mod guard;
+pub mod init;
+pub mod join;
+pub mod serve;
