@@ -1,0 +1,373 @@
+//! Turns ordered writes into one RocksDB batch. Lives in the committer thread alone, so what it remembers is never
+//! older than the disk. A failed write ends the process, so nothing here is ever taken back.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use rocksdb::{ColumnFamily, DB, Direction, IteratorMode, ReadOptions, WriteBatch};
+use vocab::limits::BLOB_CHUNK_BYTES;
+use vocab::rows::prefix_end;
+use vocab::{
+    AccountBatch, AccountHead, AccountId, BlobHash, BlobRef, Damaged, PlacementId, RowWrite, StoreWrite, Version,
+};
+
+use crate::disk::{Disk, Entry};
+use crate::snapshot::{damaged, encode_head};
+use crate::{blobs, families, keys};
+
+/// Generation of an account that has no head yet.
+const FIRST_GENERATION: u32 = 1;
+
+/// One RocksDB batch in the making.
+#[derive(Default)]
+pub(crate) struct Group {
+    /// What will be written.
+    pub(crate) batch: WriteBatch,
+    /// Account states to publish after the write.
+    pub(crate) entries: HashMap<AccountId, Entry>,
+    /// Links of the version chain that are in `batch` only.
+    links: HashMap<AccountId, Vec<(u64, Version)>>,
+    /// Accounts whose links on disk are deleted by `batch`.
+    chains_reset: HashSet<AccountId>,
+    /// Bodies whose record is in `batch`.
+    bodies: HashSet<BlobHash>,
+}
+
+/// Chunks of a body that is not complete.
+struct Upload {
+    have: BTreeSet<u32>,
+}
+
+/// What the committer remembers between batches.
+pub(crate) struct Ledger {
+    pub(crate) disk: Arc<Disk>,
+    /// Accounts with a stage and its generation.
+    pub(crate) staged: HashMap<AccountId, u32>,
+    next_link: HashMap<AccountId, u64>,
+    uploads: HashMap<BlobHash, Upload>,
+}
+
+impl Ledger {
+    pub(crate) fn new(disk: Arc<Disk>) -> Self {
+        Self { disk, staged: HashMap::new(), next_link: HashMap::new(), uploads: HashMap::new() }
+    }
+
+    fn family(&self, name: &str) -> &ColumnFamily {
+        families::family(&self.disk.db, name)
+    }
+
+    /// Adds all parts of one write.
+    ///
+    /// # Errors
+    /// [`Damaged`] when something that must be read first cannot be: the caller ends the process.
+    pub(crate) fn add(&mut self, group: &mut Group, parts: Vec<StoreWrite>) -> Result<(), Damaged> {
+        let named = named_bodies(&parts);
+        for part in parts {
+            match part {
+                StoreWrite::Account(batch) => self.add_account(group, &batch)?,
+                StoreWrite::Bodies(bodies) => {
+                    for body in bodies {
+                        self.add_body(group, body.hash, &body.bytes, named.contains(&body.hash))?;
+                    }
+                }
+                StoreWrite::BlobChunk { hash, index, total, bytes } => {
+                    self.add_chunk(group, hash, (index, total), &bytes)?;
+                }
+                StoreWrite::Meta { key, value } => {
+                    let (family, key) = (self.family(families::META), keys::record(&key));
+                    match value {
+                        Some(value) => group.batch.put_cf(family, key, value),
+                        None => group.batch.delete_cf(family, key),
+                    }
+                }
+                StoreWrite::Stage { account, rows, refs } => self.stage(group, account, &rows, &refs),
+                StoreWrite::Switch { account, head } => self.switch(group, account, head)?,
+                StoreWrite::Unstage { account } => self.unstage(group, account),
+                StoreWrite::TrimChain { account, agreed } => self.trim_chain(group, account, agreed)?,
+                StoreWrite::Archive { branch, key, value, refs } => {
+                    let key = keys::archive(&branch, &key);
+                    self.put_archive_refs(group, &key, &refs);
+                    group.batch.put_cf(self.family(families::ARCHIVE), key, value);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Generation the account's rows are in.
+    fn generation(&self, group: &Group, account: AccountId) -> u32 {
+        let entry = group.entries.get(&account).map(|entry| entry.generation);
+        let generation = entry.or_else(|| self.disk.entry(account).map(|entry| entry.generation));
+        generation.unwrap_or(FIRST_GENERATION).max(FIRST_GENERATION)
+    }
+
+    fn add_account(&mut self, group: &mut Group, batch: &AccountBatch) -> Result<(), Damaged> {
+        let account = batch.account;
+        let generation = self.generation(group, account);
+        self.put_rows(group, account, generation, &batch.rows);
+        self.put_refs(group, account, generation, &batch.refs);
+        self.put_head(group, account, generation, &batch.head);
+        self.add_link(group, account, batch.head.version)
+    }
+
+    fn put_head(&self, group: &mut Group, account: AccountId, generation: u32, head: &AccountHead) {
+        let family = self.family(families::HEAD);
+        group.batch.put_cf(family, keys::account(account), encode_head(generation, head));
+        group.entries.insert(account, Entry { generation, head: Ok(head.clone()) });
+    }
+
+    fn put_rows(&self, group: &mut Group, account: AccountId, generation: u32, rows: &[RowWrite]) {
+        for row in rows {
+            let family = families::of_table(&self.disk.db, row.table);
+            let key = keys::row(account, generation, row.table, &row.key);
+            match &row.value {
+                Some(value) => group.batch.put_cf(family, key, value),
+                None => group.batch.delete_cf(family, key),
+            }
+        }
+    }
+
+    fn put_refs(&self, group: &mut Group, account: AccountId, generation: u32, refs: &[BlobRef]) {
+        for reference in refs {
+            let key = keys::blob_ref(reference.hash, account, generation, reference.placement);
+            let family = self.family(families::BLOB_REFS);
+            if reference.present {
+                group.batch.put_cf(family, key, []);
+            } else {
+                group.batch.delete_cf(family, key);
+                // Perhaps not the last reference; the sweep looks when the time has come.
+                self.put_orphan(group, reference.hash);
+            }
+        }
+    }
+
+    /// The body may be without references from now on.
+    pub(crate) fn put_orphan(&self, group: &mut Group, hash: BlobHash) {
+        group.batch.put_cf(self.family(families::ORPHANS), hash.0, self.disk.now_ms().to_be_bytes());
+    }
+
+    fn put_archive_refs(&self, group: &mut Group, key: &[u8], refs: &[BlobHash]) {
+        // One reference per row and body: the row's name, hashed to the width of a placement id.
+        let name = BlobHash::of(key);
+        let placement = name.0.get(..24).and_then(PlacementId::from_bytes).unwrap_or_default();
+        for hash in refs {
+            let key = keys::blob_ref(*hash, keys::ARCHIVE_OWNER, 0, placement);
+            group.batch.put_cf(self.family(families::BLOB_REFS), key, []);
+        }
+    }
+
+    fn add_body(&self, group: &mut Group, hash: BlobHash, bytes: &[u8], named: bool) -> Result<(), Damaged> {
+        if !named {
+            self.put_orphan(group, hash);
+        }
+        if !self.has_record(group, hash)? {
+            group.batch.put_cf(self.family(families::BLOBS), hash.0, blobs::whole_record(bytes));
+            group.bodies.insert(hash);
+        }
+        Ok(())
+    }
+
+    fn has_record(&self, group: &Group, hash: BlobHash) -> Result<bool, Damaged> {
+        if group.bodies.contains(&hash) {
+            return Ok(true);
+        }
+        let record = self.disk.db.get_pinned_cf(self.family(families::BLOBS), hash.0);
+        Ok(record.map_err(|e| damaged(&e))?.is_some())
+    }
+
+    fn add_chunk(
+        &mut self,
+        group: &mut Group,
+        hash: BlobHash,
+        (index, total): (u32, u64),
+        bytes: &[u8],
+    ) -> Result<(), Damaged> {
+        let count = blobs::chunk_count(total);
+        let start = u64::from(index) * BLOB_CHUNK_BYTES as u64;
+        let wanted = total.saturating_sub(start).min(BLOB_CHUNK_BYTES as u64);
+        if index >= count || bytes.len() as u64 != wanted {
+            tracing::error!(%hash, index, total, "chunk of the wrong size is not kept");
+            return Ok(());
+        }
+        self.put_orphan(group, hash);
+        if self.has_record(group, hash)? {
+            self.uploads.remove(&hash);
+            return Ok(());
+        }
+        if !self.uploads.contains_key(&hash) {
+            let have = chunks_on_disk(&self.disk.db, hash)?;
+            self.uploads.insert(hash, Upload { have });
+        }
+        group.batch.put_cf(self.family(families::BLOBS), keys::chunk(hash, index), bytes);
+        let complete = self.uploads.get_mut(&hash).is_some_and(|upload| {
+            upload.have.insert(index);
+            upload.have.len() as u64 == u64::from(count)
+        });
+        if complete {
+            self.uploads.remove(&hash);
+            group.batch.put_cf(self.family(families::BLOBS), hash.0, blobs::chunked_record(total));
+            group.bodies.insert(hash);
+        }
+        Ok(())
+    }
+
+    /// Deletes whatever there is of a body.
+    pub(crate) fn delete_body(&mut self, group: &mut Group, hash: BlobHash) -> Result<(), Damaged> {
+        let chunks = match blobs::stored_chunks(&self.disk.db, hash) {
+            Some(count) => (0..count).collect(),
+            None => chunks_on_disk(&self.disk.db, hash)?,
+        };
+        self.uploads.remove(&hash);
+        let family = self.family(families::BLOBS);
+        group.batch.delete_cf(family, hash.0);
+        for index in chunks {
+            group.batch.delete_cf(family, keys::chunk(hash, index));
+        }
+        group.batch.delete_cf(self.family(families::ORPHANS), hash.0);
+        Ok(())
+    }
+
+    fn stage(&mut self, group: &mut Group, account: AccountId, rows: &[RowWrite], refs: &[BlobRef]) {
+        let generation = self.generation(group, account) + 1;
+        if self.staged.insert(account, generation).is_none() {
+            group.batch.put_cf(self.family(families::META), keys::stage(account), generation.to_be_bytes());
+        }
+        self.put_rows(group, account, generation, rows);
+        self.put_refs(group, account, generation, refs);
+    }
+
+    /// Also for an account with nothing staged: then its new state has no rows.
+    fn switch(&mut self, group: &mut Group, account: AccountId, head: AccountHead) -> Result<(), Damaged> {
+        let old = self.generation(group, account);
+        self.staged.remove(&account);
+        group.batch.delete_cf(self.family(families::META), keys::stage(account));
+        self.drop_generation(group, account, old);
+        self.put_head(group, account, old + 1, &head);
+        let next = self.next_link(group, account)?;
+        let chain = self.family(families::CHAIN);
+        group.batch.delete_range_cf(chain, keys::link(account, 0), keys::link(account, next));
+        group.links.remove(&account);
+        group.chains_reset.insert(account);
+        self.add_link(group, account, head.version)
+    }
+
+    fn unstage(&mut self, group: &mut Group, account: AccountId) {
+        if let Some(generation) = self.staged.remove(&account) {
+            self.drop_stage(group, account, generation);
+        }
+    }
+
+    /// Deletes the rows of a stage and the record of it.
+    pub(crate) fn drop_stage(&self, group: &mut Group, account: AccountId, generation: u32) {
+        group.batch.delete_cf(self.family(families::META), keys::stage(account));
+        self.drop_generation(group, account, generation);
+    }
+
+    /// One range delete per family in the same write: snapshots taken before still see the rows, and compaction takes
+    /// them away in the background. References are left to the sweep.
+    fn drop_generation(&self, group: &mut Group, account: AccountId, generation: u32) {
+        let from = keys::generation(account, generation);
+        let to = keys::generation(account, generation + 1);
+        group.batch.delete_range_cf(self.family(families::ROWS), from, to);
+        group.batch.delete_range_cf(self.family(families::OUTCOMES), from, to);
+        group.batch.put_cf(self.family(families::META), keys::DROPPED, []);
+    }
+
+    fn next_link(&mut self, group: &Group, account: AccountId) -> Result<u64, Damaged> {
+        if let Some((last, _)) = group.links.get(&account).and_then(|links| links.last()) {
+            return Ok(last + 1);
+        }
+        if let Some(next) = self.next_link.get(&account) {
+            return Ok(*next);
+        }
+        let last = chain_links(&self.disk.db, account, true, 1)?;
+        Ok(last.last().map_or(0, |(sequence, _)| sequence + 1))
+    }
+
+    fn add_link(&mut self, group: &mut Group, account: AccountId, version: Version) -> Result<(), Damaged> {
+        let sequence = self.next_link(group, account)?;
+        group.batch.put_cf(self.family(families::CHAIN), keys::link(account, sequence), version.0);
+        group.links.entry(account).or_default().push((sequence, version));
+        self.next_link.insert(account, sequence + 1);
+        Ok(())
+    }
+
+    /// Point deletes: in joint operation this runs with every batch and takes away one link.
+    fn trim_chain(&mut self, group: &mut Group, account: AccountId, agreed: Version) -> Result<(), Damaged> {
+        let mut links = if group.chains_reset.contains(&account) {
+            Vec::new()
+        } else {
+            chain_links(&self.disk.db, account, false, usize::MAX)?
+        };
+        links.extend(group.links.get(&account).into_iter().flatten().copied());
+        let Some(keep) = links.iter().rev().find(|(_, version)| *version == agreed).map(|(sequence, _)| *sequence)
+        else {
+            return Ok(());
+        };
+        for (sequence, _) in links.iter().take_while(|(sequence, _)| *sequence < keep) {
+            group.batch.delete_cf(self.family(families::CHAIN), keys::link(account, *sequence));
+        }
+        if let Some(pending) = group.links.get_mut(&account) {
+            pending.retain(|(sequence, _)| *sequence >= keep);
+        }
+        Ok(())
+    }
+}
+
+/// Bodies that a reference in the same write names.
+fn named_bodies(parts: &[StoreWrite]) -> HashSet<BlobHash> {
+    let mut named = HashSet::new();
+    for part in parts {
+        match part {
+            StoreWrite::Account(AccountBatch { refs, .. }) | StoreWrite::Stage { refs, .. } => {
+                named.extend(refs.iter().filter(|reference| reference.present).map(|reference| reference.hash));
+            }
+            StoreWrite::Archive { refs, .. } => named.extend(refs),
+            _ => {}
+        }
+    }
+    named
+}
+
+/// Numbers of the chunks of a body that is not complete, as far as they are written.
+fn chunks_on_disk(db: &DB, hash: BlobHash) -> Result<BTreeSet<u32>, Damaged> {
+    let mut bounds = ReadOptions::default();
+    bounds.set_iterate_lower_bound(keys::chunk(hash, 0));
+    if let Some(end) = prefix_end(&hash.0) {
+        bounds.set_iterate_upper_bound(end);
+    }
+    let chunks = db.iterator_cf_opt(families::family(db, families::BLOBS), bounds, IteratorMode::Start);
+    let number = |item: Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>| {
+        let (key, _) = item.map_err(|e| damaged(&e))?;
+        Ok(keys::chunk_of(&key))
+    };
+    chunks.filter_map(|item| number(item).transpose()).collect()
+}
+
+/// Links of the chain on disk, oldest first, or newest first if `newest_first`; at most `limit`.
+pub(crate) fn chain_links(
+    db: &DB,
+    account: AccountId,
+    newest_first: bool,
+    limit: usize,
+) -> Result<Vec<(u64, Version)>, Damaged> {
+    let prefix = keys::account(account);
+    let mut bounds = ReadOptions::default();
+    bounds.set_iterate_lower_bound(prefix);
+    if let Some(end) = prefix_end(&prefix) {
+        bounds.set_iterate_upper_bound(end);
+    }
+    let (first, last) = (keys::link(account, 0), keys::link(account, u64::MAX));
+    let mode = if newest_first {
+        IteratorMode::From(&last, Direction::Reverse)
+    } else {
+        IteratorMode::From(&first, Direction::Forward)
+    };
+    let links = db.iterator_cf_opt(families::family(db, families::CHAIN), bounds, mode);
+    let parse = |item: Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>| {
+        let (key, value) = item.map_err(|e| damaged(&e))?;
+        let link = keys::sequence_of(&key).zip(Version::from_bytes(&value));
+        link.ok_or_else(|| Damaged("link of the version chain".into()))
+    };
+    links.take(limit).map(parse).collect()
+}
