@@ -29,12 +29,32 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 pub struct EngineConfig {
     /// This node.
     pub node: NodeId,
+    /// This boot, from [`raise_boot`].
+    pub boot: Boot,
     /// Takeover timing.
     pub timing: Timing,
     /// Disk.
     pub store: Arc<dyn MailStore>,
     /// Configuration.
     pub config: Arc<dyn Config>,
+    /// Other nodes.
+    pub peers: Arc<dyn Peers>,
+    /// Evidence about their processes.
+    pub evidence: Arc<dyn Evidence>,
+}
+
+/// Raises the boot counter of this node durably; before anything is said to a peer.
+///
+/// # Errors
+/// [`Damaged`] when the counter on disk cannot be understood: the process must not start on a guess.
+pub async fn raise_boot(store: &dyn MailStore) -> Result<Boot, Damaged> {
+    let last = match store.meta(BOOT_KEY) {
+        None => 0,
+        Some(bytes) => u32::from_be_bytes(bytes.as_ref().try_into().map_err(|_| Damaged("boot counter".into()))?),
+    };
+    let value = Some((last + 1).to_be_bytes().to_vec().into());
+    store.write(vec![StoreWrite::Meta { key: BOOT_KEY.into(), value }]).await;
+    Ok(Boot(last + 1))
 }
 
 /// One token's work and whoever waits for it.
@@ -69,54 +89,24 @@ pub struct Engine {
     pub(crate) start_alone: Mutex<Vec<oneshot::Sender<Result<(), &'static str>>>>,
 }
 
-/// An engine whose boot is raised but which knows no peers yet: the boot goes into the handshake of the transport,
-/// and the transport goes into the engine.
-pub struct Booted {
-    config: EngineConfig,
-    boot: Boot,
-    saved: Saved,
-}
-
-impl Booted {
-    /// Raises the boot counter durably and reads what this node knows of epochs.
+impl Engine {
+    /// Starts the engine: runs the machine until the process ends.
     ///
     /// # Errors
-    /// [`Damaged`] when the node-local record cannot be understood: the process must not start on a guess.
-    pub async fn raise(config: EngineConfig) -> Result<Self, Damaged> {
-        let last = match config.store.meta(BOOT_KEY) {
-            None => 0,
-            Some(bytes) => u32::from_be_bytes(bytes.as_ref().try_into().map_err(|_| Damaged("boot counter".into()))?),
-        };
-        let boot = Boot(last + 1);
-        let value = Some(boot.0.to_be_bytes().to_vec().into());
-        config.store.write(vec![StoreWrite::Meta { key: BOOT_KEY.into(), value }]).await;
+    /// [`Damaged`] when the node-local record of epochs cannot be understood: the process must not start on a guess.
+    pub fn start(config: EngineConfig) -> Result<Arc<Self>, Damaged> {
         let saved = Saved::from_meta(config.store.meta(replica::META_KEY).as_deref())?;
-        Ok(Self { config, boot, saved })
-    }
-    /// The boot of this process.
-    #[must_use]
-    pub const fn boot(&self) -> Boot {
-        self.boot
-    }
-    /// Members of the newest epoch on this disk, for finding the others before the configuration is here.
-    #[must_use]
-    pub fn members(&self) -> Vec<NodeId> {
-        self.saved.record.as_ref().map(|r| r.members.clone()).unwrap_or_default()
-    }
-    /// Starts the engine: runs the machine until the process ends.
-    #[must_use]
-    pub fn start(self, peers: Arc<dyn Peers>, evidence: Arc<dyn Evidence>) -> Arc<Engine> {
         let (events, inbox) = mpsc::unbounded_channel();
-        let replica = ReplicaConfig { node: self.config.node, boot: self.boot, timing: self.config.timing };
-        let engine = Arc::new(Engine {
-            node: self.config.node,
-            boot: self.boot,
+        let replica = ReplicaConfig { node: config.node, boot: config.boot, timing: config.timing };
+        let engine = Arc::new(Self {
+            node: config.node,
+            boot: config.boot,
             started: std::time::Instant::now(),
-            store: self.config.store,
-            config: self.config.config,
-            peers,
-            evidence,
-            replica: Mutex::new(Replica::new(replica, self.saved, Instant(0))),
+            store: config.store,
+            config: config.config,
+            peers: config.peers,
+            evidence: config.evidence,
+            replica: Mutex::new(Replica::new(replica, saved, Instant(0))),
             events,
             waiting: Mutex::default(),
             computed: Mutex::default(),
@@ -135,17 +125,7 @@ impl Booted {
         tokio::spawn(Arc::clone(&engine).run(inbox));
         tokio::spawn(Arc::clone(&engine).follow_register());
         tokio::spawn(Arc::clone(&engine).watch_disk());
-        engine
-    }
-}
-
-impl Engine {
-    /// Raises the boot; see [`Booted`].
-    ///
-    /// # Errors
-    /// As [`Booted::raise`].
-    pub async fn boot(config: EngineConfig) -> Result<Booted, Damaged> {
-        Booted::raise(config).await
+        Ok(engine)
     }
 
     /// Milliseconds since this process started: the machine's clock.

@@ -19,7 +19,7 @@ mod work;
 pub use accounts::EngineAccounts;
 pub use blobs::EngineBlobs;
 pub use cluster::EngineCluster;
-pub use engine::{Engine, EngineConfig};
+pub use engine::{Engine, EngineConfig, raise_boot};
 pub use intake::EngineIntake;
 pub use outbox::EngineOutbox;
 

@@ -81,9 +81,9 @@ async fn tell_peers(data: &DataDir, pid: u32) {
     let Ok(identity) = crate::serve::node_tls(data) else { return };
     let words = note.peers.iter().map(|(peer, address)| {
         let tls = identity.clone();
-        let (node, boot) = (vocab::NodeId(note.node), vocab::Boot(note.boot));
+        let boot = vocab::Boot(note.boot);
         async move {
-            let word = transport::send_guard_word(address, vocab::NodeId(*peer), &tls, node, boot);
+            let word = transport::send_guard_word(&tls, vocab::NodeId(*peer), address, boot);
             match tokio::time::timeout(WORD_WAIT, word).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => eprintln!("twinpost guard: node {peer} not told: {error}"),

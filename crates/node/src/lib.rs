@@ -10,3 +10,4 @@ pub mod guard;
 pub mod init;
 pub mod join;
 pub mod serve;
+mod service;

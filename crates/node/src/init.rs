@@ -1,0 +1,112 @@
+//! `twinpost cluster init`: makes this machine the first node of a new cluster. Offline; the service is started after.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use transport::ca::Authority;
+use vocab::NodeId;
+
+use crate::config::{self, NodeConfig};
+use crate::files::{self, DataDir, Founding, Identity};
+
+/// Bytes of the administrator's token.
+const ADMIN_TOKEN_BYTES: usize = 32;
+
+/// `twinpost cluster init`
+#[derive(Debug, clap::Args)]
+pub struct InitArgs {
+    /// Node file.
+    #[arg(long, default_value = config::DEFAULT_CONFIG)]
+    pub config: PathBuf,
+    /// Name of the cluster, shown to people and asked for when it matters.
+    #[arg(long, default_value = "twinpost")]
+    pub cluster_name: String,
+    /// Address that clients use and the primary holds.
+    #[arg(long)]
+    pub cluster_address: Option<std::net::IpAddr>,
+}
+
+/// Makes data folder, CA, certificates and token.
+///
+/// # Errors
+/// When the folder belongs to a cluster already, or cannot be written.
+pub fn run(args: &InitArgs) -> anyhow::Result<()> {
+    let config = NodeConfig::load(&args.config)?;
+    let data = DataDir(config.data_dir.clone());
+    refuse_second(&data)?;
+    data.create()?;
+    let node = NodeId(1);
+    let ca = Authority::create(&args.cluster_name).context("make the cluster's CA")?;
+    let names = node_names(&config.name, &config.hostname, &config.address.to_string());
+    let issued = ca.issue_node(node, &names).context("issue the node's certificate")?;
+    let cluster_address = args.cluster_address.map(|a| a.to_string());
+    let mut service_names = vec!["localhost".to_owned()];
+    service_names.extend(cluster_address.clone());
+    service_names.extend(names);
+    let service = ca.issue_service(&dedup(service_names)).context("issue the certificate for clients")?;
+    write_certificates(&data, ca.certificate(), ca.key(), &issued.certificate, &issued.key)?;
+    write_service(&data, &service.certificate, &service.key)?;
+    files::write_private(&data.admin_token(), format!("{}\n", secret(ADMIN_TOKEN_BYTES)).as_bytes())?;
+    let identity = Identity {
+        cluster_id: secret(16),
+        cluster_name: args.cluster_name.clone(),
+        node: node.0,
+        peers: vec![(node.0, peer_address(&config))],
+        found: Some(Founding { cluster_address }),
+    };
+    // Last: from now on the folder belongs to a cluster.
+    identity.save(&data)?;
+    println!("cluster {} founded in {}; start the service now", args.cluster_name, data.0.display());
+    Ok(())
+}
+
+/// A data folder is founded or joined once.
+pub(crate) fn refuse_second(data: &DataDir) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !data.identity().exists(),
+        "{} belongs to a cluster already; a new one needs an empty folder",
+        data.0.display()
+    );
+    Ok(())
+}
+
+/// Random bytes as URL-safe text.
+pub(crate) fn secret(bytes: usize) -> String {
+    let mut raw = vec![0u8; bytes];
+    rand::fill(&mut raw[..]);
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(raw)
+}
+
+/// Names and addresses in certificates of a node.
+pub(crate) fn node_names(name: &str, hostname: &str, address: &str) -> Vec<String> {
+    dedup(vec![name.to_owned(), hostname.to_owned(), address.to_owned()])
+}
+
+/// Each name once, in order, empty ones dropped.
+pub(crate) fn dedup(names: Vec<String>) -> Vec<String> {
+    let mut seen = std::collections::BTreeSet::new();
+    names.into_iter().filter(|n| !n.is_empty() && seen.insert(n.clone())).collect()
+}
+
+/// `address:port` of the node-to-node listener.
+pub(crate) fn peer_address(config: &NodeConfig) -> String {
+    std::net::SocketAddr::new(config.address, config.ports.peer).to_string()
+}
+
+/// Writes what identifies this node to the others.
+pub(crate) fn write_certificates(data: &DataDir, ca: &str, ca_key: &str, node: &str, key: &str) -> anyhow::Result<()> {
+    files::write_private(&data.ca(), ca.as_bytes())?;
+    if !ca_key.is_empty() {
+        files::write_private(&data.ca_key(), ca_key.as_bytes())?;
+    }
+    files::write_private(&data.node_certificate(), node.as_bytes())?;
+    files::write_private(&data.node_key(), key.as_bytes())
+}
+
+/// Writes the certificate for clients: the key first, so a reader never pairs a new certificate with an old key for
+/// longer than its next look.
+pub(crate) fn write_service(data: &DataDir, certificate: &str, key: &str) -> anyhow::Result<()> {
+    files::write_private(&data.service_key(), key.as_bytes())?;
+    files::write_private(&data.service_certificate(), certificate.as_bytes())
+}

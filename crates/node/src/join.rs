@@ -1,0 +1,233 @@
+//! Joining: the one-use token, `twinpost cluster join` on the new machine, and admission on the old one.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ports::Answer;
+use ports::config::Config;
+use topology::{ConfigOp, Member};
+use transport::ca::{self, Authority};
+use transport::{JoinHandler, JoinReply, JoinRequest, MemberAddress};
+use vocab::NodeId;
+
+use crate::config::{self, NodeConfig};
+use crate::exit::Exit;
+use crate::files::{self, DataDir, Identity};
+use crate::init;
+
+/// How long a token may be used (seconds).
+const TOKEN_SECONDS: u64 = 3600;
+/// Bytes of a token's secret: 128 bits.
+const SECRET_BYTES: usize = 16;
+/// Start of every token, so that a wrong paste is told at once.
+const TOKEN_MARK: &str = "tp1.";
+
+/// `twinpost cluster join`
+#[derive(Debug, clap::Args)]
+pub struct JoinArgs {
+    /// Node file.
+    #[arg(long, default_value = config::DEFAULT_CONFIG)]
+    pub config: PathBuf,
+    /// Read the token from this file instead of standard input.
+    #[arg(long)]
+    pub token_file: Option<PathBuf>,
+}
+
+/// What a token says.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct Token {
+    /// Cluster id.
+    c: String,
+    /// Peer addresses to ask.
+    a: Vec<String>,
+    /// Secret.
+    s: String,
+    /// Hash of the CA certificate.
+    h: String,
+}
+
+impl Token {
+    fn encode(&self) -> anyhow::Result<String> {
+        Ok(format!("{TOKEN_MARK}{}", URL_SAFE_NO_PAD.encode(serde_json::to_vec(self)?)))
+    }
+    fn decode(text: &str) -> Option<Self> {
+        let bytes = URL_SAFE_NO_PAD.decode(text.trim().strip_prefix(TOKEN_MARK)?).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+}
+
+/// Hash under which a token's secret is stored.
+fn secret_hash(secret: &[u8]) -> String {
+    blake3::hash(secret).to_hex().to_string()
+}
+
+/// Makes a token that one machine may use once, within an hour.
+///
+/// # Errors
+/// As the configuration: without quorum nobody can join.
+pub async fn make_token(config: &dyn Config, data: &DataDir) -> Result<String, ports::config::ConfigError> {
+    let secret = init::secret(SECRET_BYTES);
+    let op = ConfigOp::AddToken { hash: secret_hash(secret.as_bytes()), expires: unix_now() + TOKEN_SECONDS };
+    config.propose(op).await?;
+    let state = config.current();
+    let unreadable = |error: &dyn std::fmt::Display| ports::config::ConfigError::Unknown(error.to_string());
+    let ca = files::read_text(&data.ca()).map_err(|e| unreadable(&e))?;
+    let token = Token {
+        c: state.cluster_id.clone(),
+        a: state.members.values().map(|m| m.peer_address.clone()).collect(),
+        s: secret,
+        h: ca::ca_hash(&ca).map_err(|e| unreadable(&e))?,
+    };
+    token.encode().map_err(|e| unreadable(&e))
+}
+
+fn unix_now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// Runs `twinpost cluster join`: offline on this side; start the service afterwards.
+///
+/// # Errors
+/// Says why: bad token, folder in use, refused.
+pub fn run(args: &JoinArgs) -> anyhow::Result<Exit> {
+    let config = NodeConfig::load(&args.config)?;
+    let data = DataDir(config.data_dir.clone());
+    init::refuse_second(&data)?;
+    let text = match &args.token_file {
+        Some(path) => files::read_text(path)?,
+        None => {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).context("read the token from standard input")?;
+            text
+        }
+    };
+    let token = Token::decode(&text).context("this is no join token: `twinpost cluster token` prints one")?;
+    if data.mail().exists() {
+        anyhow::bail!("{} holds mail already; a joining node starts with an empty folder", data.0.display());
+    }
+    data.create()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(ask(&config, &data, &token))
+}
+
+async fn ask(config: &NodeConfig, data: &DataDir, token: &Token) -> anyhow::Result<Exit> {
+    let key = ca::request_node().context("make this node's key")?;
+    let request = JoinRequest {
+        secret: token.s.clone().into_bytes().into(),
+        name: config.name.clone(),
+        peer_address: init::peer_address(config),
+        address: config.address.to_string(),
+        request: key.request.clone(),
+        witness: false,
+    };
+    let mut reasons = Vec::new();
+    for address in &token.a {
+        match transport::join_call(address, &token.h, request.clone()).await {
+            Ok(reply) => {
+                finish(data, &key.key, &reply)?;
+                println!("joined cluster {} as node {}; start the service now", reply.cluster_name, reply.node);
+                return Ok(Exit::Done);
+            }
+            Err(reason) => reasons.push(format!("{address}: {reason}")),
+        }
+    }
+    eprintln!("twinpost: not joined: {}", reasons.join("; "));
+    Ok(Exit::Refused)
+}
+
+fn finish(data: &DataDir, key: &str, reply: &JoinReply) -> anyhow::Result<()> {
+    init::write_certificates(data, &reply.ca_certificate, &reply.ca_key, &reply.certificate, key)?;
+    init::write_service(data, &reply.service_certificate, &reply.service_key)?;
+    files::write_private(&data.admin_token(), format!("{}\n", reply.admin_token).as_bytes())?;
+    let identity = Identity {
+        cluster_id: reply.cluster_id.clone(),
+        cluster_name: reply.cluster_name.clone(),
+        node: reply.node,
+        peers: reply.members.iter().map(|m| (m.node, m.peer_address.clone())).collect(),
+        found: None,
+    };
+    identity.save(data)
+}
+
+/// Admission on a node of the cluster.
+pub struct Admission {
+    /// Configuration.
+    pub config: Arc<dyn Config>,
+    /// Data folder with CA and service certificate.
+    pub data: DataDir,
+}
+
+impl JoinHandler for Admission {
+    fn join(&self, request: JoinRequest) -> Answer<'_, Result<JoinReply, String>> {
+        Box::pin(async move {
+            let reply = self.admit(request).await;
+            if let Err(reason) = &reply {
+                tracing::warn!(reason, "a node was not admitted");
+            }
+            reply
+        })
+    }
+}
+
+impl Admission {
+    async fn admit(&self, request: JoinRequest) -> Result<JoinReply, String> {
+        let member = Member {
+            id: NodeId(0),
+            name: request.name.clone(),
+            peer_address: request.peer_address.clone(),
+            address: request.address.clone(),
+            data: !request.witness,
+        };
+        let op = ConfigOp::Admit { token_hash: secret_hash(&request.secret), now: unix_now(), member };
+        let proposed = self.config.propose(op).await.map_err(|e| e.to_string())?;
+        let node = proposed.node.ok_or("the configuration gave no node id")?;
+        tracing::info!(node = node.0, name = request.name, address = request.address, "node admitted");
+        self.reply(node, &request).map_err(|e| format!("{e:#}"))
+    }
+
+    fn reply(&self, node: NodeId, request: &JoinRequest) -> anyhow::Result<JoinReply> {
+        let data = &self.data;
+        let state = self.config.current();
+        let ca = Authority::load(&files::read_text(&data.ca())?, &files::read_text(&data.ca_key())?)?;
+        let names = init::node_names(&request.name, &request.name, &request.address);
+        let certificate = ca.sign_node(&request.request, node, &names)?;
+        let mut service_names = vec!["localhost".to_owned()];
+        service_names.extend(state.cluster_address.clone());
+        for member in state.members.values() {
+            service_names.extend([member.name.clone(), member.address.clone()]);
+        }
+        let service = ca.issue_service(&init::dedup(service_names))?;
+        init::write_service(data, &service.certificate, &service.key)?;
+        let members = state.members.values().map(|m| MemberAddress { node: m.id.0, peer_address: m.peer_address.clone() });
+        Ok(JoinReply {
+            node: node.0,
+            cluster_id: state.cluster_id.clone(),
+            cluster_name: state.name.clone(),
+            certificate,
+            ca_certificate: ca.certificate().to_owned(),
+            ca_key: ca.key().to_owned(),
+            service_certificate: service.certificate,
+            service_key: service.key,
+            members: members.collect(),
+            admin_token: files::read_text(&data.admin_token())?.trim().to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_survives_its_text() {
+        let token = Token { c: "c".into(), a: vec!["127.0.0.1:1".into()], s: "secret".into(), h: "00".into() };
+        let text = token.encode().expect("encodes");
+        assert_eq!(Token::decode(&format!(" {text}\n")).map(|t| (t.s, t.h)), Some((token.s, token.h)));
+        assert!(Token::decode("tp1.nonsense").is_none());
+        assert!(Token::decode("hello").is_none());
+    }
+}

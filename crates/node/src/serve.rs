@@ -1,0 +1,251 @@
+//! `twinpost serve`: assembles all rooms and runs until it is told to stop.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use control::Control;
+use ports::Answer;
+use ports::config::Config;
+use ports::peers::{Evidence, Service};
+use shards::{Engine, EngineConfig};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use topology::{ConfigOp, Member};
+use transport::{Handlers, Members, Probe, TlsPems, Transport, TransportConfig, Versions, probe_reset};
+use vocab::{Boot, NodeId};
+
+use crate::config::NodeConfig;
+use crate::files::{self, DataDir, Identity};
+use crate::guard::GuardNote;
+use crate::init;
+use crate::join::Admission;
+
+/// Pause between two looks for an admitted node that is no voter yet.
+const VOTER_PAUSE: Duration = Duration::from_millis(500);
+/// How long sessions get to end after a planned stop.
+const STOP_WAIT: Duration = Duration::from_secs(2);
+
+/// Runs the daemon.
+///
+/// # Errors
+/// Anything that keeps it from starting, in words for the operator.
+pub fn run(config: &NodeConfig) -> anyhow::Result<ExitCode> {
+    start_logging(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(config))
+}
+
+fn start_logging(filter: &str) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter).context("key `log` of the node file")?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    Ok(())
+}
+
+/// Certificates of this node towards the others.
+///
+/// # Errors
+/// When a file is missing.
+pub fn node_tls(data: &DataDir) -> anyhow::Result<TlsPems> {
+    Ok(TlsPems {
+        ca: files::read_text(&data.ca())?,
+        certificate: files::read_text(&data.node_certificate())?,
+        key: files::read_text(&data.node_key())?,
+    })
+}
+
+async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
+    let data = DataDir(config.data_dir.clone());
+    let identity = Identity::load(&data)?;
+    let node = NodeId(identity.node);
+    let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().context("start metrics")?;
+    let store = store::Store::open(&data.mail(), store::StoreOptions::default())?;
+    let boot = shards::raise_boot(&*store).await?;
+    tracing::info!(node = node.0, boot = boot.0, name = config.name, version = env!("CARGO_PKG_VERSION"), "starting");
+
+    let known: Members = identity.peers.iter().map(|(id, address)| (NodeId(*id), address.clone())).collect();
+    let (members, members_seen) = watch::channel(known);
+    let transport = Transport::new(
+        TransportConfig {
+            node,
+            boot,
+            cluster_id: identity.cluster_id.clone(),
+            listen: SocketAddr::new(config.address, config.ports.peer),
+            tls: node_tls(&data)?,
+            versions: Versions::CURRENT,
+        },
+        members_seen,
+    )?;
+    let control = Control::open(&data.raft(), node, transport.clone()).await.context("open the configuration")?;
+    let engine = Engine::start(EngineConfig {
+        node,
+        boot,
+        timing: timing(config),
+        store: store.clone(),
+        config: control.clone(),
+        peers: transport.clone(),
+        evidence: Arc::new(Probes { config: control.clone(), node, smtp_port: config.ports.smtp }),
+    })?;
+    let word = Arc::clone(&engine);
+    let bound = transport
+        .start(Handlers {
+            events: engine.peer_events(),
+            services: vec![(Service::Control, control.clone()), (Service::Shards, engine.peer_service())],
+            join: Arc::new(Admission { config: control.clone(), data: data.clone() }),
+            on_guard_word: Arc::new(move |peer, ended| word.guard_word(peer, ended)),
+        })
+        .await?;
+    tracing::info!(%bound, "listening for other nodes");
+    found(&control, config, &data, identity.clone()).await?;
+    tokio::spawn(follow_members(control.clone(), members, data.clone(), node, boot));
+    tokio::spawn(add_voters(control.clone(), node));
+
+    let service = crate::service::start(config, &data, &control, &engine, metrics).await?;
+    write_notes(config, &data)?;
+    wait_for_stop().await?;
+    tracing::info!("stopping");
+    service.stop(STOP_WAIT).await;
+    transport.stop();
+    Ok(ExitCode::SUCCESS)
+}
+
+fn timing(config: &NodeConfig) -> replica::Timing {
+    let default = replica::Timing::default();
+    replica::Timing {
+        t1: config.timing.t1_ms.unwrap_or(default.t1),
+        t2: config.timing.t2_ms.unwrap_or(default.t2),
+        hold_down: config.timing.hold_down_ms.unwrap_or(default.hold_down),
+        ..default
+    }
+}
+
+/// First start of the first node: puts the cluster into its configuration, then forgets that it had to.
+async fn found(control: &Arc<Control>, config: &NodeConfig, data: &DataDir, identity: Identity) -> anyhow::Result<()> {
+    let Some(founding) = identity.found.clone() else { return Ok(()) };
+    let member = Member {
+        id: NodeId(identity.node),
+        name: config.name.clone(),
+        peer_address: init::peer_address(config),
+        address: config.address.to_string(),
+        data: true,
+    };
+    let op = ConfigOp::Found {
+        cluster_id: identity.cluster_id.clone(),
+        name: identity.cluster_name.clone(),
+        member,
+        cluster_address: founding.cluster_address,
+    };
+    control.found(op).await.context("found the cluster")?;
+    Identity { found: None, ..identity }.save(data)
+}
+
+/// Keeps the transport's address book and the guard's note as the configuration says.
+async fn follow_members(
+    config: Arc<Control>,
+    members: watch::Sender<Members>,
+    data: DataDir,
+    node: NodeId,
+    boot: Boot,
+) {
+    let mut revision = config.watch();
+    loop {
+        let state = config.current();
+        let now: BTreeMap<_, _> = state.members.values().map(|m| (m.id, m.peer_address.clone())).collect();
+        if !now.is_empty() {
+            members.send_if_modified(|old| {
+                let changed = *old != now;
+                old.clone_from(&now);
+                changed
+            });
+        }
+        let peers = members.borrow().iter().filter(|(id, _)| **id != node).map(|(id, a)| (id.0, a.clone())).collect();
+        let note = GuardNote { pid: std::process::id(), node: node.0, boot: boot.0, peers };
+        let written = serde_json::to_vec(&note)
+            .map_err(anyhow::Error::from)
+            .and_then(|bytes| files::write_private(&data.guard(), &bytes));
+        if let Err(error) = written {
+            tracing::error!(%error, "the guard's note could not be written: a takeover would wait for silence");
+        }
+        if revision.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The leader makes voters of admitted nodes.
+async fn add_voters(config: Arc<Control>, node: NodeId) {
+    let quorum = config.quorum();
+    loop {
+        tokio::time::sleep(VOTER_PAUSE).await;
+        let status = quorum.borrow().clone();
+        if status.leader != Some(node) || !status.quorum {
+            continue;
+        }
+        let state = config.current();
+        let Some(new) = state.members.values().find(|m| !status.voters.contains(&m.id)) else { continue };
+        match config.add_voter(new.id, new.peer_address.clone()).await {
+            Ok(()) => tracing::info!(node = new.id.0, "node votes on the configuration now"),
+            Err(error) => tracing::debug!(node = new.id.0, %error, "node does not vote yet"),
+        }
+    }
+}
+
+/// Evidence by TCP: refused on the peer's cluster port and mail port, and silence on the cluster address.
+struct Probes {
+    config: Arc<Control>,
+    node: NodeId,
+    smtp_port: u16,
+}
+
+impl Evidence for Probes {
+    fn process_gone(&self, peer: NodeId) -> Answer<'_, bool> {
+        Box::pin(async move {
+            let state = self.config.current();
+            let Some(member) = state.members.get(&peer).filter(|m| m.id != self.node) else { return false };
+            let mail = format!("{}:{}", bracketed(&member.address), self.smtp_port);
+            let (cluster, mail) = tokio::join!(probe_reset(&member.peer_address), probe_reset(&mail));
+            if cluster != Probe::Refused || mail != Probe::Refused {
+                return false;
+            }
+            match &state.cluster_address {
+                None => true,
+                Some(address) => !answers(&format!("{}:{}", bracketed(address), self.smtp_port)).await,
+            }
+        })
+    }
+}
+
+fn bracketed(address: &str) -> String {
+    if address.contains(':') { format!("[{address}]") } else { address.to_owned() }
+}
+
+/// Whether somebody greets on this SMTP port within 100 ms.
+async fn answers(address: &str) -> bool {
+    let greeted = async {
+        let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
+        let mut byte = [0u8; 1];
+        tokio::io::AsyncReadExt::read_exact(&mut stream, &mut byte).await.ok()
+    };
+    matches!(tokio::time::timeout(Duration::from_millis(100), greeted).await, Ok(Some(_)))
+}
+
+/// Tells the CLI where the API is, and everybody our process id.
+fn write_notes(config: &NodeConfig, data: &DataDir) -> anyhow::Result<()> {
+    let address = bracketed(&config.address.to_string());
+    let endpoint = serde_json::json!({ "url": format!("https://{address}:{}", config.ports.https) });
+    files::write_private(&data.endpoint(), endpoint.to_string().as_bytes())?;
+    files::write_private(&data.pid(), format!("{}\n", std::process::id()).as_bytes())
+}
+
+async fn wait_for_stop() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
