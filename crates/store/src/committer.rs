@@ -168,9 +168,13 @@ impl Committer {
         let mut group = Group::default();
         let disk = Arc::clone(&self.disk);
         // Held over the write: a reader that asks for a body either is seen here, or sees that it is gone.
-        let asked = disk.asked();
+        let mut asked = disk.asked();
         if let Err(damage) = self.sweep.step(&mut self.ledger, &asked, &mut group) {
             return self.stop(&format!("looking for unused bodies failed: {damage}"));
+        }
+        if !self.sweep.is_running() {
+            let oldest = disk.now_ms().saturating_sub(disk.options.blob_orphan_ms);
+            asked.retain(|_, at| *at > oldest);
         }
         if group.batch.is_empty() { Ok(()) } else { self.write(group) }
     }

@@ -15,6 +15,9 @@ use crate::disk::{Disk, Entry};
 use crate::snapshot::{damaged, encode_head};
 use crate::{blobs, families, keys};
 
+/// What an iterator of RocksDB gives.
+type Item = Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>;
+
 /// Generation of an account that has no head yet.
 const FIRST_GENERATION: u32 = 1;
 
@@ -337,7 +340,7 @@ fn chunks_on_disk(db: &DB, hash: BlobHash) -> Result<BTreeSet<u32>, Damaged> {
         bounds.set_iterate_upper_bound(end);
     }
     let chunks = db.iterator_cf_opt(families::family(db, families::BLOBS), bounds, IteratorMode::Start);
-    let number = |item: Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>| {
+    let number = |item: Item| {
         let (key, _) = item.map_err(|e| damaged(&e))?;
         Ok(keys::chunk_of(&key))
     };
@@ -364,7 +367,7 @@ pub(crate) fn chain_links(
         IteratorMode::From(&first, Direction::Forward)
     };
     let links = db.iterator_cf_opt(families::family(db, families::CHAIN), bounds, mode);
-    let parse = |item: Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>| {
+    let parse = |item: Item| {
         let (key, value) = item.map_err(|e| damaged(&e))?;
         let link = keys::sequence_of(&key).zip(Version::from_bytes(&value));
         link.ok_or_else(|| Damaged("link of the version chain".into()))

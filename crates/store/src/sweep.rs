@@ -92,13 +92,12 @@ impl Sweep {
         let disk = std::sync::Arc::clone(&ledger.disk);
         let (now, patience) = (disk.now_ms(), disk.options.blob_orphan_ms);
         let orphans = families::family(&disk.db, families::ORPHANS);
-        let mut seen = 0;
-        for item in disk.db.iterator_cf(orphans, IteratorMode::From(from, Direction::Forward)) {
+        let hits = disk.db.iterator_cf(orphans, IteratorMode::From(from, Direction::Forward));
+        for (seen, item) in hits.enumerate() {
             let (key, value) = item.map_err(|e| damaged(&e))?;
             if seen == ORPHANS_PER_STEP {
                 return Ok(Some(key.to_vec()));
             }
-            seen += 1;
             let (Some(hash), Ok(since)) = (BlobHash::from_bytes(&key), <[u8; 8]>::try_from(&*value)) else {
                 return Err(Damaged("record of a body without reference".into()));
             };
@@ -136,13 +135,12 @@ fn drop_refs(ledger: &Ledger, from: &[u8], group: &mut Group) -> Result<Option<V
         group.batch.put_cf(meta, keys::DROPPED, LOOKING);
     }
     let refs = families::family(&disk.db, families::BLOB_REFS);
-    let mut seen = 0;
-    for item in disk.db.iterator_cf(refs, IteratorMode::From(from, Direction::Forward)) {
+    let hits = disk.db.iterator_cf(refs, IteratorMode::From(from, Direction::Forward));
+    for (seen, item) in hits.enumerate() {
         let (key, _) = item.map_err(|e| damaged(&e))?;
         if seen == REFS_PER_STEP {
             return Ok(Some(key.to_vec()));
         }
-        seen += 1;
         let (hash, owner, generation) = keys::ref_owner(&key).ok_or_else(|| Damaged("reference to a body".into()))?;
         let present = disk.entry(owner).map(|entry| entry.generation);
         let alive = owner == keys::ARCHIVE_OWNER
