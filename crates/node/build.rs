@@ -21,7 +21,8 @@ fn main() -> io::Result<()> {
         }
     }
     files.sort();
-    let mut text = String::from("/// Name and bytes of every file, sorted by name.\npub static FILES: &[(&str, &[u8])] = &[\n");
+    let mut text =
+        String::from("/// Name and bytes of every file, sorted by name.\npub static FILES: &[(&str, &[u8])] = &[\n");
     for (name, path) in files {
         let _ = writeln!(text, "    ({name:?}, include_bytes!({:?})),", path.display().to_string());
     }

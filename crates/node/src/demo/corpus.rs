@@ -25,10 +25,8 @@ pub struct Source {
 /// Everything that is sent, in a fixed order.
 #[must_use]
 pub fn sources() -> Vec<Source> {
-    let mut all: Vec<Source> = FILES
-        .iter()
-        .map(|(name, bytes)| Source { name: (*name).to_owned(), bytes: with_crlf(bytes) })
-        .collect();
+    let mut all: Vec<Source> =
+        FILES.iter().map(|(name, bytes)| Source { name: (*name).to_owned(), bytes: with_crlf(bytes) }).collect();
     all.extend((0..PLAIN_COUNT).map(plain));
     all.extend(ATTACHMENTS.iter().map(|&bytes| attachment(bytes)));
     all

@@ -113,9 +113,7 @@ impl Ledger {
 
     /// Changes what is known about one copy.
     pub fn note(&self, id: u64, account: usize, change: impl FnOnce(&mut Copy)) {
-        if let Some(copy) =
-            self.lock().messages.get_mut(&id).and_then(|message| message.copies.get_mut(&account))
-        {
+        if let Some(copy) = self.lock().messages.get_mut(&id).and_then(|message| message.copies.get_mut(&account)) {
             change(copy);
         }
     }
@@ -138,6 +136,13 @@ impl Ledger {
     /// All messages.
     pub fn messages(&self) -> BTreeMap<u64, Message> {
         self.lock().messages.clone()
+    }
+
+    /// Acknowledged copies that no reader saw yet.
+    pub fn unseen(&self) -> usize {
+        let inner = self.lock();
+        let accepted = inner.messages.values().filter(|message| message.accepted.is_some());
+        accepted.flat_map(|message| message.copies.values()).filter(|copy| copy.seen.is_none()).count()
     }
 
     /// The longest time from a 250 to the first sight; messages nobody saw count until now.

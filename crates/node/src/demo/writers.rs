@@ -22,7 +22,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(25);
 /// How long a client waits before it connects again.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// Every so many messages go to several accounts.
-const SEVERAL_EVERY: u64 = 10;
+const SEVERAL_EVERY: usize = 10;
 
 /// What the writers do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +118,7 @@ pub async fn write(number: usize, work: Arc<Work>) {
             let to = recipients(number, source, work.accounts.len());
             (work.ledger.begin(source, &to), to)
         });
-        let hold = *phase.borrow() == Phase::Hold && number % 2 == 0;
+        let hold = *phase.borrow() == Phase::Hold && is_stranger(number);
         let sent = transact(&mut session, number, id, &to, &work, hold.then_some(&mut phase)).await;
         work.ledger.sent(id, &sent);
         match sent {
@@ -134,16 +134,21 @@ pub async fn write(number: usize, work: Arc<Work>) {
     }
 }
 
+/// Even writers come without a login.
+fn is_stranger(number: usize) -> bool {
+    number.is_multiple_of(2)
+}
+
 fn recipients(number: usize, source: usize, accounts: usize) -> Vec<usize> {
     let first = (number + source) % accounts.max(1);
-    if source as u64 % SEVERAL_EVERY == 0 && accounts >= 3 {
+    if source.is_multiple_of(SEVERAL_EVERY) && accounts >= 3 {
         return vec![first, (first + 1) % accounts, (first + 2) % accounts];
     }
     vec![first]
 }
 
 async fn connect(number: usize, work: &Work) -> anyhow::Result<SmtpClient> {
-    if number % 2 == 0 {
+    if is_stranger(number) {
         return SmtpClient::connect(work.smtp, ANSWER_LIMIT).await;
     }
     let account = work.accounts.get(number % work.accounts.len().max(1)).context("no accounts")?;
@@ -164,7 +169,7 @@ async fn transact(
     let paths: Vec<&str> =
         to.iter().filter_map(|&at| work.accounts.get(at)).map(|login| login.address.as_str()).collect();
     let own = work.accounts.get(number % work.accounts.len().max(1)).map(|login| login.address.as_str());
-    let from = if number % 2 == 0 { "stranger@example.org" } else { own.unwrap_or_default() };
+    let from = if is_stranger(number) { "stranger@example.org" } else { own.unwrap_or_default() };
     let Some(phase) = hold else { return client.send(from, &paths, &bytes).await };
     match client.open(from, &paths).await {
         Ok(None) => {}

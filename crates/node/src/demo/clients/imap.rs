@@ -70,7 +70,8 @@ impl Answer {
     }
 
     fn number(&self, word: &str) -> Option<u64> {
-        let mut texts = self.untagged.iter().map(|line| String::from_utf8_lossy(line)).chain([self.text.as_str().into()]);
+        let mut texts =
+            self.untagged.iter().map(|line| String::from_utf8_lossy(line)).chain([self.text.as_str().into()]);
         texts.find_map(|text| {
             let (_, rest) = text.split_once(&format!("[{word} "))?;
             rest.split([']', ' ']).next()?.parse().ok()
