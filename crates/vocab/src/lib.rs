@@ -9,6 +9,7 @@ pub mod flags;
 pub mod head;
 pub mod ids;
 pub mod limits;
+pub mod overlay;
 pub mod rows;
 pub mod session;
 pub mod store_write;
@@ -23,6 +24,7 @@ pub use head::AccountHead;
 pub use ids::{
     AccountId, BatchId, BlobHash, Boot, CommandId, EpochId, MailboxId, NodeId, PlacementId, ShardId, Version,
 };
+pub use overlay::Overlay;
 pub use rows::{Damaged, MemoryRows, RowWrite, Rows, Table};
 pub use store_write::StoreWrite;
 pub use time::{Instant, Timestamp};
