@@ -313,3 +313,6 @@ impl Session for SmtpSession {
         self.outputs.pop_front()
     }
 }
+
+#[cfg(test)]
+mod tests;
