@@ -1,0 +1,177 @@
+//! Changes: to the leader, wherever it is, and back; fails fast without quorum.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use openraft::error::{ChangeMembershipError, ClientWriteError, RaftError};
+use openraft::{BasicNode, ChangeMembers};
+use ports::config::{ConfigError, Proposed, QuorumStatus};
+use ports::peers::CallError;
+use tokio::time::{Instant, timeout, timeout_at};
+use topology::ConfigOp;
+use vocab::NodeId;
+
+use crate::Control;
+use crate::network::ask;
+use crate::types::{Applied, Committed, Message, ProposeReply, RaftId, Refusal, rejected};
+
+/// How long a change waits for a quorum and for its commit.
+const PROPOSE_WAIT: Duration = Duration::from_millis(2_000);
+/// Pause before the leader is looked for again.
+const RETRY: Duration = Duration::from_millis(50);
+/// How long a new voter may take to catch up.
+const VOTER_WAIT: Duration = Duration::from_secs(15);
+
+type WriteError = RaftError<RaftId, ClientWriteError<RaftId, BasicNode>>;
+
+impl Control {
+    pub(crate) async fn propose_change(&self, op: ConfigOp) -> Result<Proposed, ConfigError> {
+        let Committed { index, applied } = self.at_leader(Message::Propose(op), PROPOSE_WAIT).await?;
+        self.await_applied(index).await?;
+        let node = applied.outcome.map_err(rejected)?;
+        Ok(Proposed { revision: applied.revision, node })
+    }
+
+    pub(crate) async fn add_voting_node(&self, node: NodeId, peer_address: String) -> Result<(), ConfigError> {
+        let message = Message::AddVoter { node, peer_address };
+        let Committed { index, .. } = self.at_leader(message, VOTER_WAIT + PROPOSE_WAIT).await?;
+        self.await_applied(index).await
+    }
+
+    /// Finds the leader and has it done there; `wait` bounds the answer, looking for a leader takes [`PROPOSE_WAIT`].
+    async fn at_leader(&self, message: Message, wait: Duration) -> Result<Committed, ConfigError> {
+        let deadline = Instant::now() + PROPOSE_WAIT;
+        let mut why = None;
+        loop {
+            let status = self.quorum.borrow().clone();
+            let reply = match status.leader.filter(|_| status.quorum) {
+                None => Err(Refusal::NotLeader),
+                Some(leader) if leader == self.node => self.here(&message).await,
+                Some(leader) => self.at_peer(leader, &message, wait, &mut why).await,
+            };
+            match reply {
+                Ok(committed) => return Ok(committed),
+                Err(Refusal::Unknown(reason)) => return Err(ConfigError::Unknown(reason)),
+                Err(Refusal::Locked(reason)) => return Err(ConfigError::Locked(reason)),
+                Err(Refusal::NotLeader) if Instant::now() + RETRY < deadline => tokio::time::sleep(RETRY).await,
+                Err(Refusal::NotLeader) => return Err(ConfigError::Locked(ways_out(&status, why.as_deref()))),
+            }
+        }
+    }
+
+    async fn here(&self, message: &Message) -> ProposeReply {
+        match message {
+            Message::Propose(op) => self.commit_here(op.clone()).await,
+            Message::AddVoter { node, peer_address } => self.add_voter_here(*node, peer_address.clone()).await,
+            Message::Append(_) | Message::Vote(_) | Message::Snapshot(_) => Err(Refusal::NotLeader),
+        }
+    }
+
+    async fn at_peer(
+        &self,
+        leader: NodeId,
+        message: &Message,
+        wait: Duration,
+        why: &mut Option<String>,
+    ) -> ProposeReply {
+        match timeout(wait + RETRY, ask::<ProposeReply>(&*self.peers, leader, message)).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(CallError::NotSent(reason) | CallError::Refused(reason))) => {
+                *why = Some(reason);
+                Err(Refusal::NotLeader)
+            }
+            Ok(Err(CallError::Lost(reason))) => Err(Refusal::Unknown(reason)),
+            Err(_) => Err(Refusal::Unknown(format!("node {} did not answer in time", leader.0))),
+        }
+    }
+
+    /// Commits at this node if it leads and hears a majority.
+    pub(crate) async fn commit_here(&self, op: ConfigOp) -> ProposeReply {
+        let deadline = Instant::now() + PROPOSE_WAIT;
+        self.check_leads()?;
+        match timeout_at(deadline, self.raft.client_write(op)).await {
+            Ok(Ok(written)) => Ok(Committed { index: written.log_id.index, applied: written.data }),
+            Ok(Err(error)) => Err(refusal(&error)),
+            Err(_) => Err(Refusal::Unknown(
+                "a majority did not confirm the change in time; it takes effect if they do later".to_owned(),
+            )),
+        }
+    }
+
+    /// Learner, caught up, voter; at this node if it leads.
+    pub(crate) async fn add_voter_here(&self, node: NodeId, peer_address: String) -> ProposeReply {
+        self.check_leads()?;
+        let id = RaftId::from(node.0);
+        let membership = self.raft.metrics().borrow().membership_config.membership().clone();
+        // A change that broke off half-way (two configurations at once) is finished below.
+        if membership.get_joint_config().len() == 1 && membership.voter_ids().any(|voter| voter == id) {
+            let index = self.raft.metrics().borrow().last_applied.map_or(0, |applied| applied.index);
+            return Ok(Committed { index, applied: Applied { revision: 0, outcome: Ok(None) } });
+        }
+        let work = async {
+            self.drop_stale_learners(node).await?;
+            self.raft.add_learner(id, BasicNode::new(peer_address), true).await?;
+            self.raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::from([id])), false).await
+        };
+        match timeout(VOTER_WAIT, work).await {
+            Ok(Ok(written)) => Ok(Committed { index: written.log_id.index, applied: written.data }),
+            Ok(Err(error)) => Err(refusal(&error)),
+            Err(_) => Err(Refusal::Unknown(format!("node {} did not catch up in time", node.0))),
+        }
+    }
+
+    /// Learners that are no members are joins that broke off.
+    async fn drop_stale_learners(&self, adding: NodeId) -> Result<(), WriteError> {
+        let state = self.shared.state.load_full();
+        let membership = self.raft.metrics().borrow().membership_config.membership().clone();
+        let is_stale = |id: &RaftId| {
+            let node = crate::quorum::node_of(*id);
+            node != adding && !state.members.contains_key(&node)
+        };
+        let stale: BTreeSet<RaftId> = membership.learner_ids().filter(is_stale).collect();
+        if !stale.is_empty() {
+            self.raft.change_membership(ChangeMembers::RemoveNodes(stale), false).await?;
+        }
+        Ok(())
+    }
+
+    fn check_leads(&self) -> Result<(), Refusal> {
+        let status = self.quorum.borrow().clone();
+        match status.leader {
+            Some(leader) if leader == self.node && status.quorum => Ok(()),
+            Some(leader) if leader == self.node => Err(Refusal::Locked(ways_out(&status, None))),
+            _ => Err(Refusal::NotLeader),
+        }
+    }
+
+    /// The change is visible here when this returns.
+    async fn await_applied(&self, index: u64) -> Result<(), ConfigError> {
+        let applied = self.raft.wait(Some(PROPOSE_WAIT)).applied_index_at_least(Some(index), "own change").await;
+        applied.map(drop).map_err(|_| ConfigError::Unknown("committed, but not applied on this node yet".to_owned()))
+    }
+}
+
+fn refusal(error: &WriteError) -> Refusal {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => Refusal::NotLeader,
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_))) => {
+            Refusal::NotLeader
+        }
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => Refusal::Locked(error.to_string()),
+        RaftError::Fatal(error) => Refusal::Unknown(error.to_string()),
+    }
+}
+
+/// Reason and ways out, for the operator.
+fn ways_out(status: &QuorumStatus, why: Option<&str>) -> String {
+    let voters: Vec<String> = status.voters.iter().map(|voter| voter.0.to_string()).collect();
+    let detail = why.map(|why| format!(" ({why})")).unwrap_or_default();
+    if voters.is_empty() {
+        return format!("this node is not part of a cluster yet{detail}; use `twinpost cluster init` or `join`");
+    }
+    format!(
+        "no majority of the voting nodes {} can be reached{detail}; settings can be read but not changed. Ways out: bring \
+         the other node back, repair the network between the nodes, or add a witness once they are back",
+        voters.join(", ")
+    )
+}

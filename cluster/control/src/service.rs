@@ -1,0 +1,50 @@
+//! Questions of other nodes to this one.
+
+use bytes::Bytes;
+use ports::Answer;
+use ports::peers::PeerService;
+use serde::Serialize;
+use vocab::NodeId;
+
+use crate::Control;
+use crate::types::{AppendReply, Message, ProposeReply, SnapshotReply, VoteReply};
+
+fn encode<T: Serialize>(reply: &T) -> Result<Bytes, String> {
+    serde_json::to_vec(reply).map(Bytes::from).map_err(|error| error.to_string())
+}
+
+impl PeerService for Control {
+    fn serve(&self, from: NodeId, body: Bytes) -> Answer<'_, Result<Bytes, String>> {
+        Box::pin(async move {
+            let message = serde_json::from_slice(&body).map_err(|error| format!("unreadable question: {error}"))?;
+            match message {
+                Message::Append(rpc) => {
+                    let reply: AppendReply = self.raft.append_entries(rpc).await;
+                    if reply.is_ok() {
+                        self.heard.note(from);
+                    }
+                    encode(&reply)
+                }
+                Message::Vote(rpc) => {
+                    let reply: VoteReply = self.raft.vote(rpc).await;
+                    encode(&reply)
+                }
+                Message::Snapshot(rpc) => {
+                    let reply: SnapshotReply = self.raft.install_snapshot(rpc).await;
+                    if reply.is_ok() {
+                        self.heard.note(from);
+                    }
+                    encode(&reply)
+                }
+                Message::Propose(op) => {
+                    let reply: ProposeReply = self.commit_here(op).await;
+                    encode(&reply)
+                }
+                Message::AddVoter { node, peer_address } => {
+                    let reply: ProposeReply = self.add_voter_here(node, peer_address).await;
+                    encode(&reply)
+                }
+            }
+        })
+    }
+}

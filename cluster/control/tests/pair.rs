@@ -1,0 +1,210 @@
+//! Two nodes in one process over fake peers that call each other directly.
+#![allow(missing_docs)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use control::Control;
+use ports::Answer;
+use ports::config::{Config as _, ConfigError};
+use ports::peers::{CallError, PeerService as _, Peers, Service};
+use serde_json::json;
+use topology::{ClusterState, ConfigOp, DocumentKind, Member};
+use vocab::NodeId;
+
+const ONE: NodeId = NodeId(1);
+const TWO: NodeId = NodeId(2);
+const TOKEN: &str = "aa11bb22cc33dd44ee55ff6600112233445566778899aabbccddeeff00112233";
+
+/// Who can be called, and which nodes are cut off.
+#[derive(Default)]
+struct Net {
+    nodes: Mutex<BTreeMap<NodeId, Arc<Control>>>,
+    cut: Mutex<BTreeSet<NodeId>>,
+}
+
+struct FakePeers {
+    from: NodeId,
+    net: Arc<Net>,
+}
+
+impl Peers for FakePeers {
+    fn send(&self, _: NodeId, _: Bytes) -> bool {
+        false
+    }
+    fn call(&self, to: NodeId, service: Service, body: Bytes) -> Answer<'_, Result<Bytes, CallError>> {
+        Box::pin(async move {
+            assert_eq!(service, Service::Control);
+            let cut = self.net.cut.lock().expect("lock").iter().any(|node| *node == to || *node == self.from);
+            let target = self.net.nodes.lock().expect("lock").get(&to).cloned();
+            let target = target.filter(|_| !cut).ok_or_else(|| CallError::NotSent("cut off".to_owned()))?;
+            target.serve(self.from, body).await.map_err(CallError::Refused)
+        })
+    }
+    fn reset(&self, _: NodeId) {}
+}
+
+async fn open(net: &Arc<Net>, node: NodeId, folder: &Path) -> Arc<Control> {
+    let peers = Arc::new(FakePeers { from: node, net: Arc::clone(net) });
+    let opened = eventually("the store is free", async || {
+        Control::open(folder, node, Arc::clone(&peers) as Arc<dyn Peers>).await.ok()
+    });
+    let control = opened.await;
+    net.nodes.lock().expect("lock").insert(node, Arc::clone(&control));
+    control
+}
+
+/// Takes a node down the way a process ends.
+async fn close(net: &Net, node: NodeId) {
+    let control = net.nodes.lock().expect("lock").remove(&node).expect("open");
+    control.shutdown().await;
+}
+
+async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(value) = probe().await {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn await_quorum(control: &Control, want: bool) -> Duration {
+    let begun = Instant::now();
+    let mut quorum = control.quorum();
+    let wait = quorum.wait_for(|status| status.quorum == want);
+    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("in time").expect("raft runs");
+    begun.elapsed()
+}
+
+fn member(id: u32) -> Member {
+    Member {
+        id: NodeId(id),
+        name: format!("node{id}"),
+        peer_address: format!("192.0.2.{id}:6420"),
+        address: format!("192.0.2.{id}"),
+        data: true,
+    }
+}
+
+fn found() -> ConfigOp {
+    ConfigOp::Found { cluster_id: "c1".into(), name: "test".into(), member: member(1), cluster_address: None }
+}
+
+fn domain(name: &str) -> ConfigOp {
+    ConfigOp::Put { kind: DocumentKind::Domain, name: name.into(), body: json!({}), expect: None }
+}
+
+fn has_domain(state: &ClusterState, name: &str) -> bool {
+    state.domains().iter().any(|domain| domain.as_str() == name)
+}
+
+struct Pair {
+    net: Arc<Net>,
+    folders: [tempfile::TempDir; 2],
+}
+
+async fn pair() -> (Pair, Arc<Control>, Arc<Control>) {
+    let pair = Pair { net: Arc::default(), folders: [0, 1].map(|_| tempfile::tempdir().expect("folder")) };
+    let one = open(&pair.net, ONE, pair.folders[0].path()).await;
+    one.found(found()).await.expect("founded");
+    one.propose(ConfigOp::AddToken { hash: TOKEN.into(), expires: 100 }).await.expect("token");
+    let admit = ConfigOp::Admit { token_hash: TOKEN.into(), now: 1, member: member(2) };
+    assert_eq!(one.propose(admit).await.expect("admitted").node, Some(TWO));
+    let two = open(&pair.net, TWO, pair.folders[1].path()).await;
+    one.add_voter(TWO, "192.0.2.2:6420".into()).await.expect("voter");
+    one.add_voter(TWO, "192.0.2.2:6420".into()).await.expect("again is harmless");
+    assert_eq!(one.quorum().borrow().voters, [ONE, TWO]);
+    await_quorum(&two, true).await;
+    (pair, one, two)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_node_is_founded_once_and_remembers() {
+    let net: Arc<Net> = Arc::default();
+    let folder = tempfile::tempdir().expect("folder");
+    let one = open(&net, ONE, folder.path()).await;
+    let waiting = one.propose(domain("early.example")).await;
+    assert!(matches!(waiting, Err(ConfigError::Locked(_))), "{waiting:?}");
+    one.found(found()).await.expect("founded");
+    assert!(matches!(one.found(found()).await, Err(ConfigError::Conflict(_))));
+    let mut watch = one.watch();
+    let before = *watch.borrow_and_update();
+    let put = one.propose(domain("example.org")).await.expect("put");
+    assert!(put.revision > before && *watch.borrow_and_update() == put.revision);
+    let wrong = one.propose(domain("no domain")).await;
+    assert!(matches!(wrong, Err(ConfigError::Refused(faults)) if faults.len() == 1));
+    let state = one.current();
+    drop(one);
+    close(&net, ONE).await;
+    let again = open(&net, ONE, folder.path()).await;
+    assert_eq!(again.current(), state, "read before raft has a leader");
+    assert!(await_quorum(&again, true).await < Duration::from_secs(2), "alone, it leads at once");
+    again.propose(domain("example.net")).await.expect("goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_nodes_propose_and_see_the_same() {
+    let (_pair, one, two) = pair().await;
+    one.propose(domain("one.example")).await.expect("leader");
+    let put = two.propose(domain("two.example")).await.expect("forwarded");
+    assert!(has_domain(&two.current(), "two.example"), "visible where it was proposed");
+    eventually("the same on both", async || (one.current() == two.current()).then_some(())).await;
+    assert_eq!(one.current().revision, put.revision);
+    let refused = two.propose(domain("..")).await;
+    assert!(matches!(refused, Err(ConfigError::Refused(_))), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_other_node_settings_are_locked_and_readable() {
+    for lost in [ONE, TWO] {
+        let (pair, one, two) = pair().await;
+        let rest = if lost == ONE { two } else { one };
+        pair.net.cut.lock().expect("lock").insert(lost);
+        await_quorum(&rest, false).await;
+        let begun = Instant::now();
+        let refused = rest.propose(domain("late.example")).await;
+        assert!(begun.elapsed() < Duration::from_millis(2_500), "fails fast");
+        assert!(matches!(&refused, Err(ConfigError::Locked(why)) if why.contains("bring the other node back")));
+        assert_eq!(rest.current().name, "test", "reads go on");
+        pair.net.cut.lock().expect("lock").clear();
+        await_quorum(&rest, true).await;
+        rest.propose(domain("late.example")).await.expect("works again");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_voter_of_two_has_a_leader_soon_and_everything_it_knew() {
+    for restarted in [ONE, TWO] {
+        let (pair, one, two) = pair().await;
+        one.propose(domain("kept.example")).await.expect("put");
+        let index = if restarted == ONE { 0 } else { 1 };
+        let rest = if restarted == ONE { two } else { one };
+        close(&pair.net, restarted).await;
+        await_quorum(&rest, false).await;
+        let back = open(&pair.net, restarted, pair.folders[index].path()).await;
+        assert!(has_domain(&back.current(), "kept.example") || restarted == TWO, "the leader had applied it");
+        let waited = await_quorum(&back, true).await;
+        assert!(waited < Duration::from_millis(2_500), "{waited:?}");
+        back.propose(domain("after.example")).await.expect("put");
+        eventually("the same on both", async || (back.current() == rest.current()).then_some(())).await;
+        assert!(has_domain(&rest.current(), "kept.example"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_format_is_refused_with_the_folder() {
+    let folder = tempfile::tempdir().expect("folder");
+    {
+        let db = rocksdb::DB::open_default(folder.path()).expect("open");
+        db.put("format", "99").expect("put");
+    }
+    let peers = Arc::new(FakePeers { from: ONE, net: Arc::default() });
+    let error = Control::open(folder.path(), ONE, peers).await.err().expect("refused").to_string();
+    assert!(error.contains("99") && error.contains("empty the folder"), "{error}");
+}
