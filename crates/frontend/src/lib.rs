@@ -9,5 +9,7 @@ pub mod config;
 pub mod context;
 pub mod drive;
 pub mod listener;
+pub mod pop3;
+pub mod smtp;
 pub mod tls;
 pub mod transport;

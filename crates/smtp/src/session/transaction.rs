@@ -197,19 +197,8 @@ impl SmtpSession {
 
 /// Header section too long, or so many Received fields that the message must be going round (RFC 5321 §6.3).
 fn header_fault(body: &[u8]) -> Option<Reply> {
-    let mut size = 0;
-    let mut hops = 0;
-    for line in body.split_inclusive(|&b| b == b'\n') {
-        if line == b"\r\n" {
-            break;
-        }
-        size += line.len();
-        if size > limits::HEADER_BYTES_MAX {
-            return Some(replies::HEADER_TOO_BIG);
-        }
-        if line.get(..9).is_some_and(|name| name.eq_ignore_ascii_case(b"Received:")) {
-            hops += 1;
-        }
+    if mime::header_length(body) > limits::HEADER_BYTES_MAX {
+        return Some(replies::HEADER_TOO_BIG);
     }
-    (hops > limits::HOPS_MAX).then_some(replies::LOOP)
+    (mime::count_received(body) > limits::HOPS_MAX).then_some(replies::LOOP)
 }
