@@ -7,8 +7,10 @@ pub mod bounce;
 pub mod codec;
 pub mod op;
 pub mod read;
+mod refs;
 mod rows;
 pub mod schedule;
 
 pub use apply::apply;
 pub use op::{AttemptResult, Failure, QueueItem, QueueOp, QueueOutcome};
+pub use refs::blob_ref_of;
