@@ -1,5 +1,8 @@
 //! The three answers: refusals travel as outcomes; `Err` is *unavailable* or *unknown*.
 
+/// The reason of [`SubmitError::Unavailable`] when the home has no room: SMTP 452 4.3.1, IMAP `NO [OVERQUOTA]`.
+pub const NO_SPACE: &str = "insufficient storage";
+
 /// Why a change has no outcome. No code may turn `Unknown` into `Unavailable`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ports::directory::{self, AddressClass, Login};
 use sasl::Credentials;
 use smtp::session::{Answer, Class, Identity, Incoming, Query, SmtpSession, Target};
+use vocab::error::NO_SPACE;
 use vocab::{Address, ForwardPath, SubmitError};
 
 use crate::clock;
@@ -92,7 +93,7 @@ impl SmtpAnswerer {
                 metrics::counter!("twinpost_messages_accepted_total", "door" => self.door).increment(1);
                 Answer::Accepted(accept)
             }
-            Err(SubmitError::Unavailable(reason)) if reason.contains("space") => Answer::NoSpace,
+            Err(SubmitError::Unavailable(NO_SPACE)) => Answer::NoSpace,
             Err(_) => Answer::Unavailable,
         }
     }
