@@ -208,3 +208,30 @@ async fn an_unknown_format_is_refused_with_the_folder() {
     let error = Control::open(folder.path(), ONE, peers).await.err().expect("refused").to_string();
     assert!(error.contains("99") && error.contains("empty the folder"), "{error}");
 }
+
+/// The log is compacted every thousand entries, so a node that joins later needs a snapshot.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_joiner_gets_a_snapshot() {
+    let net: Arc<Net> = Arc::default();
+    let folders = [0, 1].map(|_| tempfile::tempdir().expect("folder"));
+    let one = open(&net, ONE, folders[0].path()).await;
+    one.found(found()).await.expect("founded");
+    let mut tasks = tokio::task::JoinSet::new();
+    for worker in 0..60 {
+        let one = Arc::clone(&one);
+        tasks.spawn(async move {
+            for number in 0..25 {
+                one.propose(domain(&format!("d{number}.w{worker}.example"))).await.expect("put");
+            }
+        });
+    }
+    tasks.join_all().await;
+    let two = open(&net, TWO, folders[1].path()).await;
+    one.add_voter(TWO, String::new()).await.expect("voter");
+    eventually("the same on both", async || (one.current() == two.current()).then_some(())).await;
+    assert_eq!(two.current().domains().len(), 60 * 25);
+    close(&net, TWO).await;
+    drop(two);
+    let two = open(&net, TWO, folders[1].path()).await;
+    assert_eq!(one.current(), two.current(), "kept over a restart");
+}

@@ -64,12 +64,7 @@ pub(crate) fn add_token(next: &mut ClusterState, hash: &str, expires: u64) -> Re
     Ok(())
 }
 
-pub(crate) fn admit(
-    next: &mut ClusterState,
-    token_hash: &str,
-    now: u64,
-    member: &Member,
-) -> Result<NodeId, Rejection> {
+pub(crate) fn admit(next: &mut ClusterState, token_hash: &str, now: u64, member: &Member) -> Result<NodeId, Rejection> {
     match next.tokens.get(token_hash) {
         None => return fault("token", "is unknown or was used already; make a new one with `twinpost cluster token`"),
         Some(expires) if *expires <= now => {

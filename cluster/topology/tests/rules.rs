@@ -1,0 +1,341 @@
+//! Every rule of `apply`, and the JSON that Raft stores and ships.
+#![allow(missing_docs)]
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use topology::{ClusterState, ConfigOp, DocumentKind, EpochKind, EpochRecord, Member, Rejection, apply};
+use vocab::{AccountId, Address, EpochId, NodeId};
+
+const ONE: NodeId = NodeId(1);
+const TWO: NodeId = NodeId(2);
+const TOKEN: &str = "aa11bb22cc33dd44ee55ff6600112233445566778899aabbccddeeff00112233";
+const OTHER: &str = "bb11bb22cc33dd44ee55ff6600112233445566778899aabbccddeeff00112233";
+
+fn member(id: u32) -> Member {
+    Member {
+        id: NodeId(id),
+        name: format!("node{id}"),
+        peer_address: format!("192.0.2.{id}:6420"),
+        address: format!("192.0.2.{id}"),
+        data: true,
+    }
+}
+
+fn found_op() -> ConfigOp {
+    ConfigOp::Found {
+        cluster_id: "c1".into(),
+        name: "test".into(),
+        member: member(1),
+        cluster_address: Some("192.0.2.10".into()),
+    }
+}
+
+/// Applies operations at rising indices.
+struct Run {
+    state: ClusterState,
+    index: u64,
+}
+
+impl Run {
+    fn founded() -> Self {
+        let mut run = Self { state: ClusterState::default(), index: 0 };
+        run.ok(found_op());
+        run
+    }
+    fn pair() -> Self {
+        let mut run = Self::founded();
+        run.ok(ConfigOp::AddToken { hash: TOKEN.into(), expires: 100 });
+        assert_eq!(run.ok(admit(TOKEN, 99, member(2))), Some(TWO));
+        run
+    }
+    fn ok(&mut self, op: ConfigOp) -> Option<NodeId> {
+        self.index += 1;
+        let (state, given) = apply(&self.state, &op, self.index).expect("applies");
+        assert_eq!(state.revision, self.index + 16);
+        self.state = state;
+        given
+    }
+    fn rejected(&self, op: ConfigOp) -> Rejection {
+        apply(&self.state, &op, self.index + 1).expect_err("is rejected")
+    }
+    fn places(&self, op: ConfigOp) -> Vec<String> {
+        match self.rejected(op) {
+            Rejection::Faults(faults) => faults.into_iter().map(|fault| fault.place).collect(),
+            Rejection::Conflict(what) => panic!("conflict: {what}"),
+        }
+    }
+    fn conflict(&self, op: ConfigOp) -> String {
+        match self.rejected(op) {
+            Rejection::Conflict(what) => what,
+            Rejection::Faults(faults) => panic!("faults: {faults:?}"),
+        }
+    }
+}
+
+fn admit(token: &str, now: u64, member: Member) -> ConfigOp {
+    ConfigOp::Admit { token_hash: token.into(), now, member }
+}
+
+fn put(kind: DocumentKind, name: &str, body: Value) -> ConfigOp {
+    ConfigOp::Put { kind, name: name.into(), body, expect: None }
+}
+
+fn expecting(kind: DocumentKind, name: &str, revision: u64) -> ConfigOp {
+    ConfigOp::Put { kind, name: name.into(), body: json!({}), expect: Some(revision) }
+}
+
+fn remove(kind: DocumentKind, name: &str) -> ConfigOp {
+    ConfigOp::Remove { kind, name: name.into() }
+}
+
+fn address(text: &str) -> Address {
+    Address::parse(text).expect("valid")
+}
+
+#[test]
+fn founding_makes_one_node_joint_with_itself_and_happens_once() {
+    let run = Run::founded();
+    let epoch = run.state.epoch.clone().expect("an epoch");
+    assert_eq!((epoch.kind, epoch.in_sync.as_slice(), epoch.home), (EpochKind::Joint, &[ONE][..], ONE));
+    assert_eq!(run.state.next_node, 2);
+    assert_eq!(run.conflict(found_op()), "the cluster exists");
+    let early = apply(&ClusterState::default(), &remove(DocumentKind::Domain, "x.org"), 1);
+    assert!(matches!(early, Err(Rejection::Conflict(_))));
+}
+
+#[test]
+fn all_faults_of_founding_come_at_once() {
+    let bad = ConfigOp::Found {
+        cluster_id: String::new(),
+        name: "a\nb".into(),
+        member: Member { id: TWO, name: String::new(), peer_address: "here".into(), address: "x".into(), data: false },
+        cluster_address: Some("10.0.0.1:25".into()),
+    };
+    let empty = Run { state: ClusterState::default(), index: 0 };
+    let places = ["cluster_id", "name", "member/id", "member/data", "member/name", "member/peer_address"];
+    assert_eq!(empty.places(bad), [&places[..], &["member/address", "cluster_address"]].concat());
+}
+
+#[test]
+fn a_token_admits_once_and_not_after_its_time() {
+    let mut run = Run::founded();
+    assert_eq!(run.places(admit(TOKEN, 1, member(2))), ["token"], "unknown");
+    run.ok(ConfigOp::AddToken { hash: TOKEN.into(), expires: 100 });
+    run.ok(ConfigOp::AddToken { hash: OTHER.into(), expires: 50 });
+    assert_eq!(run.places(ConfigOp::AddToken { hash: TOKEN.into(), expires: 5 }), ["hash"], "twice");
+    assert_eq!(run.places(ConfigOp::AddToken { hash: "AA".into(), expires: 0 }), ["hash", "expires"]);
+    assert_eq!(run.places(admit(TOKEN, 100, member(2))), ["token"], "expired");
+    assert_eq!(run.places(admit(TOKEN, 1, Member { peer_address: ":1".into(), ..member(2) })), ["member/peer_address"]);
+    assert_eq!(run.ok(admit(TOKEN, 60, Member { id: NodeId(77), ..member(2) })), Some(TWO), "the id is given here");
+    assert_eq!(run.state.members[&TWO], member(2));
+    assert!(run.state.tokens.is_empty(), "consumed, and the expired one is gone");
+    assert_eq!(run.places(admit(TOKEN, 60, member(3))), ["token"], "used");
+}
+
+#[test]
+fn node_ids_are_never_reused_and_a_broken_off_join_gives_way() {
+    let mut run = Run::pair();
+    run.ok(ConfigOp::AddToken { hash: TOKEN.into(), expires: 100 });
+    let clash = Member { name: "node1".into(), ..member(3) };
+    assert_eq!(run.places(admit(TOKEN, 1, clash)), ["member/name"], "a member of the epoch keeps its name");
+    assert_eq!(run.ok(admit(TOKEN, 1, member(2))), Some(NodeId(3)), "node 2 never was in an epoch");
+    assert_eq!(run.state.members.keys().copied().collect::<Vec<_>>(), [ONE, NodeId(3)]);
+}
+
+fn epoch(number: u64, kind: EpochKind, members: &[NodeId], in_sync: &[NodeId]) -> EpochRecord {
+    EpochRecord {
+        id: EpochId { number, author: 0 },
+        kind,
+        members: members.to_vec(),
+        in_sync: in_sync.to_vec(),
+        home: in_sync.first().copied().unwrap_or_default(),
+        homes: BTreeMap::new(),
+        parents: Vec::new(),
+        certain: false,
+        anchor: None,
+        guest: None,
+        gap: false,
+    }
+}
+
+fn set(expect: u64, record: EpochRecord) -> ConfigOp {
+    ConfigOp::SetEpoch { expect: EpochId { number: expect, author: 0 }, record }
+}
+
+#[test]
+fn the_register_is_compare_and_set() {
+    let mut run = Run::pair();
+    let heal = EpochRecord { anchor: Some(ONE), guest: Some(TWO), ..epoch(2, EpochKind::Heal, &[ONE, TWO], &[ONE]) };
+    run.ok(set(1, heal.clone()));
+    let late = EpochRecord { id: EpochId { number: 9, author: 0 }, ..heal };
+    assert_eq!(run.conflict(set(1, late)), "the register holds epoch 2.0, not 1.0");
+    run.ok(set(2, epoch(3, EpochKind::Joint, &[ONE, TWO], &[ONE, TWO])));
+    assert_eq!(run.state.epoch.as_ref().map(|epoch| epoch.in_sync.len()), Some(2));
+}
+
+#[test]
+fn an_epoch_is_above_the_register_and_every_parent() {
+    let run = Run::pair();
+    assert_eq!(run.places(set(1, epoch(1, EpochKind::Joint, &[ONE], &[ONE]))), ["epoch/id"]);
+    let parents = vec![EpochId { number: 5, author: 2 }, EpochId { number: 1, author: 0 }];
+    let below = EpochRecord { parents: parents.clone(), ..epoch(5, EpochKind::Joint, &[ONE], &[ONE]) };
+    assert_eq!(run.places(set(1, below)), ["epoch/id"]);
+    let above = EpochRecord { parents, ..epoch(6, EpochKind::Joint, &[ONE], &[ONE]) };
+    assert!(apply(&run.state, &set(1, above), 9).is_ok());
+}
+
+#[test]
+fn the_sets_of_an_epoch_fit_each_other() {
+    let mut run = Run::pair();
+    let faults = |record| run.places(set(1, record));
+    let nine = NodeId(9);
+    assert_eq!(faults(epoch(2, EpochKind::Joint, &[ONE, nine], &[ONE, nine])), ["epoch/members"]);
+    assert_eq!(faults(epoch(2, EpochKind::Reduced, &[ONE], &[])), ["epoch/in_sync", "epoch/home"]);
+    assert_eq!(faults(epoch(2, EpochKind::Reduced, &[ONE], &[ONE, TWO])), ["epoch/in_sync"]);
+    assert_eq!(faults(epoch(2, EpochKind::Reduced, &[TWO, ONE], &[ONE])), ["epoch/members"]);
+    assert_eq!(faults(epoch(2, EpochKind::Joint, &[ONE, TWO], &[ONE])), ["epoch/in_sync"]);
+    assert_eq!(faults(epoch(2, EpochKind::Solo, &[ONE, TWO], &[ONE, TWO])), ["epoch/in_sync"]);
+    assert_eq!(faults(epoch(2, EpochKind::Heal, &[ONE, TWO], &[ONE])), ["epoch/anchor", "epoch/guest"]);
+    let homes = BTreeMap::from([(3, TWO), (64, ONE)]);
+    let odd = EpochRecord { homes, ..epoch(2, EpochKind::Reduced, &[ONE, TWO], &[ONE]) };
+    assert_eq!(faults(odd), ["epoch/homes/3", "epoch/homes/64"]);
+    run.ok(ConfigOp::AddToken { hash: TOKEN.into(), expires: 100 });
+    run.ok(admit(TOKEN, 1, Member { data: false, ..member(3) }));
+    let witness = epoch(2, EpochKind::Joint, &[ONE, NodeId(3)], &[ONE, NodeId(3)]);
+    assert_eq!(run.places(set(1, witness)), ["epoch/members"], "a witness stores no mail");
+}
+
+#[test]
+fn account_ids_are_above_the_system_accounts_and_stay() {
+    let mut run = Run::founded();
+    run.ok(put(DocumentKind::Domain, "Exämple.ORG.", json!({"default": true})));
+    run.ok(put(DocumentKind::Account, "Bob@exämple.org", json!({"name": "Bob"})));
+    let id = run.state.account_id(&address("BOB+news@xn--exmple-cua.org")).expect("found by any spelling");
+    assert_eq!(id, AccountId(3 + 16));
+    run.ok(put(DocumentKind::Account, "bob@exämple.org", json!({"enabled": false})));
+    let account = run.state.account_by_id(id).expect("by id");
+    assert_eq!((account.id, account.body.enabled), (id, false), "a change keeps the id");
+    assert_eq!(account.address.to_string(), "bob@xn--exmple-cua.org");
+    assert_eq!(run.state.accounts().count(), 1);
+    run.ok(remove(DocumentKind::Account, "bob@exämple.org"));
+    run.ok(put(DocumentKind::Account, "bob@exämple.org", json!({})));
+    assert_ne!(run.state.account_id(&account.address), Some(id), "a new account is another one");
+    let default = run.state.default_domain().map(|domain| domain.to_string());
+    assert_eq!(default.as_deref(), Some("xn--exmple-cua.org"));
+    run.ok(put(DocumentKind::Account, "\"A b\\\"\"@exämple.org", json!({})));
+    assert!(run.state.account_id(&address("\"a B\\\"\"@exämple.org")).is_some(), "quoted local parts too");
+}
+
+#[test]
+fn documents_refer_to_what_exists() {
+    let mut run = Run::founded();
+    assert_eq!(run.places(put(DocumentKind::Account, "a@x.org", json!({}))), ["account/a@x.org"]);
+    run.ok(put(DocumentKind::Domain, "x.org", json!({})));
+    run.ok(put(DocumentKind::Account, "a@x.org", json!({})));
+    let alias = put(DocumentKind::Alias, "A@X.org", json!({"targets": ["b@y.org"]}));
+    assert_eq!(run.places(alias), ["alias/a@x.org"], "an account has this name");
+    run.ok(put(DocumentKind::Alias, "info@x.org", json!({"targets": ["a@x.org", "b@elsewhere.org"]})));
+    assert_eq!(run.places(put(DocumentKind::Account, "info@x.org", json!({}))), ["account/info@x.org"]);
+    assert_eq!(run.places(remove(DocumentKind::Domain, "x.org")), ["domain/x.org", "domain/x.org"]);
+    assert_eq!(run.state.alias(&address("Info@x.org")).map(|targets| targets.len()), Some(2));
+    run.ok(remove(DocumentKind::Alias, "INFO@x.org"));
+    run.ok(remove(DocumentKind::Account, "a@x.org"));
+    run.ok(remove(DocumentKind::Domain, "X.org"));
+    assert_eq!(run.places(remove(DocumentKind::Domain, "x.org")), ["domain/x.org"], "does not exist");
+}
+
+#[test]
+fn bodies_are_checked_with_all_faults() {
+    let mut run = Run::founded();
+    run.ok(put(DocumentKind::Domain, "x.org", json!({"default": true})));
+    let both = put(DocumentKind::Account, "a@y.org", json!({"quota_bytes": 0, "name": "a\u{7}"}));
+    let place = "account/a@y.org";
+    assert_eq!(run.places(both), [place, "account/a@y.org/body/quota_bytes", "account/a@y.org/body/name"]);
+    let unknown = put(DocumentKind::Account, "a@x.org", json!({"password": "no"}));
+    assert!(matches!(run.rejected(unknown), Rejection::Faults(faults) if faults[0].what.contains("password")));
+    let second = put(DocumentKind::Domain, "y.org", json!({"default": true}));
+    assert_eq!(run.places(second), ["domain/y.org/body/default"]);
+    run.ok(put(DocumentKind::Domain, "x.org", json!({"default": true})));
+    assert_eq!(run.places(put(DocumentKind::Alias, "i@x.org", json!({"targets": []}))), ["alias/i@x.org/body/targets"]);
+    let bad = put(DocumentKind::Alias, "i@x.org", json!({"targets": ["ok@z.org", "nope", "I+a@x.org"]}));
+    assert_eq!(run.places(bad), ["alias/i@x.org/body/targets/1", "alias/i@x.org/body/targets/2"]);
+    run.ok(put(DocumentKind::Alias, "i@x.org", json!({"targets": ["j@x.org"]})));
+    let circle = put(DocumentKind::Alias, "j@x.org", json!({"targets": ["i@x.org"]}));
+    assert_eq!(run.places(circle), ["alias/j@x.org/body/targets/0"]);
+    for (kind, name) in [
+        (DocumentKind::Domain, "[192.0.2.1]"),
+        (DocumentKind::Account, "a+b@x.org"),
+        (DocumentKind::Alias, "x.org"),
+        (DocumentKind::Setting, "Relay Host"),
+    ] {
+        assert_eq!(run.places(put(kind, name, json!({}))), [format!("{}/{name}", kind.as_str())]);
+    }
+}
+
+#[test]
+fn settings_are_read_by_name() {
+    let mut run = Run::founded();
+    run.ok(put(DocumentKind::Setting, "relay_host", json!("smtp.example.net:587")));
+    assert_eq!(run.state.setting("relay_host"), Some(&json!("smtp.example.net:587")));
+    assert_eq!(run.state.setting("other"), None);
+    assert_eq!(run.places(put(DocumentKind::Setting, "relay_host", json!(null))), ["setting/relay_host/body"]);
+}
+
+#[test]
+fn a_put_can_compare() {
+    let mut run = Run::founded();
+    run.ok(expecting(DocumentKind::Domain, "x.org", 0));
+    assert_eq!(run.conflict(expecting(DocumentKind::Domain, "x.org", 0)), "domain x.org exists already");
+    let revision = run.state.document(DocumentKind::Domain, "x.org").expect("there").revision;
+    assert_eq!(revision, run.state.revision);
+    run.ok(expecting(DocumentKind::Domain, "x.org", revision));
+    let stale = run.conflict(expecting(DocumentKind::Domain, "x.org", revision));
+    assert_eq!(stale, "domain x.org is at revision 19, not 18");
+    assert_eq!(run.conflict(expecting(DocumentKind::Domain, "y.org", 5)), "domain y.org does not exist any more");
+}
+
+/// What Raft stores must be readable for ever: one sample of each operation, byte for byte.
+#[test]
+fn golden_json_of_every_operation() {
+    let heal = EpochRecord {
+        homes: BTreeMap::from([(3, ONE)]),
+        parents: vec![EpochId { number: 1, author: 0 }, EpochId { number: 2, author: 1 }],
+        anchor: Some(ONE),
+        guest: Some(TWO),
+        gap: true,
+        ..epoch(3, EpochKind::Heal, &[ONE, TWO], &[ONE])
+    };
+    let samples = [
+        found_op(),
+        ConfigOp::AddToken { hash: TOKEN.into(), expires: 100 },
+        admit(TOKEN, 99, member(2)),
+        set(1, heal),
+        ConfigOp::Put {
+            kind: DocumentKind::Account,
+            name: "a@x.org".into(),
+            body: json!({"enabled": true, "quota_bytes": 5}),
+            expect: Some(0),
+        },
+        put(DocumentKind::Alias, "i@x.org", json!({"targets": ["a@x.org"]})),
+        remove(DocumentKind::Setting, "relay_host"),
+    ];
+    let golden: Vec<&str> = include_str!("golden/operations.json").lines().collect();
+    let written: Vec<String> = samples.iter().map(|op| serde_json::to_string(op).expect("json")).collect();
+    assert_eq!(written, golden, "{}", written.join("\n"));
+    for (line, sample) in golden.iter().zip(samples) {
+        assert_eq!(serde_json::from_str::<ConfigOp>(line).expect("reads"), sample);
+    }
+}
+
+#[test]
+fn golden_json_of_the_state() {
+    let mut run = Run::pair();
+    run.ok(ConfigOp::AddToken { hash: OTHER.into(), expires: 100 });
+    run.ok(put(DocumentKind::Domain, "x.org", json!({"default": true})));
+    run.ok(put(DocumentKind::Account, "a@x.org", json!({})));
+    let golden = include_str!("golden/state.json").trim_end();
+    let written = serde_json::to_string(&run.state).expect("json");
+    assert_eq!(written, golden, "{written}");
+    assert_eq!(serde_json::from_str::<ClusterState>(golden).expect("reads"), run.state);
+}
