@@ -14,6 +14,7 @@ use crate::ca::{self, JOIN_NAME};
 use crate::dial::{self, describe, dial};
 use crate::handshake::range;
 use crate::peer_table::{PAYLOAD_BYTES_MAX, PeerTable};
+use crate::proto::admission_client::AdmissionClient;
 use crate::proto::peer_client::PeerClient;
 use crate::proto::{CallRequest, GuardWordRequest, JoinReply, JoinRequest, call_reply};
 
@@ -105,7 +106,7 @@ pub async fn join_call(address: &str, ca_hash: &str, request: JoinRequest) -> Re
         .map_err(|error| describe(&error))?;
     let connected = tokio::time::timeout(dial::DIAL_WAIT, endpoint.connect()).await;
     let channel = connected.map_err(|_| format!("{address} does not answer"))?.map_err(|error| describe(&error))?;
-    match tokio::time::timeout(JOIN_WAIT, PeerClient::new(channel).join(request)).await {
+    match tokio::time::timeout(JOIN_WAIT, AdmissionClient::new(channel).join(request)).await {
         Ok(Ok(reply)) => Ok(reply.into_inner()),
         Ok(Err(status)) if status.code() == Code::PermissionDenied => Err(status.message().to_owned()),
         Ok(Err(status)) => Err(format!("no answer: {}", describe(&status))),

@@ -7,6 +7,7 @@ use futures_util::stream::{self, Stream, StreamExt as _};
 use ports::peers::{PeerService, Service};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
@@ -19,6 +20,7 @@ use crate::dial::{HTTP_FRAME_BYTES, WINDOW_BYTES, describe, identity};
 use crate::handshake::{hello, judge_hello, overlap};
 use crate::link::{HANDSHAKE_WAIT, LinkQueue, first_hello, payloads, run_link};
 use crate::peer_table::{PAYLOAD_BYTES_MAX, PeerTable};
+use crate::proto::admission_server::{Admission, AdmissionServer};
 use crate::proto::peer_server::{Peer, PeerServer};
 use crate::proto::{
     CallReply, CallRequest, Frame, GuardWordReply, GuardWordRequest, JoinReply, JoinRequest, call_reply, frame,
@@ -27,6 +29,8 @@ use crate::{Handlers, TransportError};
 
 /// Calls and streams of one connection at a time.
 const STREAMS_MAX: u32 = 10_000;
+/// A request to join (bytes): a few names and a certificate request.
+const JOIN_BYTES_MAX: usize = 64 * 1024;
 
 /// Serves in the background until `stop`.
 pub(crate) fn serve(
@@ -38,11 +42,17 @@ pub(crate) fn serve(
     let tls = ServerTlsConfig::new()
         .identity(identity(&table.config.tls))
         .client_ca_root(Certificate::from_pem(&table.config.tls.ca))
-        .client_auth_optional(true);
-    let door = Door { table: Arc::clone(table), handlers: Arc::clone(handlers) };
-    let service = PeerServer::new(door)
+        .client_auth_optional(true)
+        .timeout(HANDSHAKE_WAIT);
+    let door = Arc::new(Door { table: Arc::clone(table), handlers: Arc::clone(handlers) });
+    let peers = PeerServer::from_arc(Arc::clone(&door))
         .max_decoding_message_size(2 * PAYLOAD_BYTES_MAX.max(FRAME_BYTES_MAX))
         .max_encoding_message_size(2 * PAYLOAD_BYTES_MAX);
+    // Asked before a byte of a message is read, so that a stranger cannot make this node take in large ones.
+    let for_members = Arc::clone(&door);
+    let peers =
+        InterceptedService::new(peers, move |request: Request<()>| for_members.member(&request).map(|_| request));
+    let admission = AdmissionServer::from_arc(door).max_decoding_message_size(JOIN_BYTES_MAX);
     let router = Server::builder()
         .tls_config(tls)
         .map_err(|error| TransportError::Tls(describe(&error)))?
@@ -50,7 +60,8 @@ pub(crate) fn serve(
         .initial_connection_window_size(WINDOW_BYTES)
         .max_frame_size(HTTP_FRAME_BYTES)
         .max_concurrent_streams(STREAMS_MAX)
-        .add_service(service);
+        .add_service(peers)
+        .add_service(admission);
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     tokio::spawn(async move {
         if let Err(error) = router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await {
@@ -125,6 +136,17 @@ impl Peer for Door {
         Ok(Response::new(CallReply { answer: Some(answer) }))
     }
 
+    async fn guard_word(&self, request: Request<GuardWordRequest>) -> Result<Response<GuardWordReply>, Status> {
+        let peer = self.member(&request)?;
+        let boot = Boot(request.into_inner().boot);
+        tracing::warn!(node = peer.0, boot = boot.0, "the peer's guard says that its process has ended");
+        (self.handlers.on_guard_word)(peer, boot);
+        Ok(Response::new(GuardWordReply {}))
+    }
+}
+
+#[tonic::async_trait]
+impl Admission for Door {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
         let request = request.into_inner();
         let name = request.name.clone();
@@ -138,13 +160,5 @@ impl Peer for Door {
                 Err(Status::permission_denied(reason))
             }
         }
-    }
-
-    async fn guard_word(&self, request: Request<GuardWordRequest>) -> Result<Response<GuardWordReply>, Status> {
-        let peer = self.member(&request)?;
-        let boot = Boot(request.into_inner().boot);
-        tracing::warn!(node = peer.0, boot = boot.0, "the peer's guard says that its process has ended");
-        (self.handlers.on_guard_word)(peer, boot);
-        Ok(Response::new(GuardWordReply {}))
     }
 }

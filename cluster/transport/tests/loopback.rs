@@ -286,6 +286,8 @@ async fn joining_needs_the_right_ca_and_the_right_secret() {
     assert!(error.contains("token"), "{error}");
     let error = transport::join_call(&address, &right, request(b"guess")).await.expect_err("wrong secret");
     assert_eq!(error, "unknown token");
+    let huge = JoinRequest { name: "x".repeat(1_000_000), ..request(b"open sesame") };
+    assert!(transport::join_call(&address, &right, huge).await.is_err(), "a stranger cannot send much");
     let reply = transport::join_call(&address, &right, request(b"open sesame")).await.expect("admitted");
     assert_eq!(reply.node, B.0);
     // The certificate that came back works with the key that never travelled.
