@@ -190,7 +190,6 @@ async fn a_restarted_voter_of_two_has_a_leader_soon_and_everything_it_knew() {
         let back = open(&pair.net, restarted, pair.folders[index].path()).await;
         assert!(has_domain(&back.current(), "kept.example") || restarted == TWO, "the leader had applied it");
         let waited = await_quorum(&back, true).await;
-        println!("leader after {waited:?}");
         assert!(waited < Duration::from_millis(2_000), "{waited:?}");
         back.propose(domain("after.example")).await.expect("put");
         eventually("the same on both", async || (back.current() == rest.current()).then_some(())).await;

@@ -14,7 +14,7 @@ mod probe;
 mod server;
 
 /// Generated from `proto/peer.proto`.
-#[allow(missing_docs, clippy::all)]
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod proto {
     tonic::include_proto!("twinpost.peer");
 }
