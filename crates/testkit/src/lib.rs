@@ -1,2 +1,4 @@
 //! Fakes of the ports, virtual clock, transcript runner.
+pub mod fake_accounts;
+pub mod fake_config;
 pub mod transcript;
