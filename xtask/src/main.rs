@@ -1,2 +1,42 @@
-//! The `twinpost` binary.
-fn main() {}
+//! Workspace chores: `cargo run -p xtask -- tidy` checks what the compiler does not.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod tidy;
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Floors, sealed crates, file headers and lengths, names, licences, machine paths.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let Chore::Tidy = Arguments::parse().chore;
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    match tidy::run(&root) {
+        Ok(faults) if faults.is_empty() => {
+            println!("tidy: nothing to complain about");
+            ExitCode::SUCCESS
+        }
+        Ok(faults) => {
+            for fault in &faults {
+                eprintln!("tidy: {fault}");
+            }
+            eprintln!("tidy: {} fault(s)", faults.len());
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("tidy: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
