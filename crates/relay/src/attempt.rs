@@ -1,0 +1,120 @@
+//! One attempt of one item: committed start, dialogue, what to do about a failure, committed end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use queue::op::{AttemptResult, Failure, QueueItem, QueueOp, QueueOutcome};
+use queue::schedule::next_attempt;
+use smtp::client::Refusal;
+use vocab::{CommandId, SubmitError, Timestamp};
+
+use crate::bounce;
+use crate::route;
+use crate::worker::{Relay, wall};
+
+/// A whole attempt, all hosts together, ends by then: well before [`queue::apply::ATTEMPT_LOST_AFTER_MS`].
+const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(12 * 60);
+/// Pause before a commit that failed is tried again.
+const COMMIT_PAUSE: Duration = Duration::from_secs(2);
+/// The end of an attempt is offered this often; then the item is tried again when the attempt counts as lost.
+const COMMIT_TRIES: u32 = 60;
+/// When a bounce could not be made durable, the item waits this long (ms).
+const BOUNCE_PAUSE_MS: u64 = 60 * 1000;
+
+/// What came of the dialogues.
+pub(crate) enum Sent {
+    /// Taken over by this host.
+    Taken(String),
+    /// Not taken; whether for good, and why.
+    NotTaken { permanent: bool, failure: Failure },
+}
+
+impl Sent {
+    pub(crate) fn permanent(status: &str, why: impl Into<String>) -> Self {
+        Self::NotTaken { permanent: true, failure: failure(status, why) }
+    }
+    pub(crate) fn temporary(status: &str, why: impl Into<String>) -> Self {
+        Self::NotTaken { permanent: false, failure: failure(status, why) }
+    }
+    pub(crate) fn refused(refusal: Refusal, host: &str) -> Self {
+        let failure = Failure { status: refusal.status, diagnostic: refusal.diagnostic, remote: Some(host.to_owned()) };
+        Self::NotTaken { permanent: refusal.permanent, failure }
+    }
+}
+
+fn failure(status: &str, why: impl Into<String>) -> Failure {
+    Failure { status: status.to_owned(), diagnostic: why.into(), remote: None }
+}
+
+/// Runs the attempt to its end; returns the item's id.
+pub(crate) async fn run(relay: Arc<Relay>, item: QueueItem) -> CommandId {
+    let id = item.id;
+    let start = QueueOp::AttemptStart { id, node: relay.config.node, at: wall() };
+    match relay.ports.outbox.submit(start).await {
+        Ok(QueueOutcome::Done) => {}
+        Ok(QueueOutcome::Gone) => return id,
+        Err(error) => {
+            tracing::debug!(accept = %id, %error, "attempt not started");
+            tokio::time::sleep(COMMIT_PAUSE).await;
+            return id;
+        }
+    }
+    let attempts = item.attempts.saturating_add(1);
+    let sent = match tokio::time::timeout(ATTEMPT_TIME_MAX, route::send(&relay, &item)).await {
+        Ok(sent) => sent,
+        Err(_) => Sent::temporary("4.4.7", "no host took the message in time"),
+    };
+    let result = match sent {
+        Sent::Taken(host) => {
+            metrics::counter!("twinpost_relay_attempts_total", "result" => "delivered").increment(1);
+            tracing::info!(accept = %id, recipient = %item.recipient, host, attempts, "relayed");
+            AttemptResult::Delivered
+        }
+        Sent::NotTaken { permanent, failure } => judge(&relay, &item, permanent, failure).await,
+    };
+    end(&relay, id, result).await;
+    id
+}
+
+/// Later, or never: then the report is durable before the item goes.
+async fn judge(relay: &Relay, item: &QueueItem, permanent: bool, failure: Failure) -> AttemptResult {
+    let now = wall();
+    let attempts = item.attempts.saturating_add(1);
+    let next = if permanent { None } else { next_attempt(item.accepted_at, attempts, now) };
+    let Failure { status, diagnostic, remote } = &failure;
+    let remote = remote.as_deref().unwrap_or("-");
+    if let Some(due) = next {
+        metrics::counter!("twinpost_relay_attempts_total", "result" => "deferred").increment(1);
+        let wait_s = due.seconds().saturating_sub(now.seconds());
+        tracing::info!(accept = %item.id, recipient = %item.recipient, remote, status, diagnostic, attempts, wait_s, "relay deferred");
+        return AttemptResult::Deferred(failure, due);
+    }
+    tracing::warn!(accept = %item.id, recipient = %item.recipient, remote, status, diagnostic, attempts, "relay failed");
+    match bounce::report(relay, item, &failure, now).await {
+        Ok(()) => {
+            metrics::counter!("twinpost_relay_attempts_total", "result" => "failed").increment(1);
+            AttemptResult::Failed(failure)
+        }
+        Err(error) => deferred_for_bounce(item, failure, now, &error),
+    }
+}
+
+/// The failure must not vanish silently: the item stays until its report is durable.
+fn deferred_for_bounce(item: &QueueItem, failure: Failure, now: Timestamp, error: &SubmitError) -> AttemptResult {
+    tracing::warn!(accept = %item.id, %error, "bounce not durable yet, tried again later");
+    AttemptResult::Deferred(failure, now.plus_ms(BOUNCE_PAUSE_MS))
+}
+
+/// Repeating is harmless, so the end is offered until it is committed.
+async fn end(relay: &Relay, id: CommandId, result: AttemptResult) {
+    for _ in 0..COMMIT_TRIES {
+        match relay.ports.outbox.submit(QueueOp::AttemptEnd { id, result: result.clone() }).await {
+            Ok(_) => return,
+            Err(error) => {
+                tracing::debug!(accept = %id, %error, "end of attempt not committed yet");
+                tokio::time::sleep(COMMIT_PAUSE).await;
+            }
+        }
+    }
+    tracing::error!(accept = %id, "end of attempt never committed: the recipient may get the message twice");
+}

@@ -1,0 +1,81 @@
+//! The report of a failure on its way to the reverse-path.
+
+use bytes::Bytes;
+use ports::directory::{AddressClass, Target};
+use ports::intake::{Delivery, Recipient};
+use queue::bounce::{HEADER_RETURNED_BYTES_MAX, write_bounce};
+use queue::op::{Failure, QueueItem};
+use smtp::session::trace::recipient_prefix;
+use vocab::{Address, CommandId, ForwardPath, ReversePath, SubmitError, Timestamp};
+
+use crate::worker::Relay;
+
+/// Set in the recipient numbers of a report, whose ids are made from the item's: repeating it takes effect once, and
+/// none of them is a command of the original message.
+const REPORT_MARK: u32 = 0x8000_0000;
+/// Recipient numbers of items fit in here, so that neither mark above is touched.
+const ITEM_NUMBER_MASK: u32 = 0x003f_ffff;
+/// Recipients of one report (a reverse-path may be an alias).
+const REPORT_RECIPIENTS_MAX: usize = 256;
+
+/// Makes the report durable. Nothing to do for a null reverse-path or one that does not exist.
+///
+/// # Errors
+/// Unavailable or unknown: repeat later, it takes effect once.
+pub(crate) async fn report(
+    relay: &Relay,
+    item: &QueueItem,
+    failure: &Failure,
+    at: Timestamp,
+) -> Result<(), SubmitError> {
+    let ReversePath::Address(to) = &item.reverse_path else {
+        tracing::warn!(accept = %item.id, "failed mail without reverse-path is dropped, nobody can be told");
+        return Ok(());
+    };
+    let path = ForwardPath::Address(to.clone());
+    let targets = match relay.ports.directory.classify(&path).await? {
+        AddressClass::Own(targets) => targets,
+        AddressClass::NotOurs => vec![Target::Remote(to.clone())],
+        AddressClass::NoSuchUser | AddressClass::Disabled => {
+            tracing::warn!(accept = %item.id, %to, "reverse-path does not exist, nobody can be told");
+            return Ok(());
+        }
+    };
+    let end = item.size.min(HEADER_RETURNED_BYTES_MAX as u64);
+    let original = relay.ports.blobs.get(item.blob, 0, end).await?;
+    let body = Bytes::from(write_bounce(item, failure, to, &relay.config.hostname, &original, at));
+    let delivery = Delivery {
+        accept: number(item.id, 0),
+        reverse_path: ReversePath::Null,
+        recipients: recipients(item, to, targets),
+        facts: mime::facts_of(&body).encode(),
+        smtputf8: !to.is_ascii(),
+        body,
+        at,
+    };
+    let accept = delivery.accept;
+    relay.ports.intake.accept(delivery).await?;
+    metrics::counter!("twinpost_bounces_total").increment(1);
+    tracing::info!(accept = %item.id, bounce = %accept, %to, "bounce accepted");
+    Ok(())
+}
+
+fn number(item: CommandId, index: u32) -> CommandId {
+    CommandId { recipient: REPORT_MARK | ((item.recipient & ITEM_NUMBER_MASK) << 8) | index, ..item }
+}
+
+fn recipients(item: &QueueItem, to: &Address, targets: Vec<Target>) -> Vec<Recipient> {
+    let prefix = recipient_prefix(&ReversePath::Null, &ForwardPath::Address(to.clone()));
+    let numbered = (0..).zip(targets).take(REPORT_RECIPIENTS_MAX);
+    let recipient = |(index, target)| {
+        let number = number(item.id, index).recipient;
+        match target {
+            Target::Local(account) => Recipient::Local { number, account, prefix: prefix.clone().into() },
+            Target::Remote(address) => {
+                let original = (address != *to).then(|| to.clone());
+                Recipient::Remote { number, address, original }
+            }
+        }
+    };
+    numbered.map(recipient).collect()
+}
