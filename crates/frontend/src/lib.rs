@@ -1,15 +1,24 @@
 //! Listeners, TLS and drivers for the protocols.
 //!
 //! A connection: [`listener`] accepts and counts it, [`drive`](drive::drive) runs its sealed session, the protocol's
-//! `Answerer` answers the session's questions from the ports. A new protocol is one `listener::Protocol`.
+//! `Answerer` answers the session's questions from the ports. A new protocol is one `listener::Protocol` and one row in
+//! `frontend::endpoints`.
 
 pub mod clock;
 pub mod cluster_address;
 pub mod config;
 pub mod context;
 pub mod drive;
+pub mod frontend;
+pub mod http;
 pub mod listener;
 pub mod pop3;
 pub mod smtp;
+mod submit;
 pub mod tls;
 pub mod transport;
+
+pub use config::FrontendConfig;
+pub use context::Ports;
+pub use frontend::{Frontend, FrontendHandle};
+pub use http::{Administration, JoinTokens};

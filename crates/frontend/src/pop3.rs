@@ -10,17 +10,16 @@ use pop3::{Answer, Listed, Opened, Query, Session, Settings};
 use ports::directory::Login;
 use sasl::Credentials;
 use vocab::session::Peer;
-use vocab::{AccountId, Damaged, MailboxId, PlacementId, Rows, SubmitError};
+use vocab::{AccountId, Damaged, MailboxId, PlacementId, Rows};
 
 use crate::clock;
 use crate::context::FrontendContext;
 use crate::drive::Answerer;
 use crate::listener::{Protocol, TurnedAway};
+use crate::submit::submit;
 
 /// Messages removed by one operation at QUIT; more are split.
 const EXPUNGE_MAX: usize = 5_000;
-/// Tries of one operation whose outcome is unknown, always under the same command id.
-const TRIES_MAX: usize = 2;
 
 /// The POP3 door.
 pub struct Pop3Protocol {
@@ -118,7 +117,7 @@ impl Pop3Answerer {
         let Some(inbox) = &self.inbox else { return Answer::Unavailable };
         for part in ids.chunks(EXPUNGE_MAX) {
             let op = AccountOp::Expunge { mailbox: inbox.mailbox, placements: part.to_vec(), only_deleted: false };
-            match submit(&self.context, inbox.account, op).await {
+            match submit(&self.context.ports, inbox.account, op).await {
                 Ok(Outcome::Expunged { .. } | Outcome::Done) => {}
                 Ok(other) => {
                     tracing::warn!(account = inbox.account.0, outcome = ?other, "messages not removed");
@@ -131,23 +130,6 @@ impl Pop3Answerer {
             }
         }
         Answer::Done
-    }
-}
-
-/// One intent under one command id, asked again when nobody knows what became of it.
-pub(crate) async fn submit(
-    context: &FrontendContext,
-    account: AccountId,
-    op: AccountOp,
-) -> Result<Outcome, SubmitError> {
-    let accounts = &context.ports.accounts;
-    let id = accounts.command_id();
-    let mut tries = 1;
-    loop {
-        match accounts.submit(account, id, op.clone()).await {
-            Err(SubmitError::Unknown(_)) if tries < TRIES_MAX => tries += 1,
-            other => return other,
-        }
     }
 }
 

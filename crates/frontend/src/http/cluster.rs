@@ -1,0 +1,96 @@
+//! The cluster, its queue and its health, for operators and for what watches it.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use ports::cluster::ClusterStatus;
+use queue::op::QueueItem;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use vocab::Timestamp;
+
+use crate::http::fields::Fields;
+use crate::http::problem::Problem;
+use crate::http::{Created, Shared};
+
+/// Items of the queue in one answer.
+const QUEUE_LIST_MAX: usize = 10_000;
+
+pub(crate) async fn status(State(api): Shared) -> Json<ClusterStatus> {
+    Json(api.context.ports.cluster.status())
+}
+
+pub(crate) async fn branches(State(api): Shared) -> Json<Value> {
+    Json(json!({ "branches": api.context.ports.cluster.status().branches }))
+}
+
+pub(crate) async fn start_alone(State(api): Shared, body: Bytes) -> Result<StatusCode, Problem> {
+    let mut fields = Fields::parse(&body)?;
+    let confirm: String = fields.required("confirm");
+    if confirm != api.context.ports.cluster.status().cluster {
+        fields.fault("confirm", "must be the name of the cluster");
+    }
+    fields.finish()?;
+    api.context.ports.cluster.start_alone().await?;
+    tracing::warn!("starting alone by an operator's word");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(crate) async fn create_token(State(api): Shared, body: Bytes) -> Created {
+    Fields::parse(&body)?.finish()?;
+    let token = api.administration.join_tokens.create().await?;
+    tracing::info!("join token made");
+    Ok((StatusCode::CREATED, Json(json!({ "token": token }))))
+}
+
+pub(crate) async fn queue(State(api): Shared) -> Result<Json<Value>, Problem> {
+    let items = api.context.ports.outbox.list(QUEUE_LIST_MAX).await?;
+    Ok(Json(json!({ "queue": items.iter().map(show_item).collect::<Vec<_>>() })))
+}
+
+fn show_item(item: &QueueItem) -> Value {
+    json!({
+        "id": item.id.to_string(),
+        "sender": item.reverse_path.address().map(ToString::to_string).unwrap_or_default(),
+        "recipient": item.recipient.to_string(),
+        "original_recipient": item.original_recipient.as_ref().map(ToString::to_string),
+        "size": item.size,
+        "accepted_at": date(item.accepted_at),
+        "attempts": item.attempts,
+        "due": date(item.due),
+        "trying_on_node": item.attempt.map(|(node, _)| node.0),
+        "status": item.last_status.as_ref().map(|failure| failure.status.clone()),
+        "diagnostic": item.last_status.as_ref().map(|failure| failure.diagnostic.clone()),
+    })
+}
+
+fn date(at: Timestamp) -> String {
+    let seconds = i64::try_from(at.seconds()).unwrap_or(i64::MAX);
+    OffsetDateTime::from_unix_timestamp(seconds).ok().and_then(|d| d.format(&Rfc3339).ok()).unwrap_or_default()
+}
+
+pub(crate) async fn metrics(State(api): Shared) -> Response {
+    let text = (api.administration.metrics)();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+pub(crate) async fn live() -> &'static str {
+    "live\n"
+}
+
+/// 200 while clients are served here.
+pub(crate) async fn ready(State(api): Shared) -> (StatusCode, &'static str) {
+    yes_or_no(*api.context.ports.cluster.serving().borrow(), ("ready\n", "not serving\n"))
+}
+
+/// 200 on the node that holds the cluster address.
+pub(crate) async fn primary(State(api): Shared) -> (StatusCode, &'static str) {
+    yes_or_no(*api.context.ports.cluster.holds_address().borrow(), ("primary\n", "not primary\n"))
+}
+
+fn yes_or_no(yes: bool, (good, bad): (&'static str, &'static str)) -> (StatusCode, &'static str) {
+    if yes { (StatusCode::OK, good) } else { (StatusCode::SERVICE_UNAVAILABLE, bad) }
+}

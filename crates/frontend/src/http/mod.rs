@@ -1,0 +1,169 @@
+//! The administrator's API, metrics and health on the HTTPS port. JSON in, JSON out, problem documents for errors.
+//!
+//! `/api/v1` and `/metrics` want the administrator's token; health and the description of the API do not. A new request
+//! is one row in [`routes`] and one in `openapi.json`; a test compares the two.
+
+mod accounts;
+mod cluster;
+mod documents;
+mod fields;
+mod problem;
+mod service;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{MethodRouter, delete, get, patch, post, put};
+use axum::{Json, Router};
+use ports::Answer;
+use ports::config::ConfigError;
+use serde_json::Value;
+
+pub use problem::Problem;
+pub use service::HttpService;
+
+use crate::context::FrontendContext;
+
+/// Longest request body (bytes); 413 above it.
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Longest time for one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// The description of the API.
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// Makes tokens with which a node joins.
+pub trait JoinTokens: Send + Sync {
+    /// A new one-use token.
+    ///
+    /// # Errors
+    /// As [`ports::config::Config::propose`].
+    fn create(&self) -> Answer<'_, Result<String, ConfigError>>;
+}
+
+/// What the assembling program gives the API.
+#[derive(Clone)]
+pub struct Administration {
+    /// The administrator's token.
+    pub token: String,
+    /// Renders all metrics in the text format of Prometheus.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Makes join tokens.
+    pub join_tokens: Arc<dyn JoinTokens>,
+}
+
+/// State of all requests.
+pub(crate) struct Api {
+    pub(crate) context: Arc<FrontendContext>,
+    pub(crate) administration: Administration,
+    token: blake3::Hash,
+}
+
+pub(crate) type Shared = State<Arc<Api>>;
+pub(crate) type Created = Result<(StatusCode, Json<Value>), Problem>;
+
+/// A path with its methods and who answers; `true`: wants the token.
+type Route = (&'static str, &'static [&'static str], bool, MethodRouter<Arc<Api>>);
+
+#[rustfmt::skip]
+fn routes() -> Vec<Route> {
+    use documents as d;
+    vec![
+        ("/api/v1/cluster", &["get"], true, get(cluster::status)),
+        ("/api/v1/cluster/start-alone", &["post"], true, post(cluster::start_alone)),
+        ("/api/v1/cluster/tokens", &["post"], true, post(cluster::create_token)),
+        ("/api/v1/branches", &["get"], true, get(cluster::branches)),
+        ("/api/v1/queue", &["get"], true, get(cluster::queue)),
+        ("/api/v1/domains", &["get", "post"], true, get(d::list_domains).post(d::add_domain)),
+        ("/api/v1/domains/{name}", &["get", "patch", "delete"], true,
+            get(d::show_one_domain).merge(patch(d::change_domain)).merge(delete(d::remove_domain))),
+        ("/api/v1/accounts", &["get", "post"], true, get(accounts::list).post(accounts::add)),
+        ("/api/v1/accounts/{address}", &["get", "patch", "delete"], true,
+            get(accounts::show_one).merge(patch(accounts::change)).merge(delete(accounts::remove))),
+        ("/api/v1/aliases", &["get", "post"], true, get(d::list_aliases).post(d::add_alias)),
+        ("/api/v1/aliases/{address}", &["get", "patch", "delete"], true,
+            get(d::show_one_alias).merge(patch(d::change_alias)).merge(delete(d::remove_alias))),
+        ("/api/v1/settings", &["get"], true, get(d::list_settings)),
+        ("/api/v1/settings/{name}", &["get", "put", "delete"], true,
+            get(d::show_one_setting).merge(put(d::set_setting)).merge(delete(d::remove_setting))),
+        ("/api/v1/openapi.json", &["get"], false, get(openapi)),
+        ("/metrics", &["get"], true, get(cluster::metrics)),
+        ("/health/live", &["get"], false, get(cluster::live)),
+        ("/health/ready", &["get"], false, get(cluster::ready)),
+        ("/health/primary", &["get"], false, get(cluster::primary)),
+    ]
+}
+
+/// The whole API.
+pub fn router(context: Arc<FrontendContext>, administration: Administration) -> Router {
+    let token = blake3::hash(administration.token.as_bytes());
+    let api = Arc::new(Api { context, administration, token });
+    let (mut open, mut closed) = (Router::new(), Router::new());
+    for (path, _, wants_token, methods) in routes() {
+        match wants_token {
+            true => closed = closed.route(path, methods),
+            false => open = open.route(path, methods),
+        }
+    }
+    let closed = closed.route_layer(axum::middleware::from_fn_with_state(api.clone(), check_token));
+    open.merge(closed)
+        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "no such path; see /api/v1/openapi.json") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "no such method here; see /api/v1/openapi.json")
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(axum::middleware::from_fn(in_time))
+        .with_state(api)
+}
+
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
+}
+
+async fn in_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::unavailable("not done in time; look before you repeat it").into_response(),
+    }
+}
+
+async fn check_token(State(api): Shared, headers: HeaderMap, request: Request, next: Next) -> Response {
+    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let given =
+        given.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    // Hashes of this type are compared in constant time.
+    if given.is_some_and(|(_, token)| blake3::hash(token.trim().as_bytes()) == api.token) {
+        return next.run(request).await;
+    }
+    metrics::counter!("twinpost_api_refused_total").increment(1);
+    Problem::new(StatusCode::UNAUTHORIZED, "wants \"Authorization: Bearer\" with the administrator's token")
+        .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_description_names_every_route_and_no_other() {
+        let described: Value = serde_json::from_str(OPENAPI).expect("openapi.json");
+        let paths = described["paths"].as_object().expect("paths");
+        let methods = |object: &Value| {
+            object.as_object().expect("methods").keys().filter(|k| *k != "parameters").cloned().collect::<Vec<_>>()
+        };
+        let said: BTreeSet<(String, String)> = paths
+            .iter()
+            .flat_map(|(path, object)| methods(object).into_iter().map(move |m| (path.clone(), m)))
+            .collect();
+        let real: BTreeSet<(String, String)> = routes()
+            .into_iter()
+            .flat_map(|(path, methods, _, _)| methods.iter().map(move |m| (path.to_owned(), (*m).to_owned())))
+            .collect();
+        assert_eq!(said, real);
+    }
+}
