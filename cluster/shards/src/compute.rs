@@ -1,0 +1,271 @@
+//! Computing a batch: the operations that wait for their accounts, applied in order on a snapshot. Pure but for the
+//! snapshot and the clock; runs on a blocking thread, so a large COPY does not hold up heartbeats.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError};
+
+use bytes::Bytes;
+use mailbox::Applier;
+use mailbox::op::{AccountOp, Change, Command, MailboxRef, NewMessage, Outcome, Refusal, Role, Stamp};
+use ports::intake::Recipient;
+use queue::op::{QueueItem, QueueOp};
+use replica::{Event, StampBase};
+use vocab::{
+    AccountBatch, AccountId, Batch, BatchId, BlobRef, Damaged, Flags, InlineBody, Overlay, Rows,
+    Timestamp, UidValidity, Version,
+};
+
+use crate::drive;
+use crate::engine::Engine;
+use crate::work::{DeliveryWork, Done, Work};
+
+/// Mailboxes one batch may create per batch counter; ids of batches never overlap.
+const MAILBOXES_PER_BATCH: u64 = 1 << 16;
+
+/// Set in the recipient number of the operation that makes an account which mail arrives for.
+const INIT_MARK: u32 = 0x4000_0000;
+
+/// What is answered and told when the batch is committed.
+#[derive(Default)]
+pub(crate) struct Computed {
+    pub(crate) answers: Vec<(u64, Done)>,
+    pub(crate) changes: Vec<(AccountId, Vec<Change>)>,
+}
+
+/// Everything of one batch while it is computed.
+struct Building<'a> {
+    batch: BatchId,
+    stamp: Stamp,
+    appliers: BTreeMap<AccountId, Applier<'a>>,
+    queue: Option<(Overlay<'a>, Vec<BlobRef>)>,
+    bodies: BTreeMap<vocab::BlobHash, Bytes>,
+    changes: BTreeMap<AccountId, Vec<Change>>,
+}
+
+impl Engine {
+    /// Answers [`replica::Output::Compute`].
+    pub(crate) fn compute(&self, batch: BatchId, work: &[(AccountId, Vec<u64>)], base: StampBase) {
+        let tokens = in_order(work);
+        let works = self.works(&tokens);
+        let snapshots: BTreeMap<_, _> = work.iter().map(|(account, _)| (*account, self.store.snapshot(*account))).collect();
+        let stamp = self.stamp(batch, base);
+        let mut answers = Vec::new();
+        let mut refused = Vec::new();
+        let mut building = Building::new(batch, stamp, &snapshots);
+        for token in &tokens {
+            let Some(work) = works.get(token) else { continue };
+            match building.run(work) {
+                Ok(done) => answers.push((*token, done)),
+                Err(damaged) => {
+                    tracing::error!(%damaged, "an operation met damaged rows");
+                    refused.push(*token);
+                }
+            }
+        }
+        if !refused.is_empty() {
+            // Rows that cannot be read must not be built upon: nothing of this batch is written.
+            tokens.iter().for_each(|token| self.answer(*token, Err(drive::damaged_error())));
+            self.tell(Event::Computed { batch, result: None });
+            return;
+        }
+        match building.finish() {
+            Ok((Some(result), changes)) => {
+                self.keep(batch, Computed { answers, changes });
+                self.tell(Event::Computed { batch, result: Some(result) });
+            }
+            Ok((None, _)) => {
+                // Nothing to write: refused, repeated or gone. Answered once the machine has let the batch go.
+                answers.into_iter().for_each(|(token, done)| self.answer(token, Ok(done)));
+                self.tell(Event::Computed { batch, result: None });
+            }
+            Err(damaged) => {
+                tracing::error!(%damaged, "a batch met damaged rows");
+                tokens.iter().for_each(|token| self.answer(*token, Err(drive::damaged_error())));
+                self.tell(Event::Computed { batch, result: None });
+            }
+        }
+    }
+
+    /// Answers [`replica::Output::Raise`]: the account is served above both sides' clocks from now on.
+    pub(crate) fn raise(&self, batch: BatchId, account: AccountId, floor: u32, branch: Version, base: StampBase) {
+        let snapshots = BTreeMap::from([(account, self.store.snapshot(account))]);
+        let command = Command {
+            id: self.command_id(),
+            settled: 0,
+            op: AccountOp::RaiseUidValidity { floor: UidValidity(floor) },
+        };
+        let mut building = Building::new(batch, self.stamp(batch, base), &snapshots);
+        let raised = building.account(account).and_then(|applier| {
+            applier.add_lineage(branch);
+            applier.run(&command)
+        });
+        let result = raised.and_then(|(_, changes)| {
+            building.changes.entry(account).or_default().extend(changes);
+            building.finish()
+        });
+        match result {
+            Ok((result, changes)) => {
+                self.keep(batch, Computed { answers: Vec::new(), changes });
+                self.tell(Event::Computed { batch, result });
+            }
+            Err(damaged) => drive::fatal(&format!("account {} cannot be raised: {damaged}", account.0)),
+        }
+    }
+
+    fn keep(&self, batch: BatchId, computed: Computed) {
+        self.computed.lock().unwrap_or_else(PoisonError::into_inner).insert(batch, computed);
+    }
+
+    fn works(&self, tokens: &[u64]) -> HashMap<u64, Arc<Work>> {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.iter().filter_map(|t| waiting.get(t).map(|w| (*t, Arc::clone(&w.work)))).collect()
+    }
+
+    fn stamp(&self, batch: BatchId, base: StampBase) -> Stamp {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Stamp {
+            epoch: base.epoch,
+            home: base.home,
+            at: Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+            joint: base.joint,
+            mailbox_counter: batch.counter.wrapping_mul(MAILBOXES_PER_BATCH),
+            gap: base.gap,
+        }
+    }
+}
+
+/// Tokens in the order of their accounts' queues, each once (a delivery stands under every account of its).
+fn in_order(work: &[(AccountId, Vec<u64>)]) -> Vec<u64> {
+    let mut seen = std::collections::BTreeSet::new();
+    work.iter().flat_map(|(_, tokens)| tokens).copied().filter(|token| seen.insert(*token)).collect()
+}
+
+impl<'a> Building<'a> {
+    fn new(batch: BatchId, stamp: Stamp, snapshots: &'a BTreeMap<AccountId, Arc<dyn Rows>>) -> Self {
+        let mut appliers = BTreeMap::new();
+        let mut queue = None;
+        for (account, rows) in snapshots {
+            if *account == AccountId::QUEUE {
+                queue = Some((Overlay::new(&**rows), Vec::new()));
+            } else {
+                appliers.insert(*account, Applier::new(&**rows, *account, stamp));
+            }
+        }
+        Self { batch, stamp, appliers, queue, bodies: BTreeMap::new(), changes: BTreeMap::new() }
+    }
+
+    fn account(&mut self, account: AccountId) -> Result<&mut Applier<'a>, Damaged> {
+        let missing = || Damaged(format!("account {} is not part of its batch", account.0));
+        self.appliers.get_mut(&account).ok_or_else(missing)
+    }
+
+    fn run(&mut self, work: &Work) -> Result<Done, Damaged> {
+        match work {
+            Work::Account { account, command, bodies } => {
+                let (outcome, changes) = self.account(*account)?.run(command)?;
+                self.changes.entry(*account).or_default().extend(changes);
+                if matches!(outcome, Outcome::Appended { .. }) {
+                    self.bodies.extend(bodies.iter().map(|b| (b.hash, b.bytes.clone())));
+                }
+                Ok(Done::Account(outcome))
+            }
+            Work::Gap(account) if *account == AccountId::QUEUE => Ok(Done::Gap),
+            Work::Gap(account) => {
+                self.account(*account)?.take_gap()?;
+                Ok(Done::Gap)
+            }
+            Work::Queue(op) => self.queue(op).map(Done::Queue),
+            Work::Delivery(delivery) => self.deliver(delivery).map(|()| Done::Delivered),
+        }
+    }
+
+    fn queue(&mut self, op: &QueueOp) -> Result<queue::op::QueueOutcome, Damaged> {
+        let Some((overlay, refs)) = &mut self.queue else {
+            return Err(Damaged("the queue is not part of its batch".into()));
+        };
+        let (rows, named, outcome) = queue::apply(overlay, op, self.stamp.at)?;
+        overlay.write(&rows);
+        refs.extend(named);
+        self.changes.entry(AccountId::QUEUE).or_default();
+        Ok(outcome)
+    }
+
+    fn deliver(&mut self, delivery: &DeliveryWork) -> Result<(), Damaged> {
+        let mut items = Vec::new();
+        for recipient in &delivery.recipients {
+            match recipient {
+                Recipient::Local { number, account, prefix } => self.place(delivery, *number, *account, prefix)?,
+                Recipient::Remote { number, address, original } => items.push(QueueItem {
+                    id: delivery.accept.for_recipient(*number),
+                    reverse_path: delivery.reverse_path.clone(),
+                    recipient: address.clone(),
+                    original_recipient: original.clone(),
+                    blob: delivery.hash,
+                    size: delivery.size,
+                    smtputf8: delivery.smtputf8,
+                    eight_bit: delivery.eight_bit,
+                    accepted_at: delivery.at,
+                    attempts: 0,
+                    due: delivery.at,
+                    attempt: None,
+                    last_status: None,
+                }),
+            }
+        }
+        if !items.is_empty() {
+            self.queue(&QueueOp::Enqueue(items))?;
+        }
+        if let Some(body) = &delivery.body {
+            self.bodies.insert(delivery.hash, body.clone());
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, delivery: &DeliveryWork, number: u32, account: AccountId, prefix: &Bytes) -> Result<(), Damaged> {
+        let message = NewMessage {
+            blob: delivery.hash,
+            blob_size: delivery.size,
+            prefix: prefix.clone(),
+            facts: delivery.facts.clone(),
+            flags: Flags::default(),
+            internal_date: delivery.at,
+        };
+        let id = delivery.accept.for_recipient(number);
+        let append = |role| AccountOp::Append { mailbox: MailboxRef::Role(role), messages: vec![message.clone()] };
+        let command = Command { id, settled: 0, op: append(Role::Inbox) };
+        let applier = self.account(account)?;
+        let (mut outcome, mut changes) = applier.run(&command)?;
+        if outcome == Outcome::Refused(Refusal::NoSuchAccount) {
+            // Accepted before the account's first operation arrived: mail makes the account.
+            let init = Command { id: id.for_recipient(number | INIT_MARK), settled: 0, op: AccountOp::Init };
+            changes.extend(applier.run(&init)?.1);
+            let again = applier.run(&command)?;
+            outcome = again.0;
+            changes.extend(again.1);
+        }
+        tracing::info!(accept = %delivery.accept, account = account.0, ?outcome, "message placed");
+        self.changes.entry(account).or_default().extend(changes);
+        Ok(())
+    }
+
+    /// The batch, unless nothing changed; bodies go along only when they were named.
+    fn finish(self) -> Result<(Option<Batch>, Vec<(AccountId, Vec<Change>)>), Damaged> {
+        let mut accounts: Vec<AccountBatch> = Vec::new();
+        if let Some((overlay, refs)) = self.queue {
+            let base = overlay.base();
+            let rows = overlay.into_writes();
+            if !rows.is_empty() {
+                accounts.push(mailbox::finish_rows(base, AccountId::QUEUE, rows, refs, base.head(), self.batch)?);
+            }
+        }
+        for (_, applier) in self.appliers {
+            accounts.extend(applier.finish(self.batch)?);
+        }
+        if accounts.is_empty() {
+            return Ok((None, Vec::new()));
+        }
+        accounts.sort_by_key(|a| a.account);
+        let bodies = self.bodies.into_iter().map(|(hash, bytes)| InlineBody { hash, bytes }).collect();
+        Ok((Some(Batch { id: self.batch, accounts, bodies }), self.changes.into_iter().collect()))
+    }
+}

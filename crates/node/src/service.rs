@@ -1,0 +1,120 @@
+//! What clients meet: directory, front-ends and relay, over the engine and the configuration.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use control::Control;
+use directory::AccountDirectory;
+use frontend::config::{Limits, ServicePorts};
+use frontend::tls::TlsFiles;
+use frontend::{Administration, Frontend, FrontendConfig, FrontendHandle, JoinTokens, Ports};
+use metrics_exporter_prometheus::PrometheusHandle;
+use ports::Answer;
+use ports::config::ConfigError;
+use relay::{Relay, RelayConfig, RelayPorts};
+use resolver::DnsResolver;
+use shards::Engine;
+use tokio::sync::watch;
+use vocab::NodeId;
+
+use crate::config::NodeConfig;
+use crate::files::{self, DataDir};
+use crate::join;
+
+/// The running service.
+pub(crate) struct Services {
+    frontend: FrontendHandle,
+    relay_stop: watch::Sender<bool>,
+}
+
+impl Services {
+    /// Says goodbye to clients and ends the relay's work, within `wait`.
+    pub(crate) async fn stop(self, wait: Duration) {
+        self.relay_stop.send_replace(true);
+        if tokio::time::timeout(wait, self.frontend.stop()).await.is_err() {
+            tracing::info!("some connections did not end in time");
+        }
+    }
+}
+
+struct Tokens {
+    config: Arc<Control>,
+    data: DataDir,
+}
+
+impl JoinTokens for Tokens {
+    fn create(&self) -> Answer<'_, Result<String, ConfigError>> {
+        Box::pin(join::make_token(&*self.config, &self.data))
+    }
+}
+
+/// Starts directory, relay and front-ends.
+pub(crate) fn start(
+    config: &NodeConfig,
+    data: &DataDir,
+    (node, control, engine): (NodeId, &Arc<Control>, &Arc<Engine>),
+    metrics: PrometheusHandle,
+) -> anyhow::Result<Services> {
+    let accounts = engine.accounts();
+    let directory = Arc::new(AccountDirectory::new(control.clone(), accounts.clone()));
+    let (relay_stop, mut stopped) = watch::channel(false);
+    let relay = Relay::new(
+        RelayPorts {
+            outbox: engine.outbox(),
+            blobs: engine.blobs(),
+            intake: engine.intake(),
+            directory: directory.clone(),
+            resolver: Arc::new(DnsResolver::new(&config.dns.servers)),
+            config: control.clone(),
+        },
+        RelayConfig::new(config.hostname.clone(), node),
+    )
+    .context("start the relay")?;
+    tokio::spawn(relay.run(async move {
+        // The sender lives as long as the service.
+        let _ = stopped.wait_for(|stop| *stop).await;
+    }));
+    let administration = Administration {
+        token: files::read_text(&data.admin_token())?.trim().to_owned(),
+        metrics: Arc::new(move || metrics.render()),
+        join_tokens: Arc::new(Tokens { config: control.clone(), data: data.clone() }),
+    };
+    let ports = Ports {
+        accounts,
+        blobs: engine.blobs(),
+        config: control.clone(),
+        directory,
+        intake: engine.intake(),
+        outbox: engine.outbox(),
+        cluster: engine.cluster(),
+    };
+    let frontend = Frontend::start(frontend_config(config, data), ports, administration)?;
+    Ok(Services { frontend, relay_stop })
+}
+
+fn frontend_config(config: &NodeConfig, data: &DataDir) -> FrontendConfig {
+    let ports = &config.ports;
+    let tls = match &config.tls {
+        Some(own) => TlsFiles { certificate: own.certificate.clone(), key: own.key.clone() },
+        None => TlsFiles { certificate: data.service_certificate(), key: data.service_key() },
+    };
+    FrontendConfig {
+        hostname: config.hostname.clone(),
+        address: config.address,
+        ports: ServicePorts {
+            smtp: ports.smtp,
+            submission: ports.submission,
+            submissions: ports.submissions,
+            imap: ports.imap,
+            imaps: ports.imaps,
+            pop3: ports.pop3,
+            pop3s: ports.pop3s,
+            https: ports.https,
+        },
+        tls,
+        allow_plaintext: config.allow_plaintext,
+        message_size_max: config.message_size_max,
+        limits: Limits::default(),
+    }
+}
