@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Every check and every test, in the order of how soon they fail. Goes on after a failure and ends with a summary.
+#   tests/run.sh                everything
+#   tests/run.sh format tidy    only these steps
+# Steps: format lint tidy test e2e. Exits 1 when a step failed, 3 when packages are missing.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+
+steps=("$@")
+[ ${#steps[@]} -gt 0 ] || steps=(format lint tidy test e2e)
+
+prepared=$(deploy/prepare.sh) || exit $?
+eval "$prepared"
+for component in fmt clippy; do
+  cargo "$component" --version >/dev/null 2>&1 || rustup component add rustfmt clippy || exit 3
+done
+
+step() {
+  case $1 in
+    format) cargo fmt --all --check ;;
+    lint) cargo clippy --locked --workspace --all-targets -- -D warnings ;;
+    tidy) cargo run --locked -q -p xtask -- tidy ;;
+    test) cargo test --locked --workspace --exclude e2e --no-fail-fast ;;
+    # Real processes measure time, so nothing else runs beside them.
+    e2e) cargo build --locked -p node && cargo test --locked -p e2e --no-fail-fast -- --test-threads=1 ;;
+    *) echo "no step $1 (format lint tidy test e2e)" >&2; return 64 ;;
+  esac
+}
+
+summary=() failed=0
+for name in "${steps[@]}"; do
+  printf '\n== %s\n' "$name"
+  begun=$SECONDS
+  if step "$name"; then word=ok; else word=FAILED failed=1; fi
+  summary+=("$(printf '%-8s %-7s %5d s' "$name" "$word" $((SECONDS - begun)))")
+done
+
+printf '\n== summary\n'
+printf '%s\n' "${summary[@]}"
+exit $failed
