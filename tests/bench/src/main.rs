@@ -1,2 +1,221 @@
-//! The `twinpost` binary.
-fn main() {}
+//! The benchmark: the rows of the design's table of numbers, for a pair on this machine and, with `--peers`, for Postfix
+//! and Dovecot in the same run, measured in turn so that both see the same machine. Only ratios mean anything.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser;
+use node::demo::node_process::NodeProcess;
+use node::demo::pair::{CLUSTER_ADDRESS, Login, Pair, PairOptions};
+
+use loads::{ACCOUNTS, Delivery, median};
+use peers::Peers;
+use table::Table;
+use target::Target;
+
+mod loads;
+mod peers;
+mod table;
+mod target;
+
+/// Measures a pair of nodes, and its peers.
+#[derive(Parser)]
+struct Args {
+    /// Fewer messages and one round
+    #[arg(long)]
+    quick: bool,
+    /// Measure Postfix and Dovecot too (needs both installed, and root)
+    #[arg(long)]
+    peers: bool,
+    /// Measure Postfix and Dovecot alone
+    #[arg(long)]
+    only_peers: bool,
+    /// The twinpost binary (default: beside this one)
+    #[arg(long)]
+    bin: Option<PathBuf>,
+    /// Only the rows whose name contains this
+    #[arg(long, default_value = "")]
+    only: String,
+}
+
+/// How much is done.
+struct Amounts {
+    rounds: usize,
+    messages_one: usize,
+    messages_many: usize,
+    announcements: usize,
+    login_time: Duration,
+    appends: usize,
+    large: usize,
+    idle: usize,
+}
+
+const QUICK: Amounts = Amounts {
+    rounds: 1,
+    messages_one: 300,
+    messages_many: 2_000,
+    announcements: 20,
+    login_time: Duration::from_secs(4),
+    appends: 2_000,
+    large: 5_000,
+    idle: 200,
+};
+const FULL: Amounts = Amounts {
+    rounds: 3,
+    messages_one: 1_000,
+    messages_many: 10_000,
+    announcements: 50,
+    login_time: Duration::from_secs(10),
+    appends: 5_000,
+    large: 50_000,
+    idle: 1_000,
+};
+
+fn main() -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(measure(Args::parse()))
+}
+
+async fn measure(args: Args) -> anyhow::Result<()> {
+    let amounts = if args.quick { QUICK } else { FULL };
+    let folder = tempfile::Builder::new().prefix("twinpost-bench-").tempdir()?;
+    let binary = match args.bin {
+        Some(bin) => bin.canonicalize()?,
+        None => std::env::current_exe()?.with_file_name("twinpost"),
+    };
+    let mut options = PairOptions::new(folder.path(), &binary, ACCOUNTS + 1);
+    options.allow_plaintext = true;
+    let accounts = options.accounts.clone();
+    let domain = options.domain.clone();
+    let mut targets = Vec::new();
+    let mut pair = None;
+    if !args.only_peers {
+        let started = Pair::start(options).await?;
+        targets.push(twinpost(&started, accounts.clone())?);
+        pair = Some(started);
+    }
+    let peers = (args.peers || args.only_peers).then(|| Peers::start(accounts, &domain)).transpose()?;
+    if let Some(peers) = &peers {
+        targets.push(peers.target()?);
+    }
+    let mut table = Table::new(targets.iter().map(|target| target.name.clone()).collect());
+    let outcome = tokio::select! {
+        outcome = rows(&targets, &amounts, &args.only, &mut table) => outcome,
+        _ = tokio::signal::ctrl_c() => Ok(()),
+    };
+    table.print();
+    if let Some(mut pair) = pair {
+        pair.stop().await;
+    }
+    outcome
+}
+
+fn twinpost(started: &Pair, accounts: Vec<Login>) -> anyhow::Result<Target> {
+    let at = |port| (CLUSTER_ADDRESS, port).into();
+    let roots = started.nodes.iter().filter_map(NodeProcess::guard_pid).collect();
+    Ok(Target {
+        name: "Twinpost, two nodes".into(),
+        smtp: at(started.ports.smtp),
+        imap: at(started.ports.imap),
+        imaps: at(started.ports.imaps),
+        trust: started.trust()?,
+        accounts,
+        roots,
+        apis: (0..started.nodes.len()).map(|index| started.api(index)).collect::<anyhow::Result<_>>()?,
+    })
+}
+
+async fn rows(targets: &[Target], amounts: &Amounts, only: &str, table: &mut Table) -> anyhow::Result<()> {
+    let wanted = |name: &str| name.contains(only);
+    if wanted("memory") {
+        for (at, target) in targets.iter().enumerate() {
+            table.add("memory of the idle server, all nodes", "MiB", at, target.memory() as f64 / 1_048_576.0);
+        }
+    }
+    for connections in [1, 10, 32] {
+        if wanted("inbound") {
+            deliveries(targets, amounts, connections, table).await?;
+        }
+    }
+    for round in 0..amounts.rounds {
+        eprintln!("round {} of {}", round + 1, amounts.rounds);
+        for (at, target) in targets.iter().enumerate() {
+            let context = || target.name.clone();
+            if wanted("announce") {
+                let value = loads::announce(target, amounts.announcements).await.with_context(context)?;
+                table.add("announce: 250 to EXISTS in another client's IDLE, p50", "ms", at, value);
+            }
+            if wanted("login") {
+                let value = loads::login(target, amounts.login_time).await.with_context(context)?;
+                table.add("login + logout, 10 clients", "/s", at, value);
+            }
+            if wanted("append") {
+                let value = loads::append(target, amounts.appends).await.with_context(context)?;
+                table.add("append 4 KB, 10 sessions", "/s", at, value);
+            }
+        }
+    }
+    if wanted("large") {
+        large(targets, amounts, table).await?;
+    }
+    if wanted("memory") {
+        for (at, target) in targets.iter().enumerate() {
+            let value = loads::idle_memory(target, amounts.idle).await.with_context(|| target.name.clone())?;
+            table.add("memory per idle IMAP session with TLS", "KiB", at, value);
+        }
+    }
+    Ok(())
+}
+
+async fn deliveries(
+    targets: &[Target],
+    amounts: &Amounts,
+    connections: usize,
+    table: &mut Table,
+) -> anyhow::Result<()> {
+    let count = if connections == 1 { amounts.messages_one } else { amounts.messages_many };
+    let mut runs: Vec<Vec<Delivery>> = vec![Vec::new(); targets.len()];
+    for _ in 0..amounts.rounds {
+        for (target, runs) in targets.iter().zip(&mut runs) {
+            let run = loads::deliver(target, connections, count).await.with_context(|| target.name.clone())?;
+            eprintln!("{}: {connections} connections: {run:?}", target.name);
+            runs.push(run);
+        }
+    }
+    for (at, runs) in runs.iter().enumerate() {
+        let middle = |value: fn(&Delivery) -> f64| median(runs.iter().map(value).collect());
+        let name = |what: &str| format!("inbound 4 KB, {connections} connections: {what}");
+        table.add(&name("accepted"), "/s", at, middle(|run| run.accepted));
+        table.add(&name("visible"), "/s", at, middle(|run| run.visible));
+        table.add(&name("CPU per message, all nodes"), "ms", at, middle(|run| run.cpu_ms));
+        table.add(&name("250 after the dot, p50"), "ms", at, middle(|run| run.ack_ms));
+        if runs.iter().all(|run| run.syncs.is_some()) {
+            let syncs = middle(|run| run.syncs.unwrap_or_default());
+            table.add(&name("synced writes per message, all nodes"), "", at, syncs);
+        }
+    }
+    Ok(())
+}
+
+async fn large(targets: &[Target], amounts: &Amounts, table: &mut Table) -> anyhow::Result<()> {
+    for target in targets {
+        eprintln!("{}: filling a mailbox with {} messages", target.name, amounts.large);
+        loads::fill(target, amounts.large).await.with_context(|| target.name.clone())?;
+    }
+    for (what, items) in [
+        ("flags", "(FLAGS)"),
+        ("envelope", "(ENVELOPE)"),
+        ("headers", "(BODY.PEEK[HEADER])"),
+        ("bodies", "(BODY.PEEK[])"),
+    ] {
+        for (at, target) in targets.iter().enumerate() {
+            let value = loads::fetch(target, items).await.with_context(|| format!("{} {what}", target.name))?;
+            table.add(&format!("large: FETCH of {}: {what}", amounts.large), "thousand/s", at, value);
+        }
+    }
+    for (at, target) in targets.iter().enumerate() {
+        let value = loads::select(target, amounts.announcements).await.with_context(|| target.name.clone())?;
+        table.add(&format!("large: SELECT of {}", amounts.large), "ms", at, value);
+    }
+    Ok(())
+}
