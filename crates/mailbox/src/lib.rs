@@ -3,8 +3,23 @@
 //! Pure: no clock, no randomness, no I/O. What depends on configuration, time or randomness is in the operation or the
 //! stamp, so what is shipped is rows, not decisions. Bytes of rows are made only in here (DESIGN 4).
 
+mod append;
+pub mod apply;
+pub mod batch;
 pub mod codec;
+mod copy;
+mod documents;
+mod expunge;
+mod flags;
+mod hierarchy;
+mod modseq;
 pub mod names;
 pub mod op;
+pub mod outcomes;
+mod overlay;
 pub mod read;
 pub mod rows;
+mod work;
+
+pub use apply::{Applier, gap_batch};
+pub use batch::{blob_ref_of, digest_of, finish_rows, row_digest};

@@ -1,0 +1,65 @@
+//! The account's counters: modseq and UIDVALIDITY, and the gap that keeps two sides of a split apart (DESIGN 6, X8).
+
+use vocab::{ModSeq, UidValidity};
+
+use crate::op::{Change, Outcome, Refusal};
+use crate::read;
+use crate::work::{Fail, Work};
+
+/// UIDs left free per unit of a gap.
+const GAP_UIDS: u64 = 65_536;
+/// Modseqs left free per unit of a gap.
+const GAP_MODSEQS: u64 = 1 << 32;
+/// UIDVALIDITY values left free per unit of a gap.
+const GAP_UID_VALIDITIES: u64 = 100;
+
+/// The modseq of the running command: the account's counter raised once, however much the command changes.
+pub(crate) fn raise_modseq(work: &mut Work<'_>) -> ModSeq {
+    *work.modseq.get_or_insert_with(|| {
+        work.rows.head.modseq += 1;
+        ModSeq(work.rows.head.modseq)
+    })
+}
+
+/// The next UIDVALIDITY: only grows per account. Outside joint epochs wall clocks are not looked at (X23).
+pub(crate) fn next_uid_validity(work: &mut Work<'_>) -> Result<UidValidity, Fail> {
+    let last = work.rows.head.uidvalidity;
+    let next = last.checked_add(1).ok_or_else(|| Refusal::Limit("UIDVALIDITY".to_owned()))?;
+    let seconds = u32::try_from(work.stamp.at.seconds()).unwrap_or_default();
+    work.rows.head.uidvalidity = if work.stamp.joint { next.max(seconds) } else { next };
+    Ok(UidValidity(work.rows.head.uidvalidity))
+}
+
+/// Raises every counter by the stride of the stamp's gap, once per epoch.
+pub(crate) fn take_gap(work: &mut Work<'_>) -> Result<(), vocab::Damaged> {
+    let Some(gap) = work.stamp.gap.filter(|_| work.rows.head.gap_taken != Some(work.stamp.epoch)) else {
+        return Ok(());
+    };
+    let narrow = |wide: u64| u32::try_from(wide).unwrap_or(u32::MAX);
+    for mut mailbox in read::mailboxes(&work.rows)? {
+        let raised = u64::from(mailbox.uid_next.0).saturating_add(gap.k.saturating_mul(GAP_UIDS));
+        mailbox.uid_next.0 = narrow(raised);
+        work.save(&mailbox)?;
+    }
+    let head = &mut work.rows.head;
+    head.modseq = head.modseq.saturating_add(gap.k.saturating_mul(GAP_MODSEQS));
+    let clock = u64::from(head.uidvalidity).saturating_add(gap.k.saturating_mul(GAP_UID_VALIDITIES));
+    head.uidvalidity = narrow(clock);
+    head.gap_taken = Some(work.stamp.epoch);
+    Ok(())
+}
+
+/// Gives every mailbox a UIDVALIDITY above `floor` and the account's clock. UIDs stay; nobody's cache does.
+pub(crate) fn raise_uid_validity(work: &mut Work<'_>, floor: UidValidity) -> Result<Outcome, Fail> {
+    let modseq = raise_modseq(work);
+    work.rows.head.uidvalidity = work.rows.head.uidvalidity.max(floor.0);
+    for mut mailbox in read::mailboxes(&work.rows)? {
+        mailbox.uid_validity = next_uid_validity(work)?;
+        mailbox.vanish_floor = modseq;
+        mailbox.modseq = modseq;
+        work.save(&mailbox)?;
+        work.announce(Change::Mailbox(mailbox.id));
+    }
+    work.announce(Change::Hierarchy);
+    Ok(Outcome::Done)
+}
