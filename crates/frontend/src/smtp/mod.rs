@@ -63,3 +63,6 @@ impl Protocol for SmtpProtocol {
         (session, SmtpAnswerer::new(self.context.clone(), role_name(self.config.role), peer.address))
     }
 }
+
+#[cfg(test)]
+mod tests;
