@@ -9,7 +9,7 @@ use mailbox::op::{AccountOp, Change, Outcome, Refusal};
 use ports::Answer;
 use ports::accounts::Accounts;
 use tokio::sync::broadcast;
-use vocab::{AccountId, CommandId, MemoryRows, NodeId, RowWrite, Rows, SubmitError, Table};
+use vocab::{AccountHead, AccountId, CommandId, MemoryRows, NodeId, RowWrite, Rows, SubmitError, Table, Version};
 
 /// Takes Init, SetDocument and Purge; everything else is refused.
 #[derive(Default)]
@@ -39,7 +39,7 @@ impl FakeAccounts {
         self.check()?;
         let mut all = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         match op {
-            AccountOp::Init => drop(all.entry(account).or_default()),
+            AccountOp::Init => drop(all.entry(account).or_insert_with(born)),
             AccountOp::Purge => drop(all.remove(&account)),
             AccountOp::SetDocument { kind, name, body } => {
                 let Some(rows) = all.get_mut(&account) else { return Ok(Outcome::Refused(Refusal::NoSuchAccount)) };
@@ -50,6 +50,12 @@ impl FakeAccounts {
         }
         Ok(Outcome::Done)
     }
+}
+
+/// An account with state has a version.
+fn born() -> MemoryRows {
+    let head = AccountHead { version: Version([1; 16]), ..AccountHead::default() };
+    MemoryRows { head, ..MemoryRows::default() }
 }
 
 /// Row version 1, then protobuf with the body as field 1.

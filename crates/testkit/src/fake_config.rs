@@ -45,6 +45,12 @@ impl FakeConfig {
     pub fn lock(&self, reason: Option<&str>) {
         *self.locked.lock().unwrap_or_else(PoisonError::into_inner) = reason.map(str::to_owned);
     }
+    /// Sets the cluster address, as founding would.
+    pub fn set_cluster_address(&self, address: Option<String>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = ClusterState { cluster_address: address, ..ClusterState::clone(&state) };
+        *state = Arc::new(next);
+    }
     /// Writes a document.
     ///
     /// # Panics

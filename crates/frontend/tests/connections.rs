@@ -1,0 +1,452 @@
+//! The driver and the listeners over real sockets on loopback, with TLS.
+
+mod fakes;
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fakes::House;
+use frontend::clock;
+use frontend::drive::{Answerer, INPUT_BYTES_MAX};
+use frontend::listener::{Endpoint, Open, Places, Protocol, TurnedAway, accept_all, bind};
+use frontend::tls::Tls;
+use frontend::{Frontend, FrontendHandle};
+use mailbox::op::{AccountOp, Change};
+use ports::Answer;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, broadcast, watch};
+use vocab::session::{Output, Peer, Session};
+use vocab::{Instant, MailboxId};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, what).await.expect("in time")
+}
+
+/// Repeats every line through a question. `tls`, `bye`, `nap` (a deadline in 50 ms) and `big` (a long answer) are special.
+struct Toy {
+    outputs: VecDeque<Output<String>>,
+    waiting: bool,
+    nap: Option<Instant>,
+}
+
+impl Toy {
+    fn say(&mut self, text: &str) {
+        self.outputs.push_back(Output::Write(Bytes::from(format!("{text}\r\n"))));
+    }
+}
+
+impl Session for Toy {
+    type Query = String;
+    type Answer = String;
+    fn on_bytes(&mut self, input: &[u8], now: Instant) -> usize {
+        let end = input.iter().position(|b| *b == b'\n').filter(|_| !self.waiting);
+        let Some(end) = end else { return 0 };
+        match String::from_utf8_lossy(&input[..end]).trim() {
+            "tls" => {
+                self.say("begin");
+                self.outputs.push_back(Output::StartTls);
+            }
+            "bye" => {
+                self.say("bye");
+                self.outputs.push_back(Output::Close);
+            }
+            "nap" => self.nap = Some(now.plus_ms(50)),
+            "big" => self.say(&"x".repeat(3_000_000)),
+            line => {
+                self.waiting = true;
+                self.outputs.push_back(Output::Ask(line.to_owned()));
+            }
+        }
+        end + 1
+    }
+    fn on_end(&mut self, _: Instant) {
+        self.say("ended");
+        self.outputs.push_back(Output::Close);
+    }
+    fn on_answer(&mut self, answer: String, _: Instant) {
+        self.waiting = false;
+        self.say(&answer);
+    }
+    fn on_tls(&mut self, _: Instant) {
+        self.say("safe");
+    }
+    fn on_deadline(&mut self, now: Instant) {
+        assert!(self.nap.take().is_some_and(|at| at <= now));
+        self.say("awake");
+    }
+    fn deadline(&self) -> Option<Instant> {
+        self.nap
+    }
+    fn on_change(&mut self, _: Instant) {
+        self.say("changed");
+    }
+    fn on_shutdown(&mut self, _: Instant) {
+        self.say("going");
+        self.outputs.push_back(Output::Close);
+    }
+    fn next_output(&mut self) -> Option<Output<String>> {
+        self.outputs.pop_front()
+    }
+}
+
+struct Echo {
+    changes: Option<broadcast::Receiver<Change>>,
+    sender: broadcast::Sender<Change>,
+    gate: Arc<Notify>,
+}
+
+impl Answerer<Toy> for Echo {
+    fn answer(&mut self, query: String) -> Answer<'_, String> {
+        Box::pin(async move {
+            match query.as_str() {
+                "watch" => self.changes = Some(self.sender.subscribe()),
+                "slow" => self.gate.notified().await,
+                _ => {}
+            }
+            query
+        })
+    }
+    fn watched(&mut self) -> Option<&mut broadcast::Receiver<Change>> {
+        self.changes.as_mut()
+    }
+    fn concerns(&self, change: &Change) -> bool {
+        matches!(change, Change::Hierarchy)
+    }
+}
+
+struct ToyProtocol {
+    sender: broadcast::Sender<Change>,
+    gate: Arc<Notify>,
+}
+
+impl Protocol for ToyProtocol {
+    type Session = Toy;
+    type Answerer = Echo;
+    fn name(&self) -> &'static str {
+        "toy"
+    }
+    fn farewell(&self, why: TurnedAway) -> &'static str {
+        if why == TurnedAway::TooMany { "full\r\n" } else { "closed\r\n" }
+    }
+    fn open(&self, peer: &Peer) -> (Toy, Echo) {
+        let mut toy = Toy { outputs: VecDeque::new(), waiting: false, nap: None };
+        toy.say(if peer.tls { "hello safe" } else { "hello" });
+        (toy, Echo { changes: None, sender: self.sender.clone(), gate: self.gate.clone() })
+    }
+}
+
+/// A listening toy.
+struct Server {
+    address: SocketAddr,
+    changes: broadcast::Sender<Change>,
+    gate: Arc<Notify>,
+    running: watch::Sender<bool>,
+    places: Arc<Places>,
+    certificate: CertificateDer<'static>,
+    _folder: tempfile::TempDir,
+}
+
+impl Server {
+    fn start(implicit_tls: bool) -> Self {
+        let folder = tempfile::tempdir().expect("folder");
+        let settings = fakes::settings(folder.path());
+        let certificate = CertificateDer::from_pem_file(&settings.tls.certificate).expect("certificate");
+        let (changes, gate) = (broadcast::Sender::new(4), Arc::new(Notify::new()));
+        let listener = bind(settings.address, 0).expect("bind");
+        let address = listener.local_addr().expect("address");
+        let (running, is_running) = watch::channel(true);
+        let places = Places::new("toy", 3, 3);
+        let endpoint = Endpoint {
+            service: Arc::new(ToyProtocol { sender: changes.clone(), gate: gate.clone() }),
+            port: address.port(),
+            implicit_tls,
+            tls: Tls::load(settings.tls).expect("TLS"),
+            places: places.clone(),
+        };
+        tokio::spawn(accept_all(listener, endpoint, Open::while_all([Some(is_running), None, None])));
+        Self { address, changes, gate, running, places, certificate, _folder: folder }
+    }
+    async fn connect(&self) -> Client<TcpStream> {
+        Client(BufReader::new(soon(TcpStream::connect(self.address)).await.expect("connect")))
+    }
+}
+
+struct Client<T>(BufReader<T>);
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Client<T> {
+    async fn send(&mut self, text: &str) {
+        soon(self.0.get_mut().write_all(text.as_bytes())).await.expect("send");
+        soon(self.0.get_mut().flush()).await.expect("flush");
+    }
+    async fn line(&mut self) -> String {
+        let mut line = String::new();
+        soon(self.0.read_line(&mut line)).await.expect("line");
+        line.trim_end().to_owned()
+    }
+    async fn expect(&mut self, lines: &[&str]) {
+        for line in lines {
+            assert_eq!(self.line().await, *line);
+        }
+    }
+    async fn secure(self, certificate: &CertificateDer<'static>) -> Client<tokio_rustls::client::TlsStream<T>> {
+        Client(BufReader::new(secure(self.0.into_inner(), certificate).await.expect("handshake")))
+    }
+}
+
+async fn secure<T: AsyncRead + AsyncWrite + Unpin>(
+    stream: T,
+    certificate: &CertificateDer<'static>,
+) -> std::io::Result<tokio_rustls::client::TlsStream<T>> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate.clone()).expect("root");
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = "localhost".try_into().expect("name");
+    soon(tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream)).await
+}
+
+#[tokio::test]
+async fn orders_are_obeyed_in_order_and_pipelining_works() {
+    let server = Server::start(false);
+    let mut client = server.connect().await;
+    client.send("a\r\nb\r\nnap\r\n").await;
+    client.expect(&["hello", "a", "b", "awake"]).await;
+    client.send("c\r\nbye\r\nnever\r\n").await;
+    client.expect(&["c", "bye", ""]).await;
+    let mut client = server.connect().await;
+    client.send("half a line").await;
+    client.0.get_mut().shutdown().await.expect("shutdown");
+    client.expect(&["hello", "ended", ""]).await;
+}
+
+#[tokio::test]
+async fn what_was_sent_in_plaintext_before_tls_is_thrown_away() {
+    let server = Server::start(false);
+    let mut client = server.connect().await;
+    client.expect(&["hello"]).await;
+    client.send("tls\r\ninjected\r\n").await;
+    client.expect(&["begin"]).await;
+    let mut client = client.secure(&server.certificate).await;
+    client.expect(&["safe"]).await;
+    client.send("a\r\nbye\r\n").await;
+    client.expect(&["a", "bye", ""]).await;
+}
+
+#[tokio::test]
+async fn implicit_tls_carries_large_outputs() {
+    let server = Server::start(true);
+    let mut client = server.connect().await.secure(&server.certificate).await;
+    client.expect(&["hello safe"]).await;
+    client.send("big\r\na\r\n").await;
+    assert_eq!(client.line().await.len(), 3_000_000);
+    client.expect(&["a"]).await;
+}
+
+#[tokio::test]
+async fn changes_wake_a_session_that_watches() {
+    let server = Server::start(false);
+    let mut client = server.connect().await;
+    client.send("watch\r\n").await;
+    client.expect(&["hello", "watch"]).await;
+    server.changes.send(Change::Mailbox(MailboxId::default())).expect("watched");
+    server.changes.send(Change::Hierarchy).expect("watched");
+    client.expect(&["changed"]).await;
+    // More than the channel holds is a lag, and a lag wakes too.
+    (0..10).for_each(|_| drop(server.changes.send(Change::Mailbox(MailboxId::default()))));
+    client.expect(&["changed"]).await;
+}
+
+#[tokio::test]
+async fn a_question_is_answered_to_its_end_and_input_meanwhile_is_bounded() {
+    let server = Server::start(false);
+    let mut client = server.connect().await;
+    client.send("slow\r\n").await;
+    client.expect(&["hello"]).await;
+    // The driver stops reading at its bound; the kernel's buffers fill and the write stalls.
+    let flood = format!("{}\r\n", "y".repeat(1000)).repeat(250 * INPUT_BYTES_MAX / 1000);
+    let stalled =
+        tokio::time::timeout(Duration::from_millis(300), client.0.get_mut().write_all(flood.as_bytes())).await;
+    assert!(stalled.is_err(), "{} bytes were taken", flood.len());
+    server.gate.notify_one();
+    client.expect(&["slow"]).await;
+    assert_eq!(client.line().await.len(), 1000);
+}
+
+#[tokio::test]
+async fn a_stopping_node_says_goodbye_and_turns_others_away() {
+    let server = Server::start(false);
+    let mut client = server.connect().await;
+    client.expect(&["hello"]).await;
+    server.running.send_replace(false);
+    client.expect(&["going", ""]).await;
+    server.connect().await.expect(&["closed", ""]).await;
+}
+
+#[tokio::test]
+async fn connections_are_limited_and_places_given_back() {
+    let server = Server::start(false);
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = server.connect().await;
+        client.expect(&["hello"]).await;
+        clients.push(client);
+    }
+    server.connect().await.expect(&["full", ""]).await;
+    drop(clients);
+    soon(async {
+        while server.places.count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    server.connect().await.expect(&["hello"]).await;
+}
+
+/// A front-end over fakes.
+struct Doors {
+    house: House,
+    handle: FrontendHandle,
+    folder: tempfile::TempDir,
+}
+
+impl Doors {
+    fn start(cluster_address: Option<IpAddr>) -> Self {
+        let (house, folder) = (House::new(), tempfile::tempdir().expect("folder"));
+        house.config.set_cluster_address(cluster_address.map(|a| a.to_string()));
+        let handle = Frontend::start(fakes::settings(folder.path()), house.ports(), house.administration());
+        Self { house, handle: handle.expect("start"), folder }
+    }
+    fn certificate(&self) -> CertificateDer<'static> {
+        CertificateDer::from_pem_file(self.folder.path().join("service.pem")).expect("certificate")
+    }
+    async fn connect(&self, service: &str) -> Client<TcpStream> {
+        let stream = soon(TcpStream::connect(self.handle.addresses()[service])).await.expect("connect");
+        Client(BufReader::new(stream))
+    }
+}
+
+#[tokio::test]
+async fn pop3_by_stls_and_by_implicit_tls() {
+    let doors = Doors::start(None);
+    let id = vocab::AccountId(20);
+    let accounts =
+        ports::accounts::Accounts::submit(doors.house.accounts.as_ref(), id, Default::default(), AccountOp::Init);
+    accounts.await.expect("init");
+    let mut client = doors.connect("pop3").await;
+    assert!(client.line().await.starts_with("+OK mail.example.org"));
+    client.send("STLS\r\n").await;
+    assert!(client.line().await.starts_with("+OK"));
+    let mut client = client.secure(&doors.certificate()).await;
+    client.send("USER u1\r\nPASS wrong\r\n").await;
+    assert!(client.line().await.starts_with("+OK"));
+    assert!(client.line().await.starts_with("-ERR [AUTH]"));
+    let mut client = doors.connect("pop3s").await.secure(&doors.certificate()).await;
+    assert!(client.line().await.starts_with("+OK"));
+    // This account has no INBOX in the fake: not readable, which is never "wrong password".
+    client.send("USER u1\r\nPASS secret\r\nQUIT\r\n").await;
+    assert!(client.line().await.starts_with("+OK"));
+    assert!(client.line().await.starts_with("-ERR [SYS/TEMP]"));
+    client.expect(&["+OK goodbye", ""]).await;
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_serve_says_so_but_can_be_administered() {
+    let doors = Doors::start(None);
+    doors.house.cluster.serving.send_replace(false);
+    assert!(doors.connect("smtp").await.line().await.starts_with("421 4.3.2"));
+    assert!(doors.connect("pop3").await.line().await.starts_with("-ERR [SYS/TEMP]"));
+    let mut client = doors.connect("pop3s").await.secure(&doors.certificate()).await;
+    assert!(client.line().await.starts_with("-ERR [SYS/TEMP]"));
+    let mut client = doors.connect("https").await.secure(&doors.certificate()).await;
+    client.send("GET /health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+    assert_eq!(client.line().await, "HTTP/1.1 503 Service Unavailable");
+    let mut rest = String::new();
+    soon(client.0.read_to_string(&mut rest)).await.expect("answer");
+    assert!(rest.ends_with("not serving\n"), "{rest}");
+    doors.house.cluster.serving.send_replace(true);
+    assert!(doors.connect("smtp").await.line().await.starts_with("220 "));
+    soon(doors.handle.stop()).await;
+}
+
+#[tokio::test]
+async fn the_cluster_address_is_open_only_while_it_is_held() {
+    let shared = IpAddr::from(Ipv4Addr::new(127, 0, 0, 73));
+    let doors = Doors::start(Some(shared));
+    let at = SocketAddr::new(shared, doors.handle.addresses()["pop3"].port());
+    assert!(TcpStream::connect(at).await.is_err(), "not held");
+    let open = async || {
+        soon(async {
+            loop {
+                if let Ok(stream) = TcpStream::connect(at).await {
+                    return Client(BufReader::new(stream));
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+    };
+    for _ in 0..3 {
+        doors.house.cluster.holds.send_replace(true);
+        let mut client = open().await;
+        assert!(client.line().await.starts_with("+OK"));
+        doors.house.cluster.holds.send_replace(false);
+        assert!(client.line().await.starts_with("-ERR [SYS/TEMP]"), "connections on the address end with it");
+        client.expect(&[""]).await;
+        soon(async {
+            while TcpStream::connect(at).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_used_without_a_restart_and_a_bad_one_is_not() {
+    let doors = Doors::start(None);
+    let old = doors.certificate();
+    let key = doors.folder.path().join("service.key");
+    std::fs::write(&key, "no key").expect("write");
+    doors.connect("pop3s").await.secure(&old).await.expect_greeting().await;
+    let files = frontend::tls::TlsFiles { certificate: doors.folder.path().join("service.pem"), key };
+    fakes::write_certificate(&files);
+    let new = doors.certificate();
+    soon(async {
+        loop {
+            let stream = TcpStream::connect(doors.handle.addresses()["pop3s"]).await.expect("connect");
+            if secure(stream, &new).await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Client<T> {
+    async fn expect_greeting(&mut self) {
+        assert!(self.line().await.starts_with("+OK"));
+    }
+}
+
+#[test]
+fn the_clock_never_goes_back_and_knows_far_deadlines() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
+    runtime.block_on(async {
+        let now = clock::now();
+        assert!(now.0 > 0 && clock::now() >= now);
+        assert!(clock::to_tokio(Instant(u64::MAX)) > tokio::time::Instant::now());
+        assert!(clock::to_tokio(Instant(0)) <= tokio::time::Instant::now());
+    });
+}

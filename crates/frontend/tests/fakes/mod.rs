@@ -1,0 +1,184 @@
+//! Ports in memory and a certificate for loopback.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use frontend::config::{FrontendConfig, Limits, ServicePorts};
+use frontend::tls::TlsFiles;
+use frontend::{Administration, JoinTokens, Ports};
+use ports::Answer;
+use ports::blobs::Blobs;
+use ports::cluster::{Cluster, ClusterStatus};
+use ports::config::ConfigError;
+use ports::directory::{AddressClass, Directory, Identity, Login};
+use ports::intake::{Delivery, Intake};
+use ports::outbox::Outbox;
+use queue::op::{QueueItem, QueueOp, QueueOutcome};
+use testkit::fake_accounts::FakeAccounts;
+use testkit::fake_config::FakeConfig;
+use tokio::sync::watch;
+use vocab::{AccountId, Address, BlobHash, ForwardPath, NodeId, SubmitError, Timestamp};
+
+/// Token of the administrator.
+pub const TOKEN: &str = "0123456789abcdef";
+
+pub struct FakeCluster {
+    pub serving: watch::Sender<bool>,
+    pub holds: watch::Sender<bool>,
+    pub alone: Mutex<bool>,
+}
+
+impl Cluster for FakeCluster {
+    fn status(&self) -> ClusterStatus {
+        ClusterStatus { cluster: "test".into(), node: 1, mode: "joined".into(), ..ClusterStatus::default() }
+    }
+    fn node(&self) -> NodeId {
+        NodeId(1)
+    }
+    fn serving(&self) -> watch::Receiver<bool> {
+        self.serving.subscribe()
+    }
+    fn holds_address(&self) -> watch::Receiver<bool> {
+        self.holds.subscribe()
+    }
+    fn start_alone(&self) -> Answer<'_, Result<(), SubmitError>> {
+        *self.alone.lock().expect("lock") = true;
+        Box::pin(async { Ok(()) })
+    }
+}
+
+pub struct Nothing;
+
+impl Blobs for Nothing {
+    fn put(&self, body: Bytes) -> Answer<'_, Result<BlobHash, SubmitError>> {
+        Box::pin(async move { Ok(BlobHash::of(&body)) })
+    }
+    fn get(&self, _: BlobHash, _: u64, _: u64) -> Answer<'_, Result<Bytes, SubmitError>> {
+        Box::pin(async { Err(SubmitError::Unavailable("no bodies here")) })
+    }
+}
+
+impl Intake for Nothing {
+    fn accept(&self, _: Delivery) -> Answer<'_, Result<(), SubmitError>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// Nobody may log in, but for `u1` with the password `secret`.
+impl Directory for Nothing {
+    fn classify<'a>(&'a self, _: &'a ForwardPath) -> Answer<'a, Result<AddressClass, SubmitError>> {
+        Box::pin(async { Ok(AddressClass::NoSuchUser) })
+    }
+    fn authenticate<'a>(&'a self, login: &'a str, password: &'a str) -> Answer<'a, Result<Login, SubmitError>> {
+        let address = Address::parse("u1@example.org").expect("address");
+        let identity = Identity { account: AccountId(20), address };
+        let right = login == "u1" && password == "secret";
+        Box::pin(async move { Ok(if right { Login::Accepted(identity) } else { Login::Refused }) })
+    }
+    fn may_send_as(&self, _: &Identity, _: &Address) -> bool {
+        false
+    }
+    fn hash_password<'a>(&'a self, password: &'a str) -> Answer<'a, Bytes> {
+        let hash = blake3::hash(password.as_bytes()).to_hex().to_string();
+        Box::pin(async move { Bytes::from(hash) })
+    }
+}
+
+impl Outbox for Nothing {
+    fn is_worker(&self) -> bool {
+        true
+    }
+    fn due(&self, _: Timestamp, _: usize) -> Answer<'_, Result<(Vec<QueueItem>, Option<Timestamp>), SubmitError>> {
+        Box::pin(async { Ok((Vec::new(), None)) })
+    }
+    fn list(&self, _: usize) -> Answer<'_, Result<Vec<QueueItem>, SubmitError>> {
+        let item = QueueItem {
+            id: vocab::CommandId { origin: NodeId(1), counter: 7, recipient: 1, ..vocab::CommandId::default() },
+            reverse_path: vocab::ReversePath::Null,
+            recipient: Address::parse("x@elsewhere.example").expect("address"),
+            original_recipient: None,
+            blob: BlobHash::default(),
+            size: 5,
+            smtputf8: false,
+            eight_bit: false,
+            accepted_at: Timestamp(1_700_000_000_000),
+            attempts: 2,
+            due: Timestamp(1_700_000_060_000),
+            attempt: None,
+            last_status: None,
+        };
+        Box::pin(async { Ok(vec![item]) })
+    }
+    fn submit(&self, _: QueueOp) -> Answer<'_, Result<QueueOutcome, SubmitError>> {
+        Box::pin(async { Ok(QueueOutcome::Done) })
+    }
+    fn changed(&self) -> Answer<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+}
+
+impl JoinTokens for Nothing {
+    fn create(&self) -> Answer<'_, Result<String, ConfigError>> {
+        Box::pin(async { Ok("one-use".to_owned()) })
+    }
+}
+
+/// A house of fakes.
+pub struct House {
+    pub config: Arc<FakeConfig>,
+    pub accounts: Arc<FakeAccounts>,
+    pub cluster: Arc<FakeCluster>,
+}
+
+impl House {
+    pub fn new() -> Self {
+        let cluster = FakeCluster {
+            serving: watch::Sender::new(true),
+            holds: watch::Sender::new(false),
+            alone: Mutex::new(false),
+        };
+        Self { config: FakeConfig::founded(), accounts: Arc::default(), cluster: Arc::new(cluster) }
+    }
+    pub fn ports(&self) -> Ports {
+        let nothing = Arc::new(Nothing);
+        Ports {
+            accounts: self.accounts.clone(),
+            blobs: nothing.clone(),
+            config: self.config.clone(),
+            directory: nothing.clone(),
+            intake: nothing.clone(),
+            outbox: nothing,
+            cluster: self.cluster.clone(),
+        }
+    }
+    pub fn administration(&self) -> Administration {
+        Administration {
+            token: TOKEN.to_owned(),
+            metrics: Arc::new(|| "twinpost_test 1\n".to_owned()),
+            join_tokens: Arc::new(Nothing),
+        }
+    }
+}
+
+/// Settings with a fresh certificate in `folder`, any free ports on 127.0.0.1.
+pub fn settings(folder: &Path) -> FrontendConfig {
+    let tls = TlsFiles { certificate: folder.join("service.pem"), key: folder.join("service.key") };
+    write_certificate(&tls);
+    FrontendConfig {
+        hostname: "mail.example.org".into(),
+        address: std::net::Ipv4Addr::LOCALHOST.into(),
+        ports: ServicePorts::default(),
+        tls,
+        allow_plaintext: true,
+        message_size_max: 1024 * 1024,
+        limits: Limits::default(),
+    }
+}
+
+/// Writes a new self-signed certificate.
+pub fn write_certificate(files: &TlsFiles) {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("certificate");
+    std::fs::write(&files.certificate, made.cert.pem()).expect("write");
+    std::fs::write(&files.key, made.signing_key.serialize_pem()).expect("write");
+}
