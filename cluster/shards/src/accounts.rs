@@ -10,7 +10,7 @@ use tokio::sync::broadcast;
 use vocab::{AccountId, BlobHash, CommandId, InlineBody, Rows, SubmitError};
 use wire::forward::{self as w, call, reply};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Retry};
 use crate::work::{Done, Work};
 
 /// How long a read waits for its version to be confirmed or for a lease.
@@ -59,27 +59,39 @@ impl Engine {
         command: Command,
         bodies: Vec<InlineBody>,
     ) -> Result<Outcome, SubmitError> {
-        self.retry(async || {
-            let home = self.home_of(account).ok_or(SubmitError::Unavailable(crate::NOT_SERVING))?;
-            if home == self.node {
-                let work = Work::Account { account, command: command.clone(), bodies: bodies.clone() };
-                return match self.order(work).await? {
-                    Done::Account(outcome) => Ok(outcome),
-                    _ => Err(SubmitError::Unknown("an outcome of another kind")),
-                };
+        let retry = Retry::new();
+        loop {
+            match self.submit_once(account, &command, &bodies).await {
+                Err(error) => retry.pause(error).await?,
+                done => return done,
             }
-            let submit = call::Kind::Submit(w::Submit {
-                account: account.0,
-                command: mailbox::codec::encode_command(&command).into(),
-                bodies: bodies.iter().map(|b| b.bytes.clone()).collect(),
-            });
-            match self.ask(home, submit).await? {
-                reply::Kind::Outcome(bytes) => mailbox::codec::decode_outcome(&bytes)
-                    .map_err(|_| SubmitError::Unknown("the home's answer was not understood")),
-                _ => Err(SubmitError::Unknown("the home answered something else")),
-            }
-        })
-        .await
+        }
+    }
+
+    async fn submit_once(
+        &self,
+        account: AccountId,
+        command: &Command,
+        bodies: &[InlineBody],
+    ) -> Result<Outcome, SubmitError> {
+        let home = self.home_of(account).ok_or(SubmitError::Unavailable(crate::NOT_SERVING))?;
+        if home == self.node {
+            let work = Work::Account { account, command: command.clone(), bodies: bodies.to_vec() };
+            return match self.order(work).await? {
+                Done::Account(outcome) => Ok(outcome),
+                _ => Err(SubmitError::Unknown("an outcome of another kind")),
+            };
+        }
+        let submit = call::Kind::Submit(w::Submit {
+            account: account.0,
+            command: mailbox::codec::encode_command(command),
+            bodies: bodies.iter().map(|b| b.bytes.clone()).collect(),
+        });
+        match self.ask(home, submit).await? {
+            reply::Kind::Outcome(bytes) => mailbox::codec::decode_outcome(&bytes)
+                .map_err(|_| SubmitError::Unknown("the home's answer was not understood")),
+            _ => Err(SubmitError::Unknown("the home answered something else")),
+        }
     }
 
     /// A snapshot this node may show (DESIGN 5): snapshot first, then ask whether its version may be read.

@@ -11,8 +11,8 @@ use ports::intake::Recipient;
 use queue::op::{QueueItem, QueueOp};
 use replica::{Event, StampBase};
 use vocab::{
-    AccountBatch, AccountId, Batch, BatchId, BlobRef, Damaged, Flags, InlineBody, Overlay, Rows,
-    Timestamp, UidValidity, Version,
+    AccountBatch, AccountId, Batch, BatchId, BlobRef, Damaged, Flags, InlineBody, Overlay, Rows, Timestamp,
+    UidValidity, Version,
 };
 
 use crate::drive;
@@ -47,7 +47,8 @@ impl Engine {
     pub(crate) fn compute(&self, batch: BatchId, work: &[(AccountId, Vec<u64>)], base: StampBase) {
         let tokens = in_order(work);
         let works = self.works(&tokens);
-        let snapshots: BTreeMap<_, _> = work.iter().map(|(account, _)| (*account, self.store.snapshot(*account))).collect();
+        let snapshots: BTreeMap<_, _> =
+            work.iter().map(|(account, _)| (*account, self.store.snapshot(*account))).collect();
         let stamp = self.stamp(batch, base);
         let mut answers = Vec::new();
         let mut refused = Vec::new();
@@ -221,7 +222,13 @@ impl<'a> Building<'a> {
         Ok(())
     }
 
-    fn place(&mut self, delivery: &DeliveryWork, number: u32, account: AccountId, prefix: &Bytes) -> Result<(), Damaged> {
+    fn place(
+        &mut self,
+        delivery: &DeliveryWork,
+        number: u32,
+        account: AccountId,
+        prefix: &Bytes,
+    ) -> Result<(), Damaged> {
         let message = NewMessage {
             blob: delivery.hash,
             blob_size: delivery.size,

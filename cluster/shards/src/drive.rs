@@ -49,8 +49,7 @@ impl Engine {
     /// Front-ends hear "not serving" only when it lasts; the machine itself refuses at once.
     fn show_serving(&self, since: &mut Option<vocab::Instant>) {
         let now = self.now();
-        let serving = self.machine().serving(now) != Serving::Not("");
-        let serving = serving && !matches!(self.machine().serving(now), Serving::Not(_));
+        let serving = !matches!(self.machine().serving(now), Serving::Not(_));
         if serving {
             *since = None;
         } else if since.is_none() {
@@ -124,7 +123,10 @@ impl Engine {
             }
             Output::StartAlone(result) => {
                 let waiting = std::mem::take(&mut *self.start_alone.lock().unwrap_or_else(PoisonError::into_inner));
-                waiting.into_iter().for_each(|answer| drop(answer.send(result)));
+                for answer in waiting {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(result);
+                }
             }
             Output::Alert(text) => {
                 metrics::counter!("twinpost_alerts_total").increment(1);
@@ -240,7 +242,10 @@ impl Engine {
             let low = self.store.free_bytes() < DISK_RESERVE_BYTES;
             if self.disk_low.swap(low, Ordering::Relaxed) != low {
                 if low {
-                    tracing::error!(reserve = DISK_RESERVE_BYTES, "free space is below the reserve: changes are refused");
+                    tracing::error!(
+                        reserve = DISK_RESERVE_BYTES,
+                        "free space is below the reserve: changes are refused"
+                    );
                 } else {
                     tracing::info!("free space is above the reserve again");
                 }

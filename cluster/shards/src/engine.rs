@@ -224,30 +224,33 @@ impl Engine {
         }
     }
 
-    /// Tries again while a takeover or a reconnect may still help, as long as a commit may take. Safe for unknown
-    /// outcomes too, because what is retried carries its command id.
-    pub(crate) async fn retry<T>(&self, mut attempt: impl AsyncFnMut() -> Result<T, SubmitError>) -> Result<T, SubmitError> {
-        let deadline = tokio::time::Instant::now() + Duration::from_millis(COMMIT_WAIT_MAX_MS);
-        loop {
-            let error = match attempt().await {
-                Err(SubmitError::Unavailable(reason)) if reason == crate::NO_SPACE || reason == crate::DAMAGED => {
-                    return Err(SubmitError::Unavailable(reason));
-                }
-                Err(error) => error,
-                done => return done,
-            };
-            if tokio::time::Instant::now() + RETRY_PAUSE >= deadline {
-                return Err(error);
-            }
-            tokio::time::sleep(RETRY_PAUSE).await;
-        }
-    }
-
     /// Answers one token.
     pub(crate) fn answer(&self, token: u64, result: Result<Done, SubmitError>) {
         if let Some(waiting) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&token) {
             // Whoever waited may have given up.
             let _ = waiting.answer.send(result);
         }
+    }
+}
+
+/// Tries again while a takeover or a reconnect may still help, as long as a commit may take. Safe for unknown outcomes
+/// too, because what is retried carries its command id.
+pub(crate) struct Retry {
+    deadline: tokio::time::Instant,
+}
+
+impl Retry {
+    pub(crate) fn new() -> Self {
+        Self { deadline: tokio::time::Instant::now() + Duration::from_millis(COMMIT_WAIT_MAX_MS) }
+    }
+    /// Waits a moment before the next attempt, or gives the error back when no further one makes sense.
+    pub(crate) async fn pause(&self, error: SubmitError) -> Result<(), SubmitError> {
+        let final_word = [crate::NO_SPACE, crate::DAMAGED];
+        let hopeless = matches!(&error, SubmitError::Unavailable(reason) if final_word.contains(reason));
+        if hopeless || tokio::time::Instant::now() + RETRY_PAUSE >= self.deadline {
+            return Err(error);
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+        Ok(())
     }
 }

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ports::Answer;
 use ports::intake::{Delivery, Intake};
 use vocab::limits::SMALL_BODY_MAX;
 use vocab::{AccountId, BlobHash, SubmitError};
 use wire::forward::reply;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Retry};
 use crate::forward;
 use crate::work::{DeliveryWork, Done, Work};
 
@@ -32,15 +33,7 @@ impl Intake for EngineIntake {
                 smtputf8: delivery.smtputf8,
                 at: delivery.at,
             };
-            let result = self
-                .0
-                .retry(async || {
-                    if !small {
-                        self.0.spread(hash, &delivery.body).await?;
-                    }
-                    self.0.deliver(work.clone()).await
-                })
-                .await;
+            let result = self.0.accept(&work, &delivery.body).await;
             if let Err(error) = &result {
                 tracing::warn!(accept = %delivery.accept, %error, "message not accepted");
             }
@@ -50,6 +43,21 @@ impl Intake for EngineIntake {
 }
 
 impl Engine {
+    async fn accept(&self, work: &DeliveryWork, body: &Bytes) -> Result<(), SubmitError> {
+        let retry = Retry::new();
+        loop {
+            let spread = if work.body.is_none() { self.spread(work.hash, body).await } else { Ok(()) };
+            let result = match spread {
+                Ok(()) => self.deliver(work.clone()).await,
+                failed => failed,
+            };
+            match result {
+                Err(error) => retry.pause(error).await?,
+                done => return done,
+            }
+        }
+    }
+
     /// Runs a delivery at the home of its accounts, here or there.
     pub(crate) async fn deliver(&self, work: DeliveryWork) -> Result<(), SubmitError> {
         // Until homes are spread over nodes, all shards are at home on one node, so one batch takes all recipients.

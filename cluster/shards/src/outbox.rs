@@ -8,7 +8,7 @@ use queue::op::{QueueItem, QueueOp, QueueOutcome};
 use vocab::{AccountId, SubmitError, Timestamp};
 use wire::forward::{self as w, call, reply};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Retry};
 use crate::work::{Done, Work};
 
 /// [`Outbox`] over the engine.
@@ -19,7 +19,11 @@ impl Outbox for EngineOutbox {
         self.0.home_of(AccountId::QUEUE) == Some(self.0.node) && *self.0.serving.borrow()
     }
 
-    fn due(&self, now: Timestamp, limit: usize) -> Answer<'_, Result<(Vec<QueueItem>, Option<Timestamp>), SubmitError>> {
+    fn due(
+        &self,
+        now: Timestamp,
+        limit: usize,
+    ) -> Answer<'_, Result<(Vec<QueueItem>, Option<Timestamp>), SubmitError>> {
         Box::pin(async move {
             let rows = self.0.readable(AccountId::QUEUE).await?;
             queue::read::due(&*rows, now, limit).map_err(|_| SubmitError::Unavailable(crate::DAMAGED))
@@ -35,28 +39,35 @@ impl Outbox for EngineOutbox {
 
     fn submit(&self, op: QueueOp) -> Answer<'_, Result<QueueOutcome, SubmitError>> {
         Box::pin(async move {
-            self.0
-                .retry(async || {
-                    let home = self.0.home_of(AccountId::QUEUE).ok_or(SubmitError::Unavailable(crate::NOT_SERVING))?;
-                    if home == self.0.node {
-                        return match self.0.order(Work::Queue(op.clone())).await? {
-                            Done::Queue(outcome) => Ok(outcome),
-                            _ => Err(SubmitError::Unknown("an outcome of another kind")),
-                        };
-                    }
-                    let op = queue::codec::encode_op(&op).into();
-                    let queue = call::Kind::Queue(w::QueueSubmit { op, ..Default::default() });
-                    match self.0.ask(home, queue).await? {
-                        reply::Kind::QueueOutcome(0) => Ok(QueueOutcome::Done),
-                        reply::Kind::QueueOutcome(_) => Ok(QueueOutcome::Gone),
-                        _ => Err(SubmitError::Unknown("the home answered something else")),
-                    }
-                })
-                .await
+            let retry = Retry::new();
+            loop {
+                match self.submit_once(&op).await {
+                    Err(error) => retry.pause(error).await?,
+                    done => return done,
+                }
+            }
         })
     }
 
     fn changed(&self) -> Answer<'_, ()> {
         Box::pin(self.0.queue_changed.notified())
+    }
+}
+
+impl EngineOutbox {
+    async fn submit_once(&self, op: &QueueOp) -> Result<QueueOutcome, SubmitError> {
+        let home = self.0.home_of(AccountId::QUEUE).ok_or(SubmitError::Unavailable(crate::NOT_SERVING))?;
+        if home == self.0.node {
+            return match self.0.order(Work::Queue(op.clone())).await? {
+                Done::Queue(outcome) => Ok(outcome),
+                _ => Err(SubmitError::Unknown("an outcome of another kind")),
+            };
+        }
+        let submit = w::QueueSubmit { op: queue::codec::encode_op(op), ..Default::default() };
+        match self.0.ask(home, call::Kind::Queue(submit)).await? {
+            reply::Kind::QueueOutcome(0) => Ok(QueueOutcome::Done),
+            reply::Kind::QueueOutcome(_) => Ok(QueueOutcome::Gone),
+            _ => Err(SubmitError::Unknown("the home answered something else")),
+        }
     }
 }

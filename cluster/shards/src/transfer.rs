@@ -19,6 +19,13 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Transfers open at once on the giving side.
 const OPEN_MAX: usize = 64;
 
+/// A transfer that is read from a peer.
+struct Reading {
+    from: NodeId,
+    head: AccountHead,
+    read: w::ReadTransfer,
+}
+
 /// Snapshots that peers read from.
 #[derive(Default)]
 pub(crate) struct Transfers {
@@ -89,17 +96,20 @@ impl Engine {
     pub(crate) async fn pull(&self, account: AccountId, from: NodeId) -> Result<AccountHead, SubmitError> {
         self.store.write(vec![StoreWrite::Unstage { account }]).await;
         let mut digest = 0u128;
-        let (transfer, head) = self.open_at(account, from).await?;
-        self.read_rows(transfer, from, async |rows: Vec<RowWrite>| {
+        let mut reading = self.open_at(account, from).await?;
+        while let Some(rows) = self.read_next(&mut reading).await? {
             let refs = refs_of(&rows);
-            self.fetch_missing(from, refs.iter().map(|r| r.hash)).await?;
+            self.fetch_missing(from, refs.iter().map(|r| r.hash).collect()).await?;
             digest = rows.iter().fold(digest, |sum, row| sum.wrapping_add(mailbox::row_digest(row)));
             self.store.write(vec![StoreWrite::Stage { account, rows, refs }]).await;
-            Ok(())
-        })
-        .await?;
+        }
+        let head = reading.head;
         if digest != head.digest {
-            tracing::error!(account = account.0, node = from.0, "an account arrived with another digest than its head says");
+            tracing::error!(
+                account = account.0,
+                node = from.0,
+                "an account arrived with another digest than its head says"
+            );
             return Err(SubmitError::Unavailable(crate::DAMAGED));
         }
         Ok(head)
@@ -108,7 +118,11 @@ impl Engine {
     /// Archives the state of an account: the peer's, or our own when `from` is this node. The branch is named after
     /// account and version, so archiving the same state twice is one branch.
     pub(crate) async fn archive(&self, account: AccountId, from: NodeId) -> Result<AccountHead, SubmitError> {
-        let head = if from == self.node { self.archive_own(account).await? } else { self.archive_peers(account, from).await? };
+        let head = if from == self.node {
+            self.archive_own(account).await?
+        } else {
+            self.archive_peers(account, from).await?
+        };
         tracing::warn!(account = account.0, version = %head.version, node = from.0, "a branch was archived");
         metrics::counter!("twinpost_branches_archived_total").increment(1);
         Ok(head)
@@ -131,63 +145,52 @@ impl Engine {
     }
 
     async fn archive_peers(&self, account: AccountId, from: NodeId) -> Result<AccountHead, SubmitError> {
-        let (transfer, head) = self.open_at(account, from).await?;
-        let branch = branch_name(account, &head);
-        self.read_rows(transfer, from, async |rows: Vec<RowWrite>| {
-            self.fetch_missing(from, refs_of(&rows).iter().map(|r| r.hash)).await?;
+        let mut reading = self.open_at(account, from).await?;
+        let branch = branch_name(account, &reading.head);
+        while let Some(rows) = self.read_next(&mut reading).await? {
+            self.fetch_missing(from, refs_of(&rows).iter().map(|r| r.hash).collect()).await?;
             self.store.write(rows.into_iter().map(|row| archive_row(&branch, row)).collect()).await;
-            Ok(())
-        })
-        .await?;
-        self.store.write(vec![archive_head(&branch, &head)]).await;
-        Ok(head)
+        }
+        self.store.write(vec![archive_head(&branch, &reading.head)]).await;
+        Ok(reading.head)
     }
 
-    async fn open_at(&self, account: AccountId, from: NodeId) -> Result<(u64, AccountHead), SubmitError> {
+    async fn open_at(&self, account: AccountId, from: NodeId) -> Result<Reading, SubmitError> {
         let open = call::Kind::Open(w::OpenTransfer { account: account.0 });
         let reply::Kind::Transfer(transfer) = self.ask(from, open).await? else {
             return Err(SubmitError::Unavailable("the peer answered something else"));
         };
         let head = AccountHead::decode(&transfer.head).map_err(|_| SubmitError::Unavailable(crate::DAMAGED))?;
-        Ok((transfer.transfer, head))
+        Ok(Reading { from, head, read: w::ReadTransfer { transfer: transfer.transfer, ..Default::default() } })
     }
 
-    async fn read_rows<F>(&self, transfer: u64, from: NodeId, mut each: F) -> Result<(), SubmitError>
-    where
-        F: AsyncFnMut(Vec<RowWrite>) -> Result<(), SubmitError>,
-    {
-        let mut read = w::ReadTransfer { transfer, ..Default::default() };
-        loop {
-            let reply::Kind::Rows(part) = self.ask(from, call::Kind::Read(read.clone())).await? else {
-                return Err(SubmitError::Unavailable("the peer answered something else"));
-            };
-            if let Some(last) = part.rows.last() {
-                read.resume = true;
-                read.after_table = last.table;
-                read.after_key = last.key.clone();
-            }
-            let row = |r: w::Row| RowWrite {
-                table: Table(u8::try_from(r.table).unwrap_or(u8::MAX)),
-                key: r.key,
-                value: Some(r.value),
-            };
-            if !part.rows.is_empty() {
-                each(part.rows.into_iter().map(row).collect()).await?;
-            }
-            if part.last {
-                break;
-            }
-        }
-        let close = call::Kind::Close(w::CloseTransfer { transfer });
-        // A close that is lost costs the peer a snapshot for a minute.
-        let _ = self.ask(from, close).await;
-        Ok(())
+    /// The next rows, `None` after the last; the peer's snapshot is closed then.
+    async fn read_next(&self, reading: &mut Reading) -> Result<Option<Vec<RowWrite>>, SubmitError> {
+        let reply::Kind::Rows(part) = self.ask(reading.from, call::Kind::Read(reading.read.clone())).await? else {
+            return Err(SubmitError::Unavailable("the peer answered something else"));
+        };
+        let Some(last) = part.rows.last() else {
+            let close = call::Kind::Close(w::CloseTransfer { transfer: reading.read.transfer });
+            // A close that is lost costs the peer a snapshot for a minute.
+            let _ = self.ask(reading.from, close).await;
+            return Ok(None);
+        };
+        reading.read.resume = true;
+        reading.read.after_table = last.table;
+        reading.read.after_key = last.key.clone();
+        let row = |r: w::Row| RowWrite {
+            table: Table(u8::try_from(r.table).unwrap_or(u8::MAX)),
+            key: r.key,
+            value: Some(r.value),
+        };
+        Ok(Some(part.rows.into_iter().map(row).collect()))
     }
 
-    async fn fetch_missing(&self, from: NodeId, hashes: impl Iterator<Item = BlobHash>) -> Result<(), SubmitError> {
-        let missing: BTreeSet<_> = hashes.filter(|hash| !self.store.has_blob(*hash)).collect();
-        for hash in missing {
-            self.fetch_blob(from, hash).await?;
+    async fn fetch_missing(&self, from: NodeId, hashes: BTreeSet<BlobHash>) -> Result<(), SubmitError> {
+        for hash in hashes {
+            if !self.store.has_blob(hash) {
+                self.fetch_blob(from, hash).await?;
+            }
         }
         Ok(())
     }
