@@ -9,6 +9,9 @@ use vocab::{AccountHead, AccountId, Batch, BatchId, BlobHash, Boot, NodeId, Vers
 pub enum Event {
     /// Time passed: at least once per heartbeat interval, and at [`crate::Replica::deadline`].
     Tick,
+    /// This machine slept or the process was stopped (boot-time clock against monotonic clock): silence is measured
+    /// afresh. A gap between two `Tick`s is noticed without it.
+    Paused,
     /// A link in both directions is up; the transport has checked certificate, cluster and version ranges.
     LinkUp {
         /// The peer.

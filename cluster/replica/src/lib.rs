@@ -3,14 +3,24 @@
 //! The machine orders and decides; the driver computes (`mailbox::apply` on its store) and does I/O. Rules are those of
 //! DESIGN 5 to 7; where a rule has a number (X1 to X24) the comment and the test name it.
 
+mod commit;
+mod compare;
 mod config;
+mod epoch;
 mod event;
+mod follow;
+mod guest;
+mod heal;
+mod lease;
+mod link;
 mod message;
+mod order;
 mod output;
 mod persist;
 mod status;
+mod takeover;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 pub use config::{ReplicaConfig, Timing};
 pub use event::Event;
@@ -18,85 +28,253 @@ pub use output::{MayRead, Output, Serving, StampBase};
 pub use persist::{META_KEY, Saved};
 pub use status::{Mode, ReplicaStatus, SyncProgress};
 use topology::EpochRecord;
-use vocab::{AccountId, EpochId, Instant, NodeId, ShardId, Version};
+use vocab::{AccountId, BatchId, Instant, NodeId, ShardId, StoreWrite, SubmitError, Version};
+
+/// What a finished write means.
+#[derive(Clone, Debug)]
+enum Pending {
+    /// A batch at the home.
+    Local(BatchId),
+    /// A batch on a backup or guest.
+    Follow(follow::Incoming),
+    /// An epoch comes into effect; these batches in flight went with it (X6).
+    Epoch(Box<EpochRecord>, Vec<BatchId>),
+    /// A newer epoch heard of.
+    Newest,
+    /// X11.
+    JoinMark(vocab::EpochId),
+    /// A fetched account replaces the old state.
+    Switch { account: AccountId, version: Version, session: u64, peer: NodeId, asked: bool },
+}
+
+/// The epoch register as seen here.
+#[derive(Clone, Debug, Default)]
+struct RegisterView {
+    record: Option<EpochRecord>,
+    members: Vec<NodeId>,
+    quorum: bool,
+}
 
 /// The replication machine of one node.
 #[derive(Debug)]
 pub struct Replica {
     config: ReplicaConfig,
+    /// What the local record says or will say when the last write of it is done.
     saved: Saved,
+    /// Epoch in effect.
+    record: Option<EpochRecord>,
+    /// Heal epoch whose join mark is durable (X11).
+    join_mark: Option<vocab::EpochId>,
+    /// An epoch is being written.
+    entering: Option<EpochRecord>,
+    /// Epoch in which this node compared versions since boot (X5): as home with the whole in-sync set, else with the home.
+    compared: Option<vocab::EpochId>,
     outputs: VecDeque<Output>,
+    now: Instant,
+    last_tick: Instant,
+    last_beat: Instant,
+    versions: Option<BTreeMap<AccountId, Version>>,
+    next_number: u64,
+    pending: BTreeMap<u64, Pending>,
+    batches: u32,
+    register: RegisterView,
+    orders: order::Orders,
+    flights: BTreeMap<BatchId, commit::Flight>,
+    peers: BTreeMap<NodeId, link::Peer>,
+    follow: follow::Follow,
+    guest: guest::Guest,
+    compares: BTreeMap<NodeId, compare::Compare>,
+    /// New batches wait since then, so that the guest can become level.
+    hold: Option<Instant>,
+    hold_not_before: Instant,
+    proposal: Option<epoch::Proposal>,
+    propose_not_before: Instant,
+    reduce: Option<NodeId>,
+    reduced_at: Option<Instant>,
+    hold_down_until: Instant,
+    disk_low: bool,
+    disk_silent: u64,
+    address_held: bool,
+    last_serving: Option<Serving>,
 }
 
 impl Replica {
-    /// A machine that knows what the disk knows. Nothing is in effect before the first events.
+    /// A machine that knows what the disk knows. It asks for the versions first; nothing is served before they came.
     #[must_use]
     pub fn new(config: ReplicaConfig, saved: Saved, now: Instant) -> Self {
-        let _ = now;
-        Self { config, saved, outputs: VecDeque::from([Output::ReadVersions]) }
+        Self {
+            config,
+            record: saved.record.clone(),
+            join_mark: saved.join_mark,
+            saved,
+            entering: None,
+            compared: None,
+            outputs: VecDeque::from([Output::ReadVersions]),
+            now,
+            last_tick: now,
+            last_beat: now,
+            versions: None,
+            next_number: 0,
+            pending: BTreeMap::new(),
+            batches: 0,
+            register: RegisterView::default(),
+            orders: order::Orders::default(),
+            flights: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            follow: follow::Follow::default(),
+            guest: guest::Guest::default(),
+            compares: BTreeMap::new(),
+            hold: None,
+            hold_not_before: now,
+            proposal: None,
+            propose_not_before: now,
+            reduce: None,
+            reduced_at: None,
+            hold_down_until: Instant(0),
+            disk_low: false,
+            disk_silent: 0,
+            address_held: false,
+            last_serving: None,
+        }
     }
-    /// Takes one event.
+
+    /// Takes one event. `now` never goes back.
     pub fn on(&mut self, event: Event, now: Instant) {
-        let _ = (event, now);
+        self.now = now.max(self.now);
+        match event {
+            Event::Tick => self.on_tick(),
+            Event::Paused => self.on_pause(),
+            Event::LinkUp { peer, boot, link } => self.on_link_up(peer, boot, link),
+            Event::LinkDown { peer, link } => self.on_link_down(peer, link),
+            Event::Frame { peer, link, bytes } => self.on_frame(peer, link, &bytes),
+            Event::Submit { token, accounts } => self.on_submit(token, accounts),
+            Event::Computed { batch, result } => self.on_computed(batch, result),
+            Event::Written { token } => self.on_written(token),
+            Event::BlobsChecked { token, missing } => self.on_blobs_checked(token, missing),
+            Event::Versions(list) => self.versions = Some(list.into_iter().collect()),
+            Event::Chain { account, versions, lineage } => self.on_own_chain(account, versions, lineage),
+            Event::Register { record, members, quorum } => self.on_register(record, members, quorum),
+            Event::Heard(record) => self.hear(&record),
+            Event::ProposeFailed => self.on_propose_failed(),
+            Event::GuardWord { peer, boot } => self.on_guard_word(peer, boot),
+            Event::ResetEvidence { peer } => self.on_reset_evidence(peer),
+            Event::StartAlone => self.on_start_alone(),
+            Event::Fetched { fetch, head } => self.on_fetched(fetch, head),
+            Event::FetchFailed { fetch } => self.on_fetch_failed(fetch),
+            Event::BranchArchived { archive, head } => self.on_archived(archive, head),
+            Event::ArchiveFailed { archive } => self.on_archive_failed(archive),
+            Event::DiskLow(low) => self.disk_low = low,
+            Event::DiskSilent(ms) => self.disk_silent = ms,
+        }
+        self.settle();
     }
+
+    /// What follows from the state, whatever the event was.
+    fn settle(&mut self) {
+        if self.versions.is_some() {
+            self.consider_register();
+            self.consider_solo();
+            self.answer_versions();
+            self.start_compares();
+            self.step_compares();
+            self.tell_compared();
+            self.consider_join_mark();
+            self.consider_proposals();
+            self.dispatch();
+        }
+        self.flush();
+        let held = self.should_hold_address();
+        if held != self.address_held {
+            self.address_held = held;
+            self.outputs.push_back(Output::AddressHeld(held));
+        }
+        let serving = Some(self.serving(self.now));
+        if serving != self.last_serving {
+            self.last_serving = serving;
+            self.outputs.push_back(Output::ServingChanged);
+        }
+    }
+
     /// The next order; drained until `None` after every event.
     pub fn next_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
+
     /// When to send `Tick` at the latest.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        None
+        Some(self.last_tick.plus_ms(self.config.timing.heartbeat))
     }
-    /// Whether and how this node serves clients.
-    #[must_use]
-    pub fn serving(&self, now: Instant) -> Serving {
-        let _ = now;
-        Serving::Not("not started")
-    }
-    /// Whether a snapshot of `account` at `version` may be shown to a client (X1, X2). Ask after taking it.
-    #[must_use]
-    pub fn may_read(&self, account: AccountId, version: Version, now: Instant) -> MayRead {
-        let _ = (account, version, now);
-        MayRead::No("not started")
-    }
+
     /// The node that orders changes of this shard, by the epoch in effect.
     #[must_use]
     pub fn home(&self, shard: ShardId) -> Option<NodeId> {
-        self.record().map(|r| r.home_of(shard))
+        self.record.as_ref().map(|r| r.home_of(shard))
     }
+
     /// The epoch in effect.
     #[must_use]
     pub fn record(&self) -> Option<&EpochRecord> {
-        self.saved.record.as_ref()
+        self.record.as_ref()
     }
-    /// Stamp of a batch of this account now.
-    #[must_use]
-    pub fn stamp(&self, account: AccountId) -> StampBase {
-        let _ = account;
-        let home = self.config.node;
-        StampBase { epoch: self.record().map_or(EpochId::default(), |r| r.id), home, joint: false, gap: None }
-    }
+
     /// Peers that must hold a large body durably before the change that names it is submitted.
     #[must_use]
     pub fn body_peers(&self) -> Vec<NodeId> {
-        Vec::new()
+        self.commit_peers()
     }
-    /// Everything at a glance.
-    #[must_use]
-    pub fn status(&self, now: Instant) -> ReplicaStatus {
-        ReplicaStatus {
-            mode: Mode::Unformed,
-            record: self.saved.record.clone(),
-            newest: None,
-            serving: self.serving(now),
-            in_flight: 0,
-            oldest_ms: 0,
-            waiting: 0,
-            sync: None,
-            heard: Vec::new(),
-            holds_address: false,
-            warnings: Vec::new(),
+
+    fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    fn write(&mut self, parts: Vec<StoreWrite>, pending: Pending) {
+        let token = self.number();
+        self.pending.insert(token, pending);
+        self.outputs.push_back(Output::Write { token, parts });
+    }
+
+    fn on_written(&mut self, token: u64) {
+        match self.pending.remove(&token) {
+            None | Some(Pending::Newest) => {}
+            Some(Pending::Local(id)) => self.on_local_written(id),
+            Some(Pending::Follow(incoming)) => self.on_follow_written(incoming),
+            Some(Pending::Epoch(record, flights)) => self.on_entered(*record, &flights),
+            Some(Pending::JoinMark(id)) => self.on_join_marked(id),
+            Some(Pending::Switch { account, version, session, peer, asked }) => {
+                self.set_version(account, version);
+                if asked {
+                    self.say_now(peer, session, account);
+                } else {
+                    self.on_own_switch(peer, session, account);
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, tokens: Vec<u64>, error: SubmitError) {
+        if !tokens.is_empty() {
+            self.outputs.push_back(Output::Failed { tokens, error });
+        }
+    }
+
+    fn log(&mut self, text: String) {
+        self.outputs.push_back(Output::Log(text));
+    }
+
+    fn me(&self) -> NodeId {
+        self.config.node
+    }
+
+    /// Version as written on this disk.
+    fn version(&self, account: AccountId) -> Version {
+        self.versions.as_ref().and_then(|v| v.get(&account)).copied().unwrap_or_default()
+    }
+
+    fn set_version(&mut self, account: AccountId, version: Version) {
+        if let Some(versions) = self.versions.as_mut() {
+            versions.insert(account, version);
         }
     }
 }

@@ -1,0 +1,398 @@
+//! The home's side of a commit: compute, send to every backup, write, answer. Backup first (DESIGN 5).
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use prost::Message as _;
+use topology::EpochKind;
+use vocab::{AccountId, Batch, BatchId, Instant, NodeId, StoreWrite, SubmitError, Version};
+use wire::link::{self, item::Kind};
+
+use crate::follow::Reason;
+use crate::order::{Ready, Work};
+use crate::output::Output;
+use crate::{Pending, Replica, message};
+
+/// Slow answers in a row after which a backup leaves the in-sync set.
+const SLOW_TIMES_MAX: u32 = 3;
+
+/// Where a batch in flight stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// The driver applies the commands. Stale: under an epoch that is over; its result is thrown away.
+    Computing { stale: bool },
+    /// It never changes from here on; backups have it or get it again.
+    Sent,
+    /// Every backup has it; our own write is under way.
+    Writing,
+}
+
+/// A batch in flight.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    pub works: Vec<(u64, Work)>,
+    pub accounts: Vec<AccountId>,
+    pub stage: Stage,
+    pub since: Instant,
+    pub sent: Instant,
+    pub batch: Option<Batch>,
+    pub encoded: Bytes,
+    pub waiting: BTreeSet<NodeId>,
+    /// Its tokens were told "unknown" already.
+    pub answered: bool,
+    /// Counted as slow already.
+    pub slow: bool,
+    /// Ordered by a comparison with this peer: the lock of the account belongs to it.
+    pub raise: Option<NodeId>,
+}
+
+impl Flight {
+    fn tokens(&self) -> Vec<u64> {
+        self.works.iter().map(|(_, w)| w.token).collect()
+    }
+    /// Version of the account after it.
+    pub fn next(&self, account: AccountId) -> Option<Version> {
+        let part = self.batch.as_ref()?.accounts.iter().find(|a| a.account == account)?;
+        Some(part.head.version)
+    }
+}
+
+impl Replica {
+    /// Nodes that must hold a batch durably before this home writes it.
+    pub(crate) fn commit_peers(&self) -> Vec<NodeId> {
+        let Some(record) = self.record.as_ref().filter(|r| r.home == self.me()) else { return Vec::new() };
+        let mut peers: Vec<NodeId> = record.in_sync.iter().filter(|n| **n != self.me()).copied().collect();
+        // X11: from the join mark on the guest counts, until a newer epoch is known.
+        if self.join_mark == Some(record.id) {
+            peers.extend(record.guest);
+        }
+        peers
+    }
+
+    fn may_order(&self) -> bool {
+        let Some(record) = self.record.as_ref().filter(|r| r.home == self.me()) else { return false };
+        let peers = self.commit_peers();
+        let compared = peers.is_empty() || self.compared == Some(record.id);
+        let level = |p: &NodeId| self.peers.get(p).is_some_and(|p| p.level);
+        compared
+            && self.entering.is_none()
+            && self.hold.is_none()
+            && !self.is_superseded()
+            && self.versions.is_some()
+            && peers.iter().all(level)
+    }
+
+    pub(crate) fn on_submit(&mut self, token: u64, accounts: Vec<AccountId>) {
+        let mine = |r: &topology::EpochRecord| accounts.iter().all(|a| r.home_of(a.shard()) == self.config.node);
+        if accounts.is_empty() || self.is_superseded() || !self.record.as_ref().is_some_and(mine) {
+            self.fail(vec![token], SubmitError::Unavailable("this node is not the home of the account"));
+            return;
+        }
+        self.orders.submit(Work { token, accounts, since: self.now });
+    }
+
+    /// Starts a batch for every account that is free and has commands waiting.
+    pub(crate) fn dispatch(&mut self) {
+        while self.may_order() {
+            let Some(Ready { works, accounts }) = self.orders.next_ready() else { return };
+            let id = self.batch_id();
+            let stamp = self.stamp(AccountId::default());
+            let work = Ready { works: works.clone(), accounts: accounts.clone() }.by_account();
+            self.flights.insert(id, self.new_flight(works, accounts, None));
+            self.outputs.push_back(Output::Compute { batch: id, work, stamp });
+        }
+    }
+
+    pub(crate) fn new_flight(
+        &self,
+        works: Vec<(u64, Work)>,
+        accounts: Vec<AccountId>,
+        raise: Option<NodeId>,
+    ) -> Flight {
+        Flight {
+            since: works.iter().map(|(_, w)| w.since).min().unwrap_or(self.now),
+            works,
+            accounts,
+            stage: Stage::Computing { stale: false },
+            sent: self.now,
+            batch: None,
+            encoded: Bytes::new(),
+            waiting: BTreeSet::new(),
+            answered: false,
+            slow: false,
+            raise,
+        }
+    }
+
+    /// The boot is in the upper half, so a restarted home never reuses one.
+    pub(crate) fn batch_id(&mut self) -> BatchId {
+        self.batches += 1;
+        let epoch = self.record.as_ref().map(|r| r.id).unwrap_or_default();
+        let counter = (u64::from(self.config.boot.0) << 32) | u64::from(self.batches);
+        BatchId { epoch, home: self.me(), counter }
+    }
+
+    pub(crate) fn on_computed(&mut self, id: BatchId, result: Option<Batch>) {
+        let Some(flight) = self.flights.get(&id) else { return };
+        let Stage::Computing { stale } = flight.stage else { return };
+        if stale {
+            self.drop_computed(id);
+            return;
+        }
+        let Some(batch) = result else {
+            self.finish_empty(id);
+            return;
+        };
+        let fits = batch.id == id
+            && !batch.accounts.is_empty()
+            && batch.accounts.windows(2).all(|w| matches!(w, [a, b] if a.account < b.account))
+            && batch.accounts.iter().all(|a| {
+                flight.accounts.contains(&a.account)
+                    && a.expected == self.version(a.account)
+                    && a.head.version != a.expected
+            });
+        if !fits {
+            let tokens = flight.tokens();
+            self.outputs.push_back(Output::Dropped { batch: id });
+            self.log(format!("batch {id} was computed on another state than the present one"));
+            self.forget(id);
+            self.fail(tokens, SubmitError::Unavailable("the account changed under the computation"));
+            return;
+        }
+        self.start_sending(id, batch);
+    }
+
+    fn start_sending(&mut self, id: BatchId, batch: Batch) {
+        let peers = self.commit_peers();
+        let encoded = if peers.is_empty() { Bytes::new() } else { message::batch_to(&batch).encode_to_vec().into() };
+        let now = self.now;
+        let Some(flight) = self.flights.get_mut(&id) else { return };
+        flight.stage = Stage::Sent;
+        flight.sent = now;
+        flight.batch = Some(batch);
+        flight.encoded = encoded;
+        flight.waiting = peers.iter().copied().collect();
+        for peer in peers {
+            self.send_flight(peer, id);
+        }
+        self.write_if_acknowledged(id);
+    }
+
+    /// Sends it, or again as it is: a backup that has it already acknowledges it once more.
+    pub(crate) fn send_flight(&mut self, peer: NodeId, id: BatchId) {
+        let Some(epoch) = self.record.as_ref().map(|r| r.id) else { return };
+        if !self.peers.get(&peer).is_some_and(|p| p.level) {
+            return;
+        }
+        let Some(flight) = self.flights.get(&id) else { return };
+        let encoded = flight.encoded.clone();
+        self.say_batch(peer, epoch, id, &encoded);
+    }
+
+    pub(crate) fn on_ack(&mut self, peer: NodeId, id: BatchId) {
+        self.on_stream_ack(peer, id);
+        let Some(flight) = self.flights.get_mut(&id) else { return };
+        flight.waiting.remove(&peer);
+        let fast = !flight.slow;
+        if fast && let Some(peer) = self.peers.get_mut(&peer) {
+            peer.slow = 0;
+        }
+        self.write_if_acknowledged(id);
+    }
+
+    fn write_if_acknowledged(&mut self, id: BatchId) {
+        let agreed = self.trims();
+        let Some(flight) = self.flights.get_mut(&id) else { return };
+        if flight.stage != Stage::Sent || !flight.waiting.is_empty() {
+            return;
+        }
+        let Some(batch) = &flight.batch else { return };
+        flight.stage = Stage::Writing;
+        let parts = parts(batch, agreed);
+        self.write(parts, Pending::Local(id));
+    }
+
+    /// Whether every data node holds what is committed, so that older links of the chain are of no use.
+    pub(crate) fn trims(&self) -> bool {
+        self.record.as_ref().is_some_and(|r| r.kind == EpochKind::Joint && r.members.len() == r.in_sync.len())
+    }
+
+    pub(crate) fn on_local_written(&mut self, id: BatchId) {
+        let Some(flight) = self.flights.remove(&id) else { return };
+        let Some(batch) = &flight.batch else { return };
+        let versions: Vec<(AccountId, Version)> = batch.accounts.iter().map(|a| (a.account, a.head.version)).collect();
+        for (account, version) in &versions {
+            self.set_version(*account, *version);
+        }
+        if flight.raise.is_none() {
+            for account in &flight.accounts {
+                self.orders.release(*account);
+            }
+        }
+        self.outputs.push_back(Output::Committed { batch: id });
+        let confirmed = link::Confirmed { accounts: message::versions_to(&versions) };
+        for peer in self.commit_peers() {
+            self.say(peer, Kind::Confirmed(confirmed.clone()));
+        }
+        self.stream(batch);
+        if let Some(peer) = flight.raise {
+            self.on_raised(peer, &flight.accounts);
+        }
+    }
+
+    fn finish_empty(&mut self, id: BatchId) {
+        let Some(flight) = self.flights.get(&id) else { return };
+        let (tokens, raise, accounts) = (flight.tokens(), flight.raise, flight.accounts.clone());
+        // What was found is an answer from state, so it needs the right to serve it.
+        if matches!(self.serving(self.now), crate::Serving::Home) {
+            self.outputs.push_back(Output::Committed { batch: id });
+        } else {
+            self.outputs.push_back(Output::Dropped { batch: id });
+            self.fail(tokens, SubmitError::Unavailable("this node may not answer now"));
+        }
+        self.forget(id);
+        if let Some(peer) = raise {
+            self.on_raised(peer, &accounts);
+        }
+    }
+
+    fn drop_computed(&mut self, id: BatchId) {
+        self.outputs.push_back(Output::Dropped { batch: id });
+        let Some(flight) = self.forget(id) else { return };
+        let home = self.record.as_ref().is_some_and(|r| r.home == self.config.node);
+        if home {
+            self.orders.put_back(flight.works);
+        } else {
+            self.fail(flight.tokens(), SubmitError::Unavailable("the home has moved"));
+        }
+    }
+
+    /// Takes it out of flight without an answer.
+    fn forget(&mut self, id: BatchId) -> Option<Flight> {
+        let flight = self.flights.remove(&id)?;
+        if flight.raise.is_none() {
+            for account in &flight.accounts {
+                self.orders.release(*account);
+            }
+        }
+        Some(flight)
+    }
+
+    /// Results of computations that run now are not used: they were stamped with the epoch that is over.
+    pub(crate) fn make_computing_stale(&mut self) {
+        for flight in self.flights.values_mut() {
+            if let Stage::Computing { stale } = &mut flight.stage {
+                *stale = true;
+            }
+        }
+    }
+
+    /// This node orders no longer: what was sent is unknown, what waits was not done.
+    pub(crate) fn give_up_ordering(&mut self) {
+        self.make_computing_stale();
+        let sent: Vec<BatchId> =
+            self.flights.iter().filter(|(_, f)| f.stage == Stage::Sent).map(|(id, _)| *id).collect();
+        for id in sent {
+            self.abandon(id);
+        }
+        let waiting = self.orders.clear();
+        self.fail(waiting, SubmitError::Unavailable("the home has moved"));
+    }
+
+    /// A batch that was sent and will not be finished by this home.
+    pub(crate) fn abandon(&mut self, id: BatchId) {
+        let Some(flight) = self.forget(id) else { return };
+        self.outputs.push_back(Output::Dropped { batch: id });
+        if !flight.answered {
+            self.fail(flight.tokens(), SubmitError::Unknown("the home moved while it was committed"));
+        }
+    }
+
+    /// Batches that were sent and not yet written here: they go with the record of an epoch without the backup (X6).
+    pub(crate) fn sent_flights(&self) -> (Vec<BatchId>, Vec<StoreWrite>) {
+        let sent = self.flights.iter().filter(|(_, f)| f.stage == Stage::Sent);
+        let (mut ids, mut writes) = (Vec::new(), Vec::new());
+        for (id, flight) in sent {
+            ids.push(*id);
+            writes.extend(flight.batch.iter().flat_map(|b| parts(b, false)));
+        }
+        (ids, writes)
+    }
+
+    pub(crate) fn on_refuse(&mut self, peer: NodeId, id: BatchId, reason: u32, have: &[(AccountId, Version)]) {
+        if self.on_stream_refused(peer, id, have) || !self.flights.contains_key(&id) {
+            return;
+        }
+        match Reason::from_number(reason) {
+            Some(Reason::Space) => {
+                self.log(format!("node {} refused batch {id}: its disk is full", peer.0));
+                self.reduce = Some(peer);
+            }
+            other => {
+                self.log(format!("node {} refused batch {id}: {other:?}; versions are compared again", peer.0));
+                self.stop_compare(peer);
+                if let Some(peer) = self.peers.get_mut(&peer) {
+                    peer.level = false;
+                }
+            }
+        }
+    }
+
+    /// Clients are not kept waiting for ever; a batch that was sent stays in flight all the same.
+    pub(crate) fn check_waits(&mut self) {
+        let (now, limit) = (self.now, self.config.timing.commit_wait);
+        let old = self.orders.expired(now, limit);
+        self.fail(old, SubmitError::Unavailable("no commit in time"));
+        let mut unknown = Vec::new();
+        for flight in self.flights.values_mut() {
+            if !flight.answered
+                && now.since(flight.since) >= limit
+                && flight.stage != (Stage::Computing { stale: true })
+            {
+                flight.answered = true;
+                unknown.extend(flight.tokens());
+            }
+        }
+        self.fail(unknown, SubmitError::Unknown("no commit in time"));
+    }
+
+    /// A backup that talks but is slow again and again leaves the in-sync set by agreement.
+    pub(crate) fn check_slowness(&mut self) {
+        let (now, limit) = (self.now, self.config.timing.backup_slow);
+        for flight in self.flights.values_mut() {
+            if flight.stage != Stage::Sent || flight.slow || now.since(flight.sent) < limit {
+                continue;
+            }
+            flight.slow = true;
+            for id in &flight.waiting {
+                let Some(peer) = self.peers.get_mut(id).filter(|p| p.level) else { continue };
+                peer.slow += 1;
+                if peer.slow >= SLOW_TIMES_MAX {
+                    self.reduce = Some(*id);
+                }
+            }
+        }
+    }
+}
+
+/// What is written for a batch on any node, in one synced write.
+pub(crate) fn parts(batch: &Batch, agreed: bool) -> Vec<StoreWrite> {
+    let mut parts = Vec::with_capacity(2 * batch.accounts.len() + 1);
+    if !batch.bodies.is_empty() {
+        parts.push(StoreWrite::Bodies(batch.bodies.clone()));
+    }
+    for account in &batch.accounts {
+        parts.push(StoreWrite::Account(account.clone()));
+        if agreed && account.expected != Version::default() {
+            parts.push(StoreWrite::TrimChain { account: account.account, agreed: account.expected });
+        }
+    }
+    parts
+}
+
+impl Flight {
+    /// Backups may hold it.
+    pub fn waiting_or_sent(&self) -> bool {
+        self.stage != (Stage::Computing { stale: false }) && self.batch.is_some()
+    }
+}

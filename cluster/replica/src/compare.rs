@@ -1,0 +1,507 @@
+//! Comparing with another node: every connection begins with it, and nothing is ordered, served or granted before it
+//! (DESIGN 5 and 7; X3, X5). The home of the epoch, or the anchor of a heal, leads it.
+//!
+//! Per account: equal; the other is behind and fetches; the other is ahead and this node fetches; both changed, then
+//! the other's branch is archived on both nodes and every UIDVALIDITY here is raised before the other fetches.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use prost::Message as _;
+use topology::EpochKind;
+use vocab::{AccountHead, AccountId, Batch, BatchId, EpochId, Instant, NodeId, Version};
+use wire::link::{self, item::Kind};
+
+use crate::guest::FetchJob;
+use crate::output::Output;
+use crate::{Replica, message};
+
+/// Batches kept for an account while the guest fetches it; beyond that it fetches again.
+const TAIL_BATCHES_MAX: usize = 1024;
+/// Wait before an account whose transfer failed is tried again (ms).
+const RETRY_MS: u64 = 500;
+
+/// Where one account stands that is not level.
+#[derive(Debug)]
+enum Step {
+    /// To be looked at, not before this time.
+    Start(Instant),
+    /// Our own chain is being read; `locked` when the account is out of ordering for it.
+    OwnChain,
+    /// Our chain lacks their version.
+    TheirChain,
+    /// They fetch; batches committed meanwhile follow.
+    Pulling { tail: Option<Vec<(BatchId, Batch)>> },
+    /// They are ahead: to be fetched once no batch of the account is in flight (X12).
+    WantFetch,
+    /// We fetch, the account is locked.
+    Fetching,
+    /// Both changed: to be archived once no batch of the account is in flight.
+    WantArchive,
+    /// Both nodes archive their branch.
+    Archiving { own: u64, mine: bool, theirs: bool, floor: u32 },
+    /// UIDVALIDITY is being raised here.
+    Raising,
+}
+
+/// A comparison this node leads.
+#[derive(Debug)]
+pub(crate) struct Compare {
+    session: u64,
+    epoch: EpochId,
+    heal: bool,
+    theirs: BTreeMap<AccountId, Version>,
+    /// Their whole list has come.
+    known: bool,
+    todo: BTreeMap<AccountId, Step>,
+    locked: BTreeSet<AccountId>,
+    /// Streamed to the guest, not acknowledged.
+    streaming: Vec<(BatchId, Vec<AccountId>)>,
+}
+
+impl Compare {
+    pub fn left(&self) -> u64 {
+        self.todo.len() as u64
+    }
+    /// Nothing is left but what is on its way.
+    pub fn is_near(&self) -> bool {
+        self.known && self.todo.is_empty()
+    }
+    pub fn is_level(&self) -> bool {
+        self.is_near() && self.streaming.is_empty()
+    }
+    pub fn is_heal(&self) -> bool {
+        self.heal
+    }
+    /// Parts of one batch may go at different times; they are answered in order.
+    fn take_streamed(&mut self, id: BatchId) -> Option<Vec<AccountId>> {
+        let at = self.streaming.iter().position(|(b, _)| *b == id)?;
+        Some(self.streaming.remove(at).1)
+    }
+    fn theirs(&self, account: AccountId) -> Version {
+        self.theirs.get(&account).copied().unwrap_or_default()
+    }
+}
+
+impl Replica {
+    /// Opens a comparison with everybody who needs one and is in the same epoch.
+    pub(crate) fn start_compares(&mut self) {
+        let Some(record) = self.record.as_ref().filter(|r| r.home == self.config.node) else { return };
+        if self.entering.is_some() || self.is_superseded() {
+            return;
+        }
+        let (epoch, mut wanted) = (record.id, self.commit_peers());
+        let heal = record.kind == EpochKind::Heal && wanted.is_empty();
+        if heal {
+            wanted.extend(record.guest);
+        }
+        for id in wanted {
+            let fits = self.peers.get(&id).is_some_and(|p| p.hello && !p.level && p.epoch() == Some(epoch));
+            if !fits || self.compares.contains_key(&id) {
+                continue;
+            }
+            let session = self.number();
+            self.say(id, Kind::AskVersions(link::AskVersions { session, epoch: Some(message::epoch_to(epoch)) }));
+            let compare = Compare {
+                session,
+                epoch,
+                heal,
+                theirs: BTreeMap::new(),
+                known: false,
+                todo: BTreeMap::new(),
+                locked: BTreeSet::new(),
+                streaming: Vec::new(),
+            };
+            self.compares.insert(id, compare);
+            self.log(format!("comparing with node {} in epoch {epoch}", id.0));
+        }
+    }
+
+    /// The comparison is over without a result; locks are given back.
+    pub(crate) fn stop_compare(&mut self, peer: NodeId) {
+        let Some(compare) = self.compares.remove(&peer) else { return };
+        self.stop_fetches(peer, false);
+        for flight in self.flights.values_mut() {
+            if flight.raise == Some(peer) {
+                // It ends as an ordinary batch, which frees the account.
+                flight.raise = None;
+            }
+        }
+        for account in compare.locked {
+            let raising = self.flights.values().any(|f| f.accounts.contains(&account));
+            if !raising {
+                self.orders.release(account);
+            }
+        }
+        self.hold = None;
+    }
+
+    fn compare(&mut self, peer: NodeId, session: u64) -> Option<&mut Compare> {
+        self.compares.get_mut(&peer).filter(|c| c.session == session)
+    }
+
+    pub(crate) fn on_have_versions(&mut self, peer: NodeId, session: u64, list: Vec<(AccountId, Version)>, last: bool) {
+        let Some(compare) = self.compare(peer, session) else { return };
+        compare.theirs.extend(list);
+        if !last {
+            return;
+        }
+        compare.known = true;
+        let theirs = compare.theirs.clone();
+        let mine = self.versions.iter().flatten().map(|(a, _)| *a);
+        let all: BTreeSet<AccountId> = mine.chain(theirs.keys().copied()).collect();
+        let now = self.now;
+        let differ: Vec<AccountId> =
+            all.into_iter().filter(|a| !self.is_level(*a, theirs.get(a).copied().unwrap_or_default())).collect();
+        self.log(format!("node {} differs in {} accounts", peer.0, differ.len()));
+        if let Some(compare) = self.compares.get_mut(&peer) {
+            compare.todo = differ.into_iter().map(|a| (a, Step::Start(now))).collect();
+        }
+    }
+
+    /// Equal, or ahead by just the batch that is in flight to it.
+    fn is_level(&self, account: AccountId, theirs: Version) -> bool {
+        theirs == self.version(account)
+            || self.flights.values().any(|f| f.waiting_or_sent() && f.next(account) == Some(theirs))
+    }
+
+    /// Goes on with every account that can go on.
+    pub(crate) fn step_compares(&mut self) {
+        let peers: Vec<NodeId> = self.compares.keys().copied().collect();
+        for peer in peers {
+            let now = self.now;
+            let ready = |s: &Step| match s {
+                Step::Start(at) => *at <= now,
+                Step::WantFetch | Step::WantArchive => true,
+                _ => false,
+            };
+            let Some(compare) = self.compares.get(&peer) else { continue };
+            let accounts: Vec<AccountId> = compare.todo.iter().filter(|(_, s)| ready(s)).map(|(a, _)| *a).collect();
+            for account in accounts {
+                self.step_account(peer, account);
+            }
+            self.finish_compare(peer);
+        }
+    }
+
+    fn set_step(&mut self, peer: NodeId, account: AccountId, step: Step) {
+        if let Some(compare) = self.compares.get_mut(&peer) {
+            compare.todo.insert(account, step);
+        }
+    }
+
+    fn again(&mut self, peer: NodeId, account: AccountId, wait_ms: u64) {
+        self.unlock(peer, account);
+        self.set_step(peer, account, Step::Start(self.now.plus_ms(wait_ms)));
+    }
+
+    fn level(&mut self, peer: NodeId, account: AccountId) {
+        self.unlock(peer, account);
+        if let Some(compare) = self.compares.get_mut(&peer) {
+            compare.todo.remove(&account);
+        }
+    }
+
+    fn lock(&mut self, peer: NodeId, account: AccountId) -> bool {
+        let Some(compare) = self.compares.get_mut(&peer) else { return false };
+        if compare.locked.contains(&account) {
+            return true;
+        }
+        let free = self.orders.lock(account);
+        if free {
+            compare.locked.insert(account);
+        }
+        free
+    }
+
+    fn unlock(&mut self, peer: NodeId, account: AccountId) {
+        let Some(compare) = self.compares.get_mut(&peer) else { return };
+        if compare.locked.remove(&account) {
+            self.orders.release(account);
+        }
+    }
+
+    fn step_account(&mut self, peer: NodeId, account: AccountId) {
+        let Some(compare) = self.compares.get(&peer) else { return };
+        let (theirs, session) = (compare.theirs(account), compare.session);
+        let archive = match compare.todo.get(&account) {
+            Some(Step::Start(_)) => return self.start_account(peer, account, theirs),
+            Some(Step::WantFetch) => false,
+            Some(Step::WantArchive) => true,
+            _ => return,
+        };
+        if archive && self.lock(peer, account) {
+            let own = self.number();
+            self.set_step(peer, account, Step::Archiving { own, mine: false, theirs: false, floor: 0 });
+            self.outputs.push_back(Output::ArchiveBranch { archive: own, account, from: Some(peer) });
+            self.say(peer, Kind::Archive(link::Archive { session, account: account.0 }));
+        } else if !archive && self.lock_for_fetch(peer, account) {
+            self.set_step(peer, account, Step::Fetching);
+            self.fetch(FetchJob { account, from: peer, session, asked: false });
+        }
+    }
+
+    fn start_account(&mut self, peer: NodeId, account: AccountId, theirs: Version) {
+        if self.is_level(account, theirs) {
+            self.level(peer, account);
+        } else if theirs == Version::default() {
+            self.order_pull(peer, account);
+        } else if self.version(account) == Version::default() {
+            self.set_step(peer, account, Step::WantFetch);
+            self.step_account(peer, account);
+        } else {
+            self.set_step(peer, account, Step::OwnChain);
+            self.outputs.push_back(Output::ReadChain { account });
+        }
+    }
+
+    /// A batch that was sent before the link broke cannot be finished on a state that is to be replaced.
+    fn lock_for_fetch(&mut self, peer: NodeId, account: AccountId) -> bool {
+        let sent = |f: &crate::commit::Flight| f.accounts.contains(&account) && f.waiting.contains(&peer);
+        let stuck: Vec<BatchId> = self.flights.iter().filter(|(_, f)| sent(f)).map(|(id, _)| *id).collect();
+        for id in stuck {
+            self.abandon(id);
+        }
+        self.lock(peer, account)
+    }
+
+    fn order_pull(&mut self, peer: NodeId, account: AccountId) {
+        self.unlock(peer, account);
+        let Some(session) = self.compares.get(&peer).map(|c| c.session) else { return };
+        self.set_step(peer, account, Step::Pulling { tail: Some(Vec::new()) });
+        self.say(peer, Kind::Pull(link::Pull { session, account: account.0 }));
+    }
+
+    pub(crate) fn on_own_chain(&mut self, account: AccountId, versions: Vec<Version>, lineage: Vec<Version>) {
+        self.say_chain(account, &versions, &lineage);
+        let waits = |c: &Compare| matches!(c.todo.get(&account), Some(Step::OwnChain));
+        let peers: Vec<NodeId> = self.compares.iter().filter(|(_, c)| waits(c)).map(|(id, _)| *id).collect();
+        for peer in peers {
+            let Some(compare) = self.compares.get(&peer) else { continue };
+            let (theirs, session) = (compare.theirs(account), compare.session);
+            // Their branch in our lineage was archived on both nodes before (an interrupted heal).
+            if versions.contains(&theirs) || lineage.contains(&theirs) {
+                self.order_pull(peer, account);
+            } else {
+                self.set_step(peer, account, Step::TheirChain);
+                self.say(peer, Kind::AskChain(link::AskChain { session, account: account.0 }));
+            }
+        }
+    }
+
+    pub(crate) fn on_their_chain(&mut self, peer: NodeId, session: u64, account: AccountId, chain: &[Version]) {
+        let mine = self.version(account);
+        let Some(compare) = self.compare(peer, session) else { return };
+        if !matches!(compare.todo.get(&account), Some(Step::TheirChain)) {
+            return;
+        }
+        if chain.contains(&mine) {
+            self.log(format!("node {} is ahead in account {}", peer.0, account.0));
+            self.set_step(peer, account, Step::WantFetch);
+        } else {
+            self.log(format!("account {} changed on both nodes since they parted", account.0));
+            self.set_step(peer, account, Step::WantArchive);
+        }
+    }
+
+    pub(crate) fn on_now(&mut self, peer: NodeId, session: u64, account: AccountId, version: Version) {
+        let mine = self.version(account);
+        let Some(compare) = self.compare(peer, session) else { return };
+        let failed = compare.theirs(account) == version;
+        compare.theirs.insert(account, version);
+        let Some(Step::Pulling { tail }) = compare.todo.get_mut(&account) else { return };
+        let tail = tail.take().unwrap_or_default();
+        let starts = |(_, b): &(BatchId, Batch)| b.accounts.iter().any(|a| a.expected == version);
+        if version == mine {
+            self.level(peer, account);
+        } else if let Some(from) = tail.iter().position(starts) {
+            self.level(peer, account);
+            for (id, batch) in tail.into_iter().skip(from) {
+                self.stream_to(peer, id, &batch);
+            }
+        } else {
+            self.again(peer, account, if failed { RETRY_MS } else { 0 });
+        }
+    }
+
+    pub(crate) fn on_own_switch(&mut self, peer: NodeId, session: u64, account: AccountId) {
+        let Some(compare) = self.compare(peer, session) else {
+            return;
+        };
+        if matches!(compare.todo.get(&account), Some(Step::Fetching)) {
+            self.again(peer, account, 0);
+        }
+    }
+
+    pub(crate) fn on_own_fetch_failed(&mut self, peer: NodeId, account: AccountId) {
+        self.again(peer, account, RETRY_MS);
+    }
+
+    pub(crate) fn on_own_archive(&mut self, archive: u64, head: &AccountHead) {
+        let found = self.compares.iter().find_map(|(peer, c)| {
+            let mut own = c.todo.iter().filter(|(_, s)| matches!(s, Step::Archiving { own, .. } if *own == archive));
+            own.next().map(|(account, _)| (*peer, *account))
+        });
+        let Some((peer, account)) = found else { return };
+        self.archived(peer, account, true, head.version, head.uidvalidity);
+    }
+
+    pub(crate) fn on_own_archive_failed(&mut self, archive: u64) {
+        self.on_own_archive(archive, &AccountHead::default());
+    }
+
+    pub(crate) fn on_their_archive(
+        &mut self,
+        peer: NodeId,
+        session: u64,
+        account: AccountId,
+        version: Version,
+        uidvalidity: u32,
+    ) {
+        if self.compare(peer, session).is_some() {
+            self.archived(peer, account, false, version, uidvalidity);
+        }
+    }
+
+    fn archived(&mut self, peer: NodeId, account: AccountId, here: bool, version: Version, uidvalidity: u32) {
+        let Some(compare) = self.compares.get_mut(&peer) else { return };
+        let expected = compare.theirs(account);
+        let Some(Step::Archiving { mine, theirs, floor, .. }) = compare.todo.get_mut(&account) else { return };
+        if version != expected {
+            self.again(peer, account, RETRY_MS);
+            return;
+        }
+        if here {
+            *mine = true;
+        } else {
+            *theirs = true;
+        }
+        *floor = uidvalidity.max(*floor);
+        let (both, floor) = (*mine && *theirs, *floor);
+        if both {
+            self.raise(peer, account, floor, expected);
+        }
+    }
+
+    fn raise(&mut self, peer: NodeId, account: AccountId, floor: u32, branch: Version) {
+        self.set_step(peer, account, Step::Raising);
+        self.outputs.push_back(Output::Alert(format!(
+            "account {} changed on both nodes while they were apart: the branch {branch} of node {} is archived on \
+             both nodes and every UIDVALIDITY is raised",
+            account.0, peer.0
+        )));
+        let id = self.batch_id();
+        let flight = self.new_flight(Vec::new(), vec![account], Some(peer));
+        self.flights.insert(id, flight);
+        let stamp = self.stamp(account);
+        self.outputs.push_back(Output::Raise { batch: id, account, floor, branch, stamp });
+    }
+
+    pub(crate) fn on_raised(&mut self, peer: NodeId, accounts: &[AccountId]) {
+        for account in accounts {
+            self.order_pull(peer, *account);
+        }
+    }
+
+    /// A committed batch follows to a guest that has the account already, or after its fetch.
+    pub(crate) fn stream(&mut self, batch: &Batch) {
+        let peers: Vec<NodeId> = self.compares.iter().filter(|(_, c)| c.heal && c.known).map(|(id, _)| *id).collect();
+        for peer in peers {
+            let Some(compare) = self.compares.get_mut(&peer) else { continue };
+            let mut level = Vec::new();
+            for part in &batch.accounts {
+                match compare.todo.get_mut(&part.account) {
+                    Some(Step::Pulling { tail }) => {
+                        if let Some(kept) = tail {
+                            let one = Batch { accounts: vec![part.clone()], ..batch.clone() };
+                            kept.push((batch.id, one));
+                        }
+                        *tail = tail.take().filter(|t| t.len() <= TAIL_BATCHES_MAX);
+                    }
+                    Some(_) => {}
+                    None if compare.theirs.get(&part.account).copied().unwrap_or_default() == part.expected => {
+                        level.push(part.clone());
+                    }
+                    None => {
+                        compare.todo.insert(part.account, Step::Start(self.now));
+                    }
+                }
+            }
+            if !level.is_empty() {
+                self.stream_to(peer, batch.id, &Batch { accounts: level, ..batch.clone() });
+            }
+        }
+    }
+
+    fn stream_to(&mut self, peer: NodeId, id: BatchId, batch: &Batch) {
+        let Some(compare) = self.compares.get_mut(&peer) else { return };
+        compare.theirs.extend(batch.accounts.iter().map(|a| (a.account, a.head.version)));
+        compare.streaming.push((id, batch.accounts.iter().map(|a| a.account).collect()));
+        let (epoch, encoded) = (compare.epoch, message::batch_to(batch).encode_to_vec().into());
+        self.say_batch(peer, epoch, id, &encoded);
+    }
+
+    pub(crate) fn on_stream_ack(&mut self, peer: NodeId, id: BatchId) {
+        if let Some(compare) = self.compares.get_mut(&peer) {
+            compare.take_streamed(id);
+        }
+    }
+
+    /// True when it was a streamed one: its accounts are looked at again.
+    pub(crate) fn on_stream_refused(&mut self, peer: NodeId, id: BatchId, have: &[(AccountId, Version)]) -> bool {
+        let now = self.now;
+        let Some(compare) = self.compares.get_mut(&peer) else { return false };
+        let Some(accounts) = compare.take_streamed(id) else { return false };
+        compare.theirs.extend(have.iter().copied());
+        for account in accounts {
+            compare.todo.entry(account).or_insert(Step::Start(now));
+        }
+        true
+    }
+
+    /// Between members of the in-sync set being level is enough; a heal ends with the join mark.
+    fn finish_compare(&mut self, peer: NodeId) {
+        if !self.compares.get(&peer).is_some_and(|c| !c.heal && c.is_level()) {
+            return;
+        }
+        self.stop_compare(peer);
+        self.set_level(peer);
+    }
+
+    /// The peer holds what we hold: unfinished batches go out again, as they are.
+    pub(crate) fn set_level(&mut self, peer: NodeId) {
+        let Some(record) = &self.record else { return };
+        let id = record.id;
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.level = true;
+            peer.told = None;
+        }
+        let all = self.commit_peers().iter().all(|p| self.peers.get(p).is_some_and(|p| p.level));
+        if all {
+            self.compared = Some(id);
+        }
+        self.log(format!("node {} is level in epoch {id}", peer.0));
+        self.tell_compared();
+        let waits: Vec<BatchId> =
+            self.flights.iter().filter(|(_, f)| f.waiting.contains(&peer)).map(|(id, _)| *id).collect();
+        for id in waits {
+            self.send_flight(peer, id);
+        }
+    }
+
+    /// A backup that is level and in our epoch hears that what it holds is confirmed, but for what is in flight.
+    pub(crate) fn tell_compared(&mut self) {
+        let Some(record) = self.record.as_ref().filter(|r| r.home == self.config.node) else { return };
+        let id = record.id;
+        if self.compared != Some(id) || self.entering.is_some() {
+            return;
+        }
+        let in_flight: BTreeSet<u64> = self.flights.values().flat_map(|f| &f.accounts).map(|a| a.0).collect();
+        for peer in self.peers.values_mut() {
+            if peer.level && peer.epoch() == Some(id) && peer.told != Some(id) {
+                peer.told = Some(id);
+                let in_flight = in_flight.iter().copied().collect();
+                peer.say(Kind::Compared(link::Compared { session: 0, epoch: Some(message::epoch_to(id)), in_flight }));
+            }
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Entering epochs: durable before in effect, and only those this node may enter (DESIGN 6; X6, X7, X10).
+
+use topology::{EpochKind, EpochRecord};
+use vocab::{BatchId, EpochId, Instant, NodeId};
+
+use crate::output::Output;
+use crate::{Pending, RegisterView, Replica, Saved};
+
+/// Wait before a proposal that failed, or that nobody answered, is made again (ms).
+const PROPOSE_AGAIN_MS: u64 = 500;
+/// A proposal without an answer counts as failed after this time (ms).
+const PROPOSE_WAIT_MS: u64 = 5_000;
+
+/// A compare-and-set under way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Proposal {
+    id: EpochId,
+    since: Instant,
+}
+
+impl Replica {
+    /// Newest epoch known, voted for or heard of (X7).
+    pub(crate) fn newest(&self) -> Option<&EpochRecord> {
+        let known = [self.saved.newest.as_ref(), self.record.as_ref(), self.entering.as_ref()];
+        known.into_iter().flatten().max_by_key(|r| r.id)
+    }
+
+    /// A number above every epoch anybody near has spoken of.
+    pub(crate) fn next_epoch_number(&self) -> u64 {
+        let heard = self.peers.values().flat_map(|p| [p.record.as_ref(), p.newest.as_ref()]).flatten();
+        let own = [self.newest(), self.register.record.as_ref()].into_iter().flatten();
+        heard.chain(own).map(|r| r.id.number).max().unwrap_or(0) + 1
+    }
+
+    /// Remembers a newer epoch durably: a node that knows of one never starts alone from an older one.
+    pub(crate) fn hear(&mut self, record: &EpochRecord) {
+        if self.newest().is_some_and(|n| n.id >= record.id) {
+            return;
+        }
+        let me = self.me();
+        // A node that may serve alone is not stopped by another's solo epoch: that is a fork, and a heal ends it.
+        let alone = self.record.as_ref().is_some_and(|r| r.is_alone(me)) && self.join_mark.is_none();
+        if alone && record.kind == EpochKind::Solo && record.home != me {
+            return;
+        }
+        if !record.members.contains(&me) {
+            return;
+        }
+        self.log(format!("heard of epoch {} ({:?})", record.id, record.kind));
+        self.saved.newest = Some(record.clone());
+        let part = self.saved.to_write();
+        self.write(vec![part], Pending::Newest);
+    }
+
+    pub(crate) fn on_register(&mut self, record: Option<EpochRecord>, members: Vec<NodeId>, quorum: bool) {
+        if let Some(record) = &record {
+            self.hear(record);
+        }
+        if self.proposal.is_some_and(|p| record.as_ref().is_some_and(|r| r.id >= p.id)) {
+            self.proposal = None;
+        }
+        self.register = RegisterView { record, members, quorum };
+    }
+
+    /// Enters the epoch of the register when it is newer and this node may.
+    pub(crate) fn consider_register(&mut self) {
+        if self.entering.is_some() {
+            return;
+        }
+        let Some(new) = self.register.record.clone() else {
+            self.found();
+            return;
+        };
+        let me = self.me();
+        let newer = self.record.as_ref().is_none_or(|r| new.id > r.id);
+        if !newer || !new.members.contains(&me) {
+            return;
+        }
+        let own_solo = self.record.as_ref().is_some_and(|r| r.kind == EpochKind::Solo && r.home == me);
+        if own_solo && new.home != me && new.in_sync.contains(&me) {
+            return; // X10: only as guest of a heal
+        }
+        if new.home == me && !self.may_leave_out(&new) {
+            return; // looked at again with the next tick
+        }
+        if new.home == me {
+            self.make_computing_stale();
+            if self.flights.values().any(|f| f.stage == crate::commit::Stage::Writing) {
+                return; // milliseconds: their epoch is the one they were sent in
+            }
+        }
+        self.enter(new);
+    }
+
+    /// First epoch of a cluster of one.
+    fn found(&mut self) {
+        let me = self.me();
+        if self.record.is_some() || self.register.members != [me] {
+            return;
+        }
+        let record = EpochRecord {
+            id: EpochId { number: 1, author: 0 },
+            kind: EpochKind::Joint,
+            members: vec![me],
+            in_sync: vec![me],
+            home: me,
+            homes: std::collections::BTreeMap::new(),
+            parents: Vec::new(),
+            certain: true,
+            anchor: None,
+            guest: None,
+            gap: false,
+        };
+        self.propose(record);
+    }
+
+    /// A home drops a backup only after the last lease it gave has run out, or the backup has entered the epoch.
+    fn may_leave_out(&self, new: &EpochRecord) -> bool {
+        self.commit_peers().iter().filter(|p| !new.in_sync.contains(p)).all(|p| {
+            let peer = self.peers.get(p);
+            peer.is_none_or(|p| p.gone || self.now >= p.granted_until || p.epoch() >= Some(new.id))
+        })
+    }
+
+    /// One synced write: the record and, when this node alone is in sync, every batch in flight (X6).
+    pub(crate) fn enter(&mut self, new: EpochRecord) {
+        self.log(format!("entering epoch {} ({:?}), in sync {:?}, home {}", new.id, new.kind, new.in_sync, new.home.0));
+        let (mut flights, mut batches) = (Vec::new(), Vec::new());
+        if new.is_alone(self.me()) && new.home == self.me() {
+            (flights, batches) = self.sent_flights();
+            for id in &flights {
+                if let Some(flight) = self.flights.get_mut(id) {
+                    flight.stage = crate::commit::Stage::Writing;
+                }
+            }
+        }
+        self.make_computing_stale();
+        let newest = self.saved.newest.take().filter(|n| n.id > new.id);
+        self.saved = Saved {
+            record: Some(new.clone()),
+            newest,
+            join_mark: self.saved.join_mark.filter(|mark| *mark == new.id),
+            was_in_sync: self.saved.was_in_sync || new.in_sync.contains(&self.me()),
+        };
+        let mut parts = vec![self.saved.to_write()];
+        parts.append(&mut batches);
+        self.entering = Some(new.clone());
+        self.write(parts, Pending::Epoch(Box::new(new), flights));
+    }
+
+    pub(crate) fn on_entered(&mut self, new: EpochRecord, flights: &[BatchId]) {
+        self.entering = None;
+        let old = self.record.replace(new.clone());
+        let ended_mark = self.join_mark.take().filter(|mark| *mark != new.id);
+        self.join_mark = self.saved.join_mark;
+        let me = self.me();
+        self.reduce = None;
+        if new.kind == EpochKind::Reduced {
+            self.reduced_at = Some(self.now);
+        }
+        if new.kind == EpochKind::Joint && !new.certain {
+            // The solo epoch that was healed had been opened on silence.
+            self.hold_down_until = self.now.plus_ms(self.config.timing.hold_down);
+        }
+        self.follow.compared = false;
+        self.follow.confirmed.clear();
+        for id in flights {
+            self.on_local_written(*id);
+        }
+        let leading: Vec<NodeId> = self.compares.keys().copied().collect();
+        for peer in leading {
+            self.stop_compare(peer);
+        }
+        self.hold = None;
+        // From the join mark to joint the guest stays level: every batch went to it.
+        let joined =
+            ended_mark.is_some() && new.kind == EpochKind::Joint && old.is_some_and(|o| new.parents.contains(&o.id));
+        self.compared = if joined && new.home == me { Some(new.id) } else { None };
+        if !joined {
+            for peer in self.peers.values_mut() {
+                peer.level = false;
+                peer.told = None;
+            }
+        }
+        if new.home != me {
+            self.give_up_ordering();
+        }
+        if new.is_alone(me) && new.home == me {
+            self.compared = Some(new.id);
+        }
+        self.log(format!("epoch {} ({:?}) is in effect", new.id, new.kind));
+        self.beat_all();
+    }
+
+    /// Asks for a compare-and-set, one at a time.
+    pub(crate) fn propose(&mut self, record: EpochRecord) {
+        if self.proposal.is_some_and(|p| self.now.since(p.since) > PROPOSE_WAIT_MS) {
+            self.proposal = None;
+        }
+        if self.proposal.is_some() || !self.register.quorum || self.now < self.propose_not_before {
+            return;
+        }
+        let expect = self.register.record.as_ref().map(|r| r.id).unwrap_or_default();
+        self.proposal = Some(Proposal { id: record.id, since: self.now });
+        self.log(format!("proposing epoch {} ({:?}) after {expect}", record.id, record.kind));
+        self.outputs.push_back(Output::Propose { expect, record });
+    }
+
+    pub(crate) fn on_propose_failed(&mut self) {
+        self.proposal = None;
+        self.propose_not_before = self.now.plus_ms(PROPOSE_AGAIN_MS);
+    }
+}

@@ -1,0 +1,165 @@
+//! Back from alone to joint: who proposes what, when a guest is level, and the join mark (DESIGN 7; X11).
+
+use topology::{EpochKind, EpochRecord};
+use vocab::{EpochId, NodeId};
+
+use crate::{Pending, Replica};
+
+/// New batches wait at most this long for a guest that is nearly level (ms).
+const HOLD_MS_MAX: u64 = 1_000;
+/// After a hold without success the next one waits this long (ms).
+const HOLD_PAUSE_MS: u64 = 1_000;
+/// A node that left the in-sync set for space or slowness is taken back no earlier (ms).
+const REDUCED_MS_MIN: u64 = 30_000;
+
+impl Replica {
+    /// When only what is on its way is missing, new batches are held; once nothing is, the mark is written.
+    pub(crate) fn consider_join_mark(&mut self) {
+        let Some(record) = self.record.as_ref().filter(|r| r.kind == EpochKind::Heal && r.home == self.config.node)
+        else {
+            return;
+        };
+        let (epoch, Some(guest)) = (record.id, record.guest) else { return };
+        if self.saved.join_mark == Some(epoch) || self.entering.is_some() {
+            return;
+        }
+        let near = self.compares.get(&guest).is_some_and(|c| c.is_heal() && c.is_near());
+        if !near {
+            self.hold = None;
+            return;
+        }
+        match self.hold {
+            None if self.now >= self.hold_not_before => self.hold = Some(self.now),
+            None => return,
+            Some(since) if self.now.since(since) > HOLD_MS_MAX => {
+                self.hold = None;
+                self.hold_not_before = self.now.plus_ms(HOLD_PAUSE_MS);
+                return;
+            }
+            Some(_) => {}
+        }
+        let level = self.compares.get(&guest).is_some_and(|c| c.is_level());
+        if level && self.flights.is_empty() {
+            self.saved.join_mark = Some(epoch);
+            let part = self.saved.to_write();
+            self.write(vec![part], Pending::JoinMark(epoch));
+            self.log(format!("node {} holds everything: join mark in epoch {epoch}", guest.0));
+        }
+    }
+
+    /// From now on nothing is committed without the guest, until a newer epoch is known (X11).
+    pub(crate) fn on_join_marked(&mut self, epoch: EpochId) {
+        let Some(record) = self.record.as_ref().filter(|r| r.id == epoch) else { return };
+        let Some(guest) = record.guest else { return };
+        self.join_mark = Some(epoch);
+        self.compared = None;
+        let was_level = self.compares.get(&guest).is_some_and(|c| c.is_heal() && c.is_level());
+        self.stop_compare(guest);
+        self.hold = None;
+        // A link that broke meanwhile makes a new comparison, now as between members.
+        if was_level {
+            self.set_level(guest);
+        }
+    }
+
+    /// Proposals the home or anchor makes when the register can decide.
+    pub(crate) fn consider_proposals(&mut self) {
+        let Some(record) = self.record.clone().filter(|r| r.home == self.config.node) else { return };
+        if !self.register.quorum || self.entering.is_some() || self.is_superseded() {
+            return;
+        }
+        let registered = self.register.record.as_ref().map(|r| r.id);
+        let in_register = registered == Some(record.id);
+        if record.kind == EpochKind::Heal && self.join_mark == Some(record.id) {
+            if in_register && self.compared == Some(record.id) {
+                self.propose_joint(&record);
+            }
+        } else if record.is_alone(self.me()) {
+            if record.kind != EpochKind::Heal || !in_register {
+                self.propose_heal(&record);
+            }
+        } else if in_register && self.reduce.is_some() {
+            self.propose_reduced(&record);
+        }
+    }
+
+    fn propose_joint(&mut self, heal: &EpochRecord) {
+        let mut in_sync = heal.in_sync.clone();
+        in_sync.extend(heal.guest);
+        in_sync.sort_unstable();
+        in_sync.dedup();
+        self.propose(EpochRecord {
+            id: EpochId { number: self.next_epoch_number(), author: 0 },
+            kind: EpochKind::Joint,
+            in_sync,
+            parents: vec![heal.id],
+            anchor: None,
+            guest: None,
+            gap: false,
+            ..heal.clone()
+        });
+    }
+
+    fn propose_heal(&mut self, record: &EpochRecord) {
+        let Some(guest) = self.choose_guest(record) else { return };
+        let mut parents = vec![record.id];
+        parents.extend(self.peers.get(&guest).and_then(|p| p.epoch()).filter(|id| *id != record.id));
+        let theirs_certain = self
+            .peers
+            .get(&guest)
+            .and_then(|p| p.record.as_ref())
+            .is_none_or(|r| r.kind != EpochKind::Solo || r.certain);
+        let mut members = record.members.clone();
+        members.extend(&self.register.members);
+        members.sort_unstable();
+        members.dedup();
+        self.propose(EpochRecord {
+            id: EpochId { number: self.next_epoch_number(), author: 0 },
+            kind: EpochKind::Heal,
+            members,
+            parents,
+            // Carried on to joint: the hold-down follows a solo epoch opened on silence.
+            certain: record.certain && theirs_certain,
+            anchor: Some(self.me()),
+            guest: Some(guest),
+            ..record.clone()
+        });
+    }
+
+    /// A data member that is linked, has space, and for which this node is the anchor: the only solo side, else the
+    /// holder of the cluster address, else the lower id.
+    fn choose_guest(&self, record: &EpochRecord) -> Option<NodeId> {
+        let me = self.me();
+        let waits =
+            record.kind == EpochKind::Reduced && self.reduced_at.is_some_and(|at| self.now.since(at) < REDUCED_MS_MIN);
+        if waits {
+            return None;
+        }
+        let fits = |id: &NodeId| {
+            let Some(peer) = self.peers.get(id).filter(|p| p.hello && p.disk_ok) else { return false };
+            let alone = peer.record.as_ref().is_some_and(|r| r.is_alone(*id) && r.home == *id);
+            let anchor = match (self.address_held, peer.holds_address) {
+                (true, false) => true,
+                (false, true) => false,
+                _ => me < *id,
+            };
+            !alone || anchor
+        };
+        self.register.members.iter().filter(|id| **id != me).find(|id| fits(id)).copied()
+    }
+
+    /// A backup without space, or slow again and again, is left out by agreement: one full disk must not stop two nodes.
+    fn propose_reduced(&mut self, record: &EpochRecord) {
+        let Some(out) = self.reduce else { return };
+        if !self.peers.get(&out).is_some_and(|p| p.hello) || record.kind == EpochKind::Heal {
+            return;
+        }
+        self.propose(EpochRecord {
+            id: EpochId { number: self.next_epoch_number(), author: 0 },
+            kind: EpochKind::Reduced,
+            in_sync: record.in_sync.iter().filter(|n| **n != out).copied().collect(),
+            parents: vec![record.id],
+            ..record.clone()
+        });
+    }
+}

@@ -1,0 +1,179 @@
+//! Who may serve what now: home lease, read lease, confirmed versions (DESIGN 5; X1, X2, X3).
+
+use mailbox::op::Gap;
+use topology::{EpochKind, EpochRecord};
+use vocab::{AccountId, Instant, NodeId, Version};
+
+use crate::Replica;
+use crate::output::{MayRead, Serving, StampBase};
+use crate::status::{Mode, ReplicaStatus, SyncProgress};
+
+impl Replica {
+    /// Whether and how this node serves clients.
+    #[must_use]
+    pub fn serving(&self, now: Instant) -> Serving {
+        let now = now.max(self.now);
+        let Some(record) = &self.record else { return Serving::Not("not in an epoch yet") };
+        if self.versions.is_none() {
+            return Serving::Not("starting");
+        }
+        if self.is_superseded() || self.is_sealing() {
+            return Serving::Not("a newer epoch is being entered");
+        }
+        if record.home == self.me() {
+            return self.home_serving(now);
+        }
+        if !record.in_sync.contains(&self.me()) {
+            return Serving::Not("this node is being brought up to date");
+        }
+        if !self.follow.compared {
+            return Serving::Not("not compared with the home yet");
+        }
+        // X1: only under a lease of the home's present boot.
+        if now < self.follow.lease_until { Serving::Backup } else { Serving::Not("no read lease from the home") }
+    }
+
+    fn home_serving(&self, now: Instant) -> Serving {
+        let Some(id) = self.record.as_ref().map(|r| r.id) else { return Serving::Not("not in an epoch yet") };
+        let peers = self.commit_peers();
+        if peers.is_empty() {
+            return Serving::Home;
+        }
+        // X3: nothing is served before versions were compared with the whole in-sync set since boot.
+        if self.compared != Some(id) {
+            return Serving::Not("not compared with the other node yet");
+        }
+        let in_contact = |p: &NodeId| {
+            let echoed = self.peers.get(p).and_then(|p| p.echoed);
+            echoed.is_some_and(|at| now < at.plus_ms(self.config.timing.lease))
+        };
+        if peers.iter().all(in_contact) { Serving::Home } else { Serving::Not("no contact with the other node") }
+    }
+
+    /// Whether a snapshot of `account` at `version` may be shown to a client (X1, X2). Ask after taking it.
+    #[must_use]
+    pub fn may_read(&self, account: AccountId, version: Version, now: Instant) -> MayRead {
+        match self.serving(now) {
+            Serving::Not(reason) => MayRead::No(reason),
+            Serving::Home => MayRead::Yes,
+            Serving::Backup => {
+                let confirmed = self.follow.confirmed.get(&account).copied().unwrap_or_default();
+                if confirmed == version { MayRead::Yes } else { MayRead::Wait }
+            }
+        }
+    }
+
+    /// A home drops a backup only after the last lease it gave has run out.
+    pub(crate) fn may_grant(&self, peer: NodeId) -> bool {
+        let Some(record) = &self.record else { return false };
+        let newer = self.register.record.as_ref().is_some_and(|r| r.id > record.id);
+        let id = Some(record.id);
+        record.home == self.me()
+            && !newer
+            && self.entering.is_none()
+            && !self.is_superseded()
+            && self.compared == id
+            && self.peers.get(&peer).is_some_and(|p| p.level && p.told == id && p.epoch() == id)
+    }
+
+    /// The lease counts from when we sent what the home had heard when it gave it: never longer than the home thinks.
+    pub(crate) fn on_grant(&mut self, from: NodeId, sent: Instant) {
+        if self.record.as_ref().is_some_and(|r| r.home == from && r.in_sync.contains(&self.config.node)) {
+            let until = sent.plus_ms(self.config.timing.lease);
+            self.follow.lease_until = self.follow.lease_until.max(until);
+        }
+    }
+
+    /// A newer epoch is known in which this node has no say of its own (X7).
+    pub(crate) fn is_superseded(&self) -> bool {
+        let Some(record) = &self.record else { return false };
+        let Some(newest) = self.newest().filter(|n| n.id > record.id) else { return false };
+        let stays = newest.home == record.home && newest.in_sync.contains(&self.me());
+        let leaves_others_out = newest.home == self.me();
+        !stays && !leaves_others_out
+    }
+
+    /// The epoch that is being written takes this node's right to serve.
+    fn is_sealing(&self) -> bool {
+        self.entering.as_ref().is_some_and(|e| !e.in_sync.contains(&self.me()))
+    }
+
+    pub(crate) fn should_hold_address(&self) -> bool {
+        let Some(record) = &self.record else { return false };
+        self.versions.is_some()
+            && record.home == self.me()
+            && !self.is_superseded()
+            && !self.is_sealing()
+            && (self.commit_peers().is_empty() || self.compared == Some(record.id))
+    }
+
+    /// Stamp of a batch of this account now.
+    #[must_use]
+    pub fn stamp(&self, account: AccountId) -> StampBase {
+        let _ = account;
+        let node = self.me();
+        let Some(record) = &self.record else {
+            return StampBase { epoch: vocab::EpochId::default(), home: node, joint: false, gap: None };
+        };
+        let gap = record.gap.then(|| Gap { k: record.gap_k(node) });
+        StampBase { epoch: record.id, home: node, joint: record.kind == EpochKind::Joint, gap }
+    }
+
+    fn mode(&self) -> Mode {
+        let Some(record) = &self.record else { return Mode::Unformed };
+        let me = self.me();
+        if record.kind == EpochKind::Heal && record.guest == Some(me) {
+            return Mode::Syncing;
+        }
+        if self.is_superseded() {
+            return Mode::Waiting;
+        }
+        if record.home == me && self.commit_peers().is_empty() {
+            return match record.kind {
+                EpochKind::Solo => Mode::Solo,
+                EpochKind::Heal => Mode::Anchor,
+                _ => Mode::Joined,
+            };
+        }
+        if self.compared == Some(record.id) {
+            return if record.kind == EpochKind::Heal { Mode::Anchor } else { Mode::Joined };
+        }
+        if self.peers.values().any(|p| p.hello) { Mode::Comparing } else { Mode::Waiting }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut out = Vec::new();
+        let lacking =
+            |r: &EpochRecord| r.members.iter().filter(|m| !r.in_sync.contains(m)).copied().collect::<Vec<_>>();
+        for node in self.record.as_ref().map(lacking).unwrap_or_default() {
+            out.push(format!("node {} is not in sync: mail has one copy less", node.0));
+        }
+        if self.disk_low {
+            out.push("free space is below the reserve".to_owned());
+        }
+        if self.disk_silent > vocab::limits::DISK_SILENT_MS {
+            out.push(format!("the disk has not synced anything for {} ms", self.disk_silent));
+        }
+        out
+    }
+
+    /// Everything at a glance.
+    #[must_use]
+    pub fn status(&self, now: Instant) -> ReplicaStatus {
+        let guest = self.record.as_ref().filter(|r| r.home == self.me()).and_then(|r| r.guest);
+        let left = |node: NodeId| self.compares.get(&node).map_or(0, |c| c.left());
+        ReplicaStatus {
+            mode: self.mode(),
+            record: self.record.clone(),
+            newest: self.newest().map(|r| r.id),
+            serving: self.serving(now),
+            in_flight: self.flights.len() as u64,
+            oldest_ms: self.flights.values().map(|f| now.since(f.since)).max().unwrap_or(0),
+            waiting: self.orders.waiting() as u64,
+            sync: guest.map(|node| SyncProgress { node, accounts_left: left(node) }),
+            heard: self.peers.iter().map(|(id, p)| (*id, p.heard.map(|at| now.since(at)))).collect(),
+            holds_address: self.address_held,
+            warnings: self.warnings(),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Going on alone (DESIGN 6): process gone acts at once, silence needs the full window, and only a node that was in the
+//! in-sync set of the newest epoch and has compared since boot may (X5, X7).
+
+use topology::{EpochKind, EpochRecord};
+use vocab::{Boot, EpochId, NodeId};
+
+use crate::Replica;
+use crate::output::Output;
+
+/// What is known of a peer that must be left behind.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Evidence {
+    None,
+    Silence,
+    Gone,
+}
+
+impl Replica {
+    /// Silence is measured afresh: it may have been ours.
+    pub(crate) fn on_pause(&mut self) {
+        for peer in self.peers.values_mut().filter(|p| p.heard.is_some()) {
+            peer.heard = Some(self.now);
+        }
+    }
+
+    pub(crate) fn on_guard_word(&mut self, id: NodeId, boot: Boot) {
+        let Some(peer) = self.peers.get_mut(&id).filter(|p| p.boot == Some(boot)) else { return };
+        peer.gone = true;
+        self.log(format!("the guard of node {} says that boot {} has ended", id.0, boot.0));
+    }
+
+    pub(crate) fn on_reset_evidence(&mut self, id: NodeId) {
+        // A link that came up meanwhile says otherwise.
+        let Some(peer) = self.peers.get_mut(&id).filter(|p| p.link.is_none()) else { return };
+        if !peer.gone {
+            peer.gone = true;
+            self.log(format!("node {} refuses on every path and the cluster address is silent", id.0));
+        }
+    }
+
+    /// Members of the in-sync set other than this node, in whatever role it has.
+    fn others_in_sync(&self, record: &EpochRecord) -> Vec<NodeId> {
+        if record.home == self.me() {
+            return self.commit_peers();
+        }
+        record.in_sync.iter().filter(|n| **n != self.me()).copied().collect()
+    }
+
+    pub(crate) fn probe(&mut self, id: NodeId) {
+        let Some(record) = &self.record else { return };
+        let counts = self.others_in_sync(record).contains(&id);
+        if counts && self.peers.get(&id).is_some_and(|p| !p.gone && p.link.is_none() && p.boot.is_some()) {
+            self.outputs.push_back(Output::Probe { peer: id });
+        }
+    }
+
+    fn evidence(&self, record: &EpochRecord, id: NodeId) -> Evidence {
+        let timing = &self.config.timing;
+        let window = if record.home == self.me() { timing.t1 } else { timing.t2 };
+        let Some(peer) = self.peers.get(&id) else { return Evidence::None };
+        if peer.gone {
+            return Evidence::Gone;
+        }
+        let silent = peer.heard.is_some_and(|at| self.now.since(at) >= window);
+        let free = self.now >= self.hold_down_until && self.now >= peer.granted_until;
+        if silent && free { Evidence::Silence } else { Evidence::None }
+    }
+
+    /// Opens a solo epoch when the rules and the evidence allow it.
+    pub(crate) fn consider_solo(&mut self) {
+        let Some(record) = &self.record else { return };
+        let me = self.me();
+        let counts = record.in_sync.contains(&me) && self.compared == Some(record.id) && self.entering.is_none();
+        let newest = self.newest().is_none_or(|n| n.id == record.id);
+        let others = self.others_in_sync(record);
+        if !counts || !newest || others.is_empty() {
+            return;
+        }
+        let evidence: Vec<Evidence> = others.iter().map(|id| self.evidence(record, *id)).collect();
+        if evidence.contains(&Evidence::None) {
+            return;
+        }
+        let certain = evidence.iter().all(|e| *e == Evidence::Gone);
+        let why = if certain { "process gone" } else { "silence on every path" };
+        self.go_solo(certain, why);
+    }
+
+    fn go_solo(&mut self, certain: bool, why: &str) {
+        let Some(record) = self.record.clone() else { return };
+        let me = self.me();
+        let solo = EpochRecord {
+            id: EpochId { number: self.next_epoch_number(), author: me.0 },
+            kind: EpochKind::Solo,
+            members: record.members.clone(),
+            in_sync: vec![me],
+            home: me,
+            homes: std::collections::BTreeMap::new(),
+            parents: vec![record.id],
+            certain,
+            anchor: None,
+            guest: None,
+            gap: true,
+        };
+        let text = format!("going on alone in epoch {} after {}: {why}", solo.id, record.id);
+        self.outputs.push_back(Output::Alert(text));
+        self.enter(solo);
+    }
+
+    pub(crate) fn on_start_alone(&mut self) {
+        let answer = self.may_start_alone();
+        self.outputs.push_back(Output::StartAlone(answer));
+        if answer.is_ok() {
+            self.go_solo(true, "the word of an operator");
+        }
+    }
+
+    fn may_start_alone(&self) -> Result<(), &'static str> {
+        let record = self.record.as_ref().ok_or("this node is in no epoch yet")?;
+        if self.versions.is_none() || self.entering.is_some() {
+            return Err("this node is changing its epoch: ask again");
+        }
+        if record.is_alone(self.me()) && self.join_mark.is_none() && !self.is_superseded() {
+            return Err("this node serves alone already");
+        }
+        if !self.saved.was_in_sync {
+            return Err("this node never held the mail of the cluster");
+        }
+        let t1 = self.config.timing.t1;
+        let heard = |p: &crate::link::Peer| p.link.is_some() && p.heard.is_some_and(|at| self.now.since(at) < t1);
+        if self.peers.values().any(heard) {
+            return Err("the other node is heard: it is not down");
+        }
+        Ok(())
+    }
+}
