@@ -15,7 +15,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Floors, sealed crates, file headers and lengths, names, licences, machine paths.
+    /// Floors, sealed crates, file headers and lengths, names, licences, machine paths, the corpus.
     Tidy,
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
+mod corpus;
 mod floors;
 mod licences;
 mod metadata;
@@ -19,5 +20,6 @@ pub fn run(root: &Path) -> Result<Vec<String>> {
     let mut faults = floors::check(&table, &metadata);
     faults.extend(licences::check(&metadata));
     faults.extend(sources::check(root, &floors::sealed(&table, &metadata))?);
+    faults.extend(corpus::check(root)?);
     Ok(faults)
 }
