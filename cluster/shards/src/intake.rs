@@ -34,6 +34,7 @@ impl Intake for EngineIntake {
                 at: delivery.at,
             };
             let result = self.0.accept(&work, &delivery.body).await;
+            self.0.settle(delivery.accept, &result);
             if let Err(error) = &result {
                 tracing::warn!(accept = %delivery.accept, %error, "message not accepted");
             }

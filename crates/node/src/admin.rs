@@ -149,7 +149,8 @@ impl Api {
     fn open(args: &ServerArgs) -> anyhow::Result<Self> {
         let (url, token, ca) = match &args.server {
             Some(server) => {
-                let token = std::env::var("TWINPOST_TOKEN").context("TWINPOST_TOKEN must hold the token for --server")?;
+                let token =
+                    std::env::var("TWINPOST_TOKEN").context("TWINPOST_TOKEN must hold the token for --server")?;
                 let ca = args.ca_file.as_deref().map(std::fs::read).transpose().context("read --ca-file")?;
                 (server.trim_end_matches('/').to_owned(), token, ca)
             }
@@ -256,7 +257,9 @@ fn show_value(value: &Value) {
     match value {
         Value::Array(items) => items.iter().for_each(|item| println!("{}", line(item))),
         Value::Object(map) => match map.values().next() {
-            Some(list @ Value::Array(items)) if map.len() == 1 && items.iter().all(Value::is_object) => show_value(list),
+            Some(list @ Value::Array(items)) if map.len() == 1 && items.iter().all(Value::is_object) => {
+                show_value(list)
+            }
             _ => map.iter().for_each(|(key, value)| println!("{key}: {}", line(value))),
         },
         other => println!("{}", line(other)),
@@ -406,7 +409,13 @@ pub fn status(args: &ServerArgs) -> anyhow::Result<Exit> {
 fn show_status(value: &Value) {
     let text = |key: &str| line(&value[key]);
     println!("cluster {}, seen from node {}: {}", text("cluster"), text("node"), text("mode"));
-    println!("epoch {} ({}), in-sync set {}, home {}", text("epoch"), text("epoch_kind"), text("in_sync"), text("home"));
+    println!(
+        "epoch {} ({}), in-sync set {}, home {}",
+        text("epoch"),
+        text("epoch_kind"),
+        text("in_sync"),
+        text("home")
+    );
     match value["cluster_address"].as_str() {
         Some(address) => println!("cluster address {address}, held by node {}", text("address_holder")),
         None => println!("no cluster address"),

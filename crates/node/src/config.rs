@@ -11,6 +11,9 @@ pub const DEFAULT_CONFIG: &str = "/etc/twinpost/twinpost.toml";
 /// Where mail is kept unless the node file says otherwise.
 pub const DEFAULT_DATA: &str = "/var/lib/twinpost";
 
+/// What is logged unless the node file says otherwise: Raft's own chatter is not.
+pub const DEFAULT_LOG: &str = "info,openraft=warn";
+
 /// Ports of all services; the same on the cluster address and on the node's own.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -198,8 +201,15 @@ impl RawConfig {
         }
         let ports = &self.ports;
         let all = [
-            ports.smtp, ports.submission, ports.submissions, ports.imap, ports.imaps, ports.pop3, ports.pop3s,
-            ports.https, ports.peer,
+            ports.smtp,
+            ports.submission,
+            ports.submissions,
+            ports.imap,
+            ports.imaps,
+            ports.pop3,
+            ports.pop3s,
+            ports.https,
+            ports.peer,
         ];
         let distinct: std::collections::BTreeSet<_> = all.iter().collect();
         if distinct.len() != all.len() || all.contains(&0) {
@@ -218,7 +228,7 @@ impl RawConfig {
                 address,
                 allow_plaintext: self.allow_plaintext,
                 message_size_max: usize::try_from(size).unwrap_or(vocab::limits::MESSAGE_SIZE_MAX),
-                log: self.log.unwrap_or_else(|| "info".into()),
+                log: self.log.unwrap_or_else(|| DEFAULT_LOG.into()),
                 ports: self.ports,
                 tls: self.tls,
                 dns: self.dns,

@@ -202,7 +202,8 @@ impl Admission {
         }
         let service = ca.issue_service(&init::dedup(service_names))?;
         init::write_service(data, &service.certificate, &service.key)?;
-        let members = state.members.values().map(|m| MemberAddress { node: m.id.0, peer_address: m.peer_address.clone() });
+        let members =
+            state.members.values().map(|m| MemberAddress { node: m.id.0, peer_address: m.peer_address.clone() });
         Ok(JoinReply {
             node: node.0,
             cluster_id: state.cluster_id.clone(),
