@@ -45,6 +45,10 @@ const QUIET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 const BUFFERS_BYTES: usize = 64 * 1024 * 1024;
 /// Log kept before the oldest buffers are flushed to let go of it; bounds the time of a restart (bytes).
 const WAL_BYTES_MAX: u64 = 192 * 1024 * 1024;
+/// A file with so many deletions in a row of [`DELETIONS_WINDOW`] keys is compacted.
+const DELETIONS_TRIGGER: usize = 1024;
+/// Keys looked at together for [`DELETIONS_TRIGGER`].
+const DELETIONS_WINDOW: usize = 4096;
 /// Files RocksDB keeps open.
 const OPEN_FILES_MAX: i32 = 512;
 /// Bits per key of the filters that spare a read of absent keys.
@@ -90,6 +94,8 @@ fn family_options(name: &str, cache: &Cache) -> Options {
     let busy = matches!(name, ROWS | BLOBS | OUTCOMES);
     options.set_write_buffer_size(if busy { BUSY_BUFFER_BYTES } else { QUIET_BUFFER_BYTES });
     options.set_max_write_buffer_number(3);
+    // Queues, chains and outcomes are written once and deleted soon: what is left of them slows scans until compacted.
+    options.add_compact_on_deletion_collector_factory(DELETIONS_WINDOW, DELETIONS_TRIGGER, 0.0);
     if name == BLOBS {
         options.set_enable_blob_files(true);
         options.set_min_blob_size(BLOB_FILE_VALUE_MIN);

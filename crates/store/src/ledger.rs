@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use rocksdb::{ColumnFamily, DB, Direction, IteratorMode, ReadOptions, WriteBatch};
+use rocksdb::{ColumnFamily, DB, IteratorMode, ReadOptions, WriteBatch};
 use vocab::limits::BLOB_CHUNK_BYTES;
 use vocab::rows::prefix_end;
 use vocab::{
@@ -47,12 +47,20 @@ pub(crate) struct Ledger {
     /// Accounts with a stage and its generation.
     pub(crate) staged: HashMap<AccountId, u32>,
     next_link: HashMap<AccountId, u64>,
+    /// Links before this one are deleted; a scan that began there would walk over what is left of them.
+    oldest_link: HashMap<AccountId, u64>,
     uploads: HashMap<BlobHash, Upload>,
 }
 
 impl Ledger {
     pub(crate) fn new(disk: Arc<Disk>) -> Self {
-        Self { disk, staged: HashMap::new(), next_link: HashMap::new(), uploads: HashMap::new() }
+        Self {
+            disk,
+            staged: HashMap::new(),
+            next_link: HashMap::new(),
+            oldest_link: HashMap::new(),
+            uploads: HashMap::new(),
+        }
     }
 
     fn family(&self, name: &str) -> &ColumnFamily {
@@ -251,6 +259,7 @@ impl Ledger {
         group.batch.delete_range_cf(chain, keys::link(account, 0), keys::link(account, next));
         group.links.remove(&account);
         group.chains_reset.insert(account);
+        self.oldest_link.insert(account, next);
         self.add_link(group, account, head.version)
     }
 
@@ -283,8 +292,7 @@ impl Ledger {
         if let Some(next) = self.next_link.get(&account) {
             return Ok(*next);
         }
-        let last = chain_links(&self.disk.db, account, true, 1)?;
-        Ok(last.last().map_or(0, |(sequence, _)| sequence + 1))
+        Ok(last_link(&self.disk.db, account)?.map_or(0, |sequence| sequence + 1))
     }
 
     fn add_link(&mut self, group: &mut Group, account: AccountId, version: Version) -> Result<(), Damaged> {
@@ -300,7 +308,7 @@ impl Ledger {
         let mut links = if group.chains_reset.contains(&account) {
             Vec::new()
         } else {
-            chain_links(&self.disk.db, account, false, usize::MAX)?
+            chain_links(&self.disk.db, account, self.oldest_link.get(&account).copied().unwrap_or(0))?
         };
         links.extend(group.links.get(&account).into_iter().flatten().copied());
         let Some(keep) = links.iter().rev().find(|(_, version)| *version == agreed).map(|(sequence, _)| *sequence)
@@ -310,6 +318,7 @@ impl Ledger {
         for (sequence, _) in links.iter().take_while(|(sequence, _)| *sequence < keep) {
             group.batch.delete_cf(self.family(families::CHAIN), keys::link(account, *sequence));
         }
+        self.oldest_link.insert(account, keep);
         if let Some(pending) = group.links.get_mut(&account) {
             pending.retain(|(sequence, _)| *sequence >= keep);
         }
@@ -347,30 +356,27 @@ fn chunks_on_disk(db: &DB, hash: BlobHash) -> Result<BTreeSet<u32>, Damaged> {
     chunks.filter_map(|item| number(item).transpose()).collect()
 }
 
-/// Links of the chain on disk, oldest first, or newest first if `newest_first`; at most `limit`.
-pub(crate) fn chain_links(
-    db: &DB,
-    account: AccountId,
-    newest_first: bool,
-    limit: usize,
-) -> Result<Vec<(u64, Version)>, Damaged> {
-    let prefix = keys::account(account);
+/// Iterates over links on disk from `from` on, or back from the end if that is `None`.
+fn links(db: &DB, account: AccountId, from: Option<u64>) -> impl Iterator<Item = Result<(u64, Version), Damaged>> {
     let mut bounds = ReadOptions::default();
-    bounds.set_iterate_lower_bound(prefix);
-    if let Some(end) = prefix_end(&prefix) {
+    bounds.set_iterate_lower_bound(keys::link(account, from.unwrap_or(0)));
+    if let Some(end) = prefix_end(&keys::account(account)) {
         bounds.set_iterate_upper_bound(end);
     }
-    let (first, last) = (keys::link(account, 0), keys::link(account, u64::MAX));
-    let mode = if newest_first {
-        IteratorMode::From(&last, Direction::Reverse)
-    } else {
-        IteratorMode::From(&first, Direction::Forward)
-    };
-    let links = db.iterator_cf_opt(families::family(db, families::CHAIN), bounds, mode);
-    let parse = |item: Item| {
+    let mode = if from.is_some() { IteratorMode::Start } else { IteratorMode::End };
+    db.iterator_cf_opt(families::family(db, families::CHAIN), bounds, mode).map(|item: Item| {
         let (key, value) = item.map_err(|e| damaged(&e))?;
         let link = keys::sequence_of(&key).zip(Version::from_bytes(&value));
         link.ok_or_else(|| Damaged("link of the version chain".into()))
-    };
-    links.take(limit).map(parse).collect()
+    })
+}
+
+/// Links of the chain on disk from sequence `from` on, oldest first.
+pub(crate) fn chain_links(db: &DB, account: AccountId, from: u64) -> Result<Vec<(u64, Version)>, Damaged> {
+    links(db, account, Some(from)).collect()
+}
+
+/// Sequence of the newest link on disk.
+fn last_link(db: &DB, account: AccountId) -> Result<Option<u64>, Damaged> {
+    links(db, account, None).next().transpose().map(|link| link.map(|(sequence, _)| sequence))
 }

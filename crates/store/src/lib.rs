@@ -144,7 +144,7 @@ impl MailStore for Store {
     }
 
     fn chain(&self, account: AccountId) -> Result<Vec<Version>, Damaged> {
-        let links = ledger::chain_links(&self.disk.db, account, false, usize::MAX)?;
+        let links = ledger::chain_links(&self.disk.db, account, 0)?;
         Ok(links.into_iter().map(|(_, version)| version).collect())
     }
 

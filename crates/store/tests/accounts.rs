@@ -127,6 +127,8 @@ async fn the_chain_is_trimmed_to_the_agreed_version() {
     let switch = StoreWrite::Switch { account: ALICE, head: head(20) };
     write(&store, vec![account(ALICE, 9, vec![], vec![]), switch, trim(6), account(ALICE, 21, vec![], vec![])]).await;
     assert_eq!(store.chain(ALICE).unwrap(), [version(20), version(21)]);
+    write(&store, vec![trim(21)]).await;
+    assert_eq!(store.chain(ALICE).unwrap(), [version(21)]);
 }
 
 #[tokio::test]
