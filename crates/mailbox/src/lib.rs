@@ -19,6 +19,8 @@ pub mod outcomes;
 mod overlay;
 pub mod read;
 pub mod rows;
+#[cfg(test)]
+mod rows_golden;
 mod work;
 
 pub use apply::{Applier, gap_batch};
