@@ -24,6 +24,9 @@ const WRITE_BYTES: usize = 64 * 1024;
 /// Saying goodbye may take this long and changes nothing.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
+/// A connection that takes no more may still have a reply for us.
+const LAST_WORDS_WAIT: Duration = Duration::from_secs(5);
+
 /// Which certificates do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Security {
@@ -121,14 +124,12 @@ pub(crate) async fn run(
     let now = || vocab::Instant(1 + u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX - 1));
     let mut client = Client::new(job, now());
     let mut input = Vec::new();
+    let mut broken = false;
     loop {
         while let Some(output) = client.next_output() {
             match output {
-                ClientOutput::Write(bytes) => {
-                    if stream.write(&bytes).await.is_err() {
-                        client.on_end();
-                    }
-                }
+                // A host that closed has often said why: its reply, or the end, is found by the next read.
+                ClientOutput::Write(bytes) => broken |= !broken && stream.write(&bytes).await.is_err(),
                 ClientOutput::StartTls => {
                     input.clear();
                     let Stream::Plain(plain) = std::mem::replace(&mut stream, Stream::Closed) else { continue };
@@ -155,6 +156,7 @@ pub(crate) async fn run(
                 }
                 Ok(0) | Err(_) => client.on_end(),
             },
+            () = tokio::time::sleep(LAST_WORDS_WAIT), if broken => client.on_end(),
             () = sleep_until(due) => client.on_deadline(now()),
         }
     }

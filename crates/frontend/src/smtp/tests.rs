@@ -297,7 +297,7 @@ async fn a_stranger_delivers_once_per_account_with_the_accept_id_everywhere() {
 }
 
 #[tokio::test]
-async fn pro_05_submission_needs_tls_and_login_and_completes_the_header() {
+async fn svc_01_relaying_needs_tls_and_login_and_submission_completes_the_header() {
     let door = door(Role::Submission, 1024 * 1024);
     let mut client = door.connect().await;
     client.reply().await;

@@ -166,7 +166,7 @@ async fn dns_says_never_and_nobody_is_told_about_null_paths() {
 }
 
 #[tokio::test]
-async fn after_five_days_a_temporary_failure_is_final() {
+async fn que_03_after_five_days_a_temporary_failure_is_final() {
     let mx = plain().await;
     let old = Timestamp(wall().0 - queue::schedule::GIVE_UP_AFTER_MS);
     let foreign = ReversePath::Address(Address::parse("eve@far.example").expect("valid"));

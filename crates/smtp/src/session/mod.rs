@@ -182,12 +182,13 @@ impl SmtpSession {
         self.phase = Phase::Asked(asked);
     }
 
-    /// Back to commands, or goodbye when this node stops.
+    /// Back to commands, or goodbye when this node stops. A transaction that is open may end first: what it would be
+    /// told is a failure to its client, between two of them it is none.
     fn next_command(&mut self, now: Instant) {
         if matches!(self.phase, Phase::Closed | Phase::Tls | Phase::Asked(_)) {
             return;
         }
-        if self.stopping && matches!(self.phase, Phase::Command | Phase::Auth(_)) {
+        if self.stopping && self.transaction.is_none() && matches!(self.phase, Phase::Command) {
             self.close(&replies::STOPPING);
         }
         self.last_event = now;
