@@ -133,6 +133,7 @@ async fn demo(args: &DemoArgs, dir: &Path, slot: &mut Option<Pair>) -> anyhow::R
         accounts: (1..=args.accounts).map(|number| pair::login(&address(number), password)).collect(),
         allow_plaintext: args.allow_plaintext,
         log: "info".into(),
+        more: String::new(),
     };
     timeline.say(&format!("starting two nodes in {}", dir.display()));
     let single = Pair::start_single(options).await?;

@@ -53,6 +53,8 @@ pub struct PairOptions {
     pub allow_plaintext: bool,
     /// Log filter of the nodes (`info`, `debug`, ...).
     pub log: String,
+    /// More tables for the node files (TOML).
+    pub more: String,
 }
 
 impl PairOptions {
@@ -68,6 +70,7 @@ impl PairOptions {
             accounts: logins,
             allow_plaintext: false,
             log: "info".into(),
+            more: String::new(),
         }
     }
 }
@@ -318,8 +321,17 @@ impl Pair {
         }
     }
 
-    /// Runs a command of the binary for a node, `text` on its standard input.
-    async fn command(&self, index: usize, words: &[&str], rest: &[&str], text: Option<&str>) -> anyhow::Result<()> {
+    /// Runs a command of the binary for a node, `text` on its standard input; returns what it printed.
+    ///
+    /// # Errors
+    /// It cannot be run, takes too long, or does not exit with 0; what it printed is in the message.
+    pub async fn command(
+        &self,
+        index: usize,
+        words: &[&str],
+        rest: &[&str],
+        text: Option<&str>,
+    ) -> anyhow::Result<String> {
         let node = self.node(index)?;
         let mut child = Command::new(&self.options.binary)
             .args(words)
@@ -340,6 +352,6 @@ impl Pair {
             let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
             bail!("twinpost {} for {}: {}: {said}", words.join(" "), node.name, output.status);
         }
-        Ok(())
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 }

@@ -153,7 +153,7 @@ impl Clients {
     fn start(pair: &Pair) -> anyhow::Result<Self> {
         let (phase, phases) = watch::channel(Phase::Send);
         let (stop_reading, stop) = watch::channel(false);
-        let work = Work::new(pair, corpus::sources(), phases)?;
+        let work = Work::new(pair, corpus::sources(), writers::PACE, phases)?;
         let mut clients =
             Self { work: work.clone(), phase, stop_reading, writers: JoinSet::new(), readers: JoinSet::new() };
         for number in 0..WRITERS {

@@ -15,8 +15,8 @@ use super::corpus::{self, Source};
 use super::ledger::Ledger;
 use super::pair::{CLUSTER_ADDRESS, Login, Pair};
 
-/// Sends at most one message per this time and connection.
-const PACE: Duration = Duration::from_millis(40);
+/// In the demo every connection sends at most one message per this time.
+pub const PACE: Duration = Duration::from_millis(40);
 /// How long a client waits for any answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(25);
 /// How long a client waits before it connects again.
@@ -29,6 +29,8 @@ const SEVERAL_EVERY: usize = 10;
 pub enum Phase {
     /// Send.
     Send,
+    /// Send nothing until something else is said.
+    Pause,
     /// Every second writer stops in the middle of its next message, so that transactions are open when a node dies.
     Hold,
     /// End after the message at hand.
@@ -49,6 +51,9 @@ pub struct Work {
     next: AtomicUsize,
     /// Writers that stand in the middle of a message.
     pub open: AtomicUsize,
+    /// Writers that send nothing because of [`Phase::Pause`].
+    pub paused: AtomicUsize,
+    pace: Duration,
     phase: watch::Receiver<Phase>,
     smtp: SocketAddr,
     submissions: SocketAddr,
@@ -56,11 +61,16 @@ pub struct Work {
 }
 
 impl Work {
-    /// Work for `pair`, steered by `phase`.
+    /// Work for `pair`, steered by `phase`; every writer sends at most one message per `pace`.
     ///
     /// # Errors
     /// The CA file cannot be read.
-    pub fn new(pair: &Pair, sources: Vec<Source>, phase: watch::Receiver<Phase>) -> anyhow::Result<Arc<Self>> {
+    pub fn new(
+        pair: &Pair,
+        sources: Vec<Source>,
+        pace: Duration,
+        phase: watch::Receiver<Phase>,
+    ) -> anyhow::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             ledger: Arc::new(Ledger::default()),
             sources: Arc::new(sources),
@@ -68,6 +78,8 @@ impl Work {
             accounts: pair.options.accounts.clone(),
             next: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
+            paused: AtomicUsize::new(0),
+            pace,
             phase,
             smtp: SocketAddr::new(CLUSTER_ADDRESS, pair.ports.smtp),
             submissions: SocketAddr::new(CLUSTER_ADDRESS, pair.ports.submissions),
@@ -102,6 +114,12 @@ pub async fn write(number: usize, work: Arc<Work>) {
     // A message without a 250 is offered again, as every queue would.
     let mut waiting: Option<(u64, Vec<usize>)> = None;
     while *phase.borrow_and_update() != Phase::End || waiting.is_some() {
+        if waiting.is_none() && *phase.borrow() == Phase::Pause {
+            work.paused.fetch_add(1, Ordering::Relaxed);
+            let _ = phase.wait_for(|phase| *phase != Phase::Pause).await;
+            work.paused.fetch_sub(1, Ordering::Relaxed);
+            continue;
+        }
         let begun = Instant::now();
         let mut session = match client.take() {
             Some(session) => session,
@@ -127,7 +145,7 @@ pub async fn write(number: usize, work: Arc<Work>) {
             Sent::Refused(text) if text.starts_with('5') => client = Some(session),
             Sent::Refused(_) | Sent::Unknown(_) => waiting = Some((id, to)),
         }
-        tokio::time::sleep_until(begun + PACE).await;
+        tokio::time::sleep_until(begun + work.pace).await;
     }
     if let Some(client) = client {
         client.quit().await;
