@@ -14,13 +14,11 @@ use crate::rows::{
     placement_key, uid_of_key,
 };
 
+/// Called with key and value; may break or fail.
+type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, Damaged> + 'a;
+
 /// Visits every row whose key begins with `prefix`, ascending, until `visit` breaks or fails.
-pub(crate) fn scan_prefix(
-    rows: &dyn Rows,
-    table: Table,
-    prefix: &[u8],
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, Damaged>,
-) -> Result<(), Damaged> {
+pub(crate) fn scan_prefix(rows: &dyn Rows, table: Table, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), Damaged> {
     let end = prefix_end(prefix);
     let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
     scan(rows, table, (Bound::Included(prefix), to), visit)
@@ -30,7 +28,7 @@ pub(crate) fn scan(
     rows: &dyn Rows,
     table: Table,
     range: (Bound<&[u8]>, Bound<&[u8]>),
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, Damaged>,
+    visit: &mut Visit<'_>,
 ) -> Result<(), Damaged> {
     let mut fault = None;
     rows.scan(table, range, false, &mut |key, value| {

@@ -40,7 +40,7 @@ pub fn decode_header(header: &[u8]) -> String {
     out
 }
 
-/// The decoded text of all text parts, joined by line ends.
+/// The decoded text of all text parts and the decoded headers of nested messages, joined by line ends.
 #[must_use]
 pub fn decode_text_parts(message: &[u8], facts: &Facts) -> String {
     let mut out = String::new();
