@@ -1,0 +1,478 @@
+//! A toy driver: machines wired in memory, disks as maps, a register that needs every member for quorum.
+#![allow(dead_code)]
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use replica::{Event, META_KEY, Output, Replica, ReplicaConfig, Saved, Timing};
+use topology::EpochRecord;
+use vocab::*;
+
+#[derive(Clone, Debug, Default)]
+pub struct Account {
+    pub head: AccountHead,
+    pub chain: Vec<Version>,
+    /// Tokens that were applied.
+    pub tokens: BTreeSet<u64>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Disk {
+    pub accounts: BTreeMap<AccountId, Account>,
+    pub meta: BTreeMap<String, Bytes>,
+    pub blobs: BTreeSet<BlobHash>,
+    pub branches: BTreeMap<(AccountId, Version), Account>,
+    pub staged: BTreeMap<AccountId, Account>,
+    pub boot: u32,
+    /// Every write as it was made, for tests of atomicity.
+    pub writes: Vec<Vec<StoreWrite>>,
+}
+
+pub struct Node {
+    pub replica: Option<Replica>,
+    pub disk: Disk,
+    pub committed: BTreeSet<u64>,
+    pub failed: BTreeMap<u64, SubmitError>,
+    pub computed: BTreeMap<BatchId, Vec<u64>>,
+    pub orders: Vec<Output>,
+    pub frames: VecDeque<(NodeId, u64, Bytes)>,
+    pub link: Option<u64>,
+    pub holds_address: bool,
+    /// Writes, and what follows from them, are kept back.
+    pub slow_disk: bool,
+    pub kept: Vec<(u64, Vec<StoreWrite>)>,
+    fetches: BTreeMap<u64, AccountId>,
+}
+
+pub struct World {
+    pub now: Instant,
+    pub nodes: BTreeMap<NodeId, Node>,
+    pub register: Option<EpochRecord>,
+    pub members: Vec<NodeId>,
+    pub links: u64,
+    pub connected: bool,
+    /// Frames from this node are not delivered though the link stands.
+    pub mute: Option<NodeId>,
+    /// Decisions of the register are lost.
+    pub no_quorum: bool,
+    pub next_token: u64,
+}
+
+pub const A: NodeId = NodeId(1);
+pub const B: NodeId = NodeId(2);
+
+fn new_node() -> Node {
+    Node {
+        replica: None,
+        disk: Disk::default(),
+        committed: BTreeSet::new(),
+        failed: BTreeMap::new(),
+        computed: BTreeMap::new(),
+        orders: Vec::new(),
+        frames: VecDeque::new(),
+        link: None,
+        holds_address: false,
+        slow_disk: false,
+        kept: Vec::new(),
+        fetches: BTreeMap::new(),
+    }
+}
+
+impl World {
+    pub fn single() -> Self {
+        let mut world = Self {
+            now: Instant(1000),
+            nodes: BTreeMap::from([(A, new_node()), (B, new_node())]),
+            register: None,
+            members: vec![A],
+            links: 0,
+            connected: true,
+            mute: None,
+            no_quorum: false,
+            next_token: 0,
+        };
+        world.boot(A);
+        world.run(300);
+        world
+    }
+
+    pub fn pair() -> Self {
+        let mut world = Self::single();
+        world.members = vec![A, B];
+        world.boot(B);
+        world.run(1000);
+        world
+    }
+
+    fn quorum(&self) -> bool {
+        let up = |n: &NodeId| self.nodes[n].replica.is_some();
+        !self.no_quorum && self.members.iter().all(up) && (self.members.len() == 1 || self.connected)
+    }
+
+    pub fn boot(&mut self, id: NodeId) {
+        let now = self.now;
+        let node = self.nodes.get_mut(&id).unwrap();
+        node.disk.boot += 1;
+        let saved = Saved::from_meta(node.disk.meta.get(META_KEY).map(|b| &b[..])).unwrap();
+        let config = ReplicaConfig { node: id, boot: Boot(node.disk.boot), timing: Timing::default() };
+        node.replica = Some(Replica::new(config, saved, now));
+        node.holds_address = false;
+        self.tell_register();
+        self.connect();
+        self.drain();
+    }
+
+    /// The process is gone; nobody is told.
+    pub fn kill(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        node.replica = None;
+        node.frames.clear();
+        node.kept.clear();
+        node.fetches.clear();
+        node.holds_address = false;
+        self.disconnect();
+        self.tell_register();
+    }
+
+    pub fn guard_word(&mut self, dead: NodeId) {
+        let other = if dead == A { B } else { A };
+        let boot = Boot(self.nodes[&dead].disk.boot);
+        self.event(other, Event::GuardWord { peer: dead, boot });
+    }
+
+    pub fn connect(&mut self) {
+        let both = self.nodes.values().all(|n| n.replica.is_some());
+        if !self.connected || !both || self.nodes[&A].link.is_some() {
+            return;
+        }
+        self.links += 1;
+        let link = self.links;
+        for (id, peer) in [(A, B), (B, A)] {
+            let boot = Boot(self.nodes[&peer].disk.boot);
+            self.nodes.get_mut(&id).unwrap().link = Some(link);
+            self.event(id, Event::LinkUp { peer, boot, link });
+        }
+    }
+
+    pub fn disconnect(&mut self) {
+        for (id, peer) in [(A, B), (B, A)] {
+            self.nodes.get_mut(&id).unwrap().frames.clear();
+            if let Some(link) = self.nodes.get_mut(&id).unwrap().link.take() {
+                self.event(id, Event::LinkDown { peer, link });
+            }
+        }
+    }
+
+    pub fn cut(&mut self) {
+        self.connected = false;
+        self.disconnect();
+        self.tell_register();
+    }
+
+    pub fn mend(&mut self) {
+        self.connected = true;
+        self.tell_register();
+        self.connect();
+        self.drain();
+    }
+
+    pub fn tell_register(&mut self) {
+        let (members, quorum) = (self.members.clone(), self.quorum());
+        for id in [A, B] {
+            // Without the network a node keeps what it knows.
+            let record = if self.connected || self.members.len() == 1 { self.register.clone() } else { continue };
+            let event = Event::Register { record, members: members.clone(), quorum };
+            self.event(id, event);
+        }
+        if !self.connected {
+            for id in [A, B] {
+                let record = self.register.clone().filter(|_| self.members.len() > 1);
+                self.event(id, Event::Register { record, members: members.clone(), quorum: false });
+            }
+        }
+    }
+
+    pub fn event(&mut self, id: NodeId, event: Event) {
+        let now = self.now;
+        if let Some(replica) = self.nodes.get_mut(&id).unwrap().replica.as_mut() {
+            replica.on(event, now);
+        }
+    }
+
+    pub fn drain(&mut self) {
+        for _ in 0..100_000 {
+            let mut quiet = true;
+            for id in [A, B] {
+                while let Some(output) = self.nodes.get_mut(&id).unwrap().replica.as_mut().and_then(|r| r.next_output())
+                {
+                    quiet = false;
+                    self.order(id, output);
+                }
+                let node = self.nodes.get_mut(&id).unwrap();
+                if let Some((peer, link, bytes)) = node.frames.pop_front() {
+                    quiet = false;
+                    if self.mute != Some(peer) && node.link == Some(link) {
+                        self.event(id, Event::Frame { peer, link, bytes });
+                    }
+                }
+            }
+            if quiet {
+                return;
+            }
+        }
+        panic!("never quiet");
+    }
+
+    pub fn run(&mut self, ms: u64) {
+        self.drain();
+        for _ in 0..ms / 50 {
+            self.now = self.now.plus_ms(50);
+            for id in [A, B] {
+                self.event(id, Event::Tick);
+                self.drain();
+            }
+        }
+    }
+
+    /// Only one node's clock goes on: the other is paused.
+    pub fn run_only(&mut self, id: NodeId, ms: u64) {
+        for _ in 0..ms / 50 {
+            self.now = self.now.plus_ms(50);
+            self.event(id, Event::Tick);
+            while let Some(output) = self.nodes.get_mut(&id).unwrap().replica.as_mut().and_then(|r| r.next_output()) {
+                self.order(id, output);
+            }
+        }
+    }
+
+    pub fn submit(&mut self, id: NodeId, accounts: &[u64]) -> u64 {
+        self.next_token += 1;
+        let token = self.next_token;
+        let accounts = accounts.iter().map(|a| AccountId(*a)).collect();
+        self.event(id, Event::Submit { token, accounts });
+        self.drain();
+        token
+    }
+
+    fn order(&mut self, id: NodeId, output: Output) {
+        let peer = if id == A { B } else { A };
+        let node = self.nodes.get_mut(&id).unwrap();
+        match output.clone() {
+            Output::Send { to, frame } => {
+                let link = node.link;
+                if let Some(link) = link {
+                    self.nodes.get_mut(&to).unwrap().frames.push_back((id, link, frame));
+                }
+            }
+            Output::Write { token, parts } => {
+                if node.slow_disk {
+                    node.kept.push((token, parts));
+                } else {
+                    node.disk.write(parts);
+                    self.event(id, Event::Written { token });
+                }
+            }
+            Output::Compute { batch, work, .. } => self.compute(id, batch, work),
+            Output::Raise { batch, account, floor, branch, .. } => self.raise(id, batch, account, floor, branch),
+            Output::Committed { batch } => {
+                let tokens = node.computed.remove(&batch).unwrap_or_default();
+                node.committed.extend(tokens.into_iter().filter(|t| !node.failed.contains_key(t)));
+            }
+            Output::Dropped { batch } => {
+                node.computed.remove(&batch);
+            }
+            Output::Failed { tokens, error } => {
+                for token in tokens {
+                    assert!(node.failed.insert(token, error.clone()).is_none(), "answered twice");
+                }
+            }
+            Output::CheckBlobs { token, hashes } => {
+                let missing = hashes.into_iter().filter(|h| !node.disk.blobs.contains(h)).collect();
+                self.event(id, Event::BlobsChecked { token, missing });
+            }
+            Output::FetchBlobs { token, hashes, .. } => {
+                let there = self.nodes[&peer].disk.blobs.clone();
+                let (have, missing) = hashes.into_iter().partition::<Vec<_>, _>(|h| there.contains(h));
+                self.nodes.get_mut(&id).unwrap().disk.blobs.extend(have);
+                self.event(id, Event::BlobsChecked { token, missing });
+            }
+            Output::ReadVersions => {
+                let list = node.disk.accounts.iter().map(|(a, s)| (*a, s.head.version)).collect();
+                self.event(id, Event::Versions(list));
+            }
+            Output::ReadChain { account } => {
+                let state = node.disk.accounts.get(&account).cloned().unwrap_or_default();
+                let (versions, lineage) = (state.chain, state.head.lineage);
+                self.event(id, Event::Chain { account, versions, lineage });
+            }
+            Output::Propose { expect, record } => {
+                let fits = self.register.as_ref().map(|r| r.id).unwrap_or_default() == expect;
+                if fits && self.quorum() {
+                    self.register = Some(record);
+                    self.tell_register();
+                } else {
+                    self.event(id, Event::ProposeFailed);
+                }
+            }
+            Output::Fetch { fetch, account, from } => {
+                let state = self.nodes[&from].disk.accounts.get(&account).cloned().unwrap_or_default();
+                let node = self.nodes.get_mut(&id).unwrap();
+                node.fetches.insert(fetch, account);
+                if self.connected && self.nodes[&from].replica.is_some() {
+                    let head = state.head.clone();
+                    self.nodes.get_mut(&id).unwrap().disk.staged.insert(account, state);
+                    self.event(id, Event::Fetched { fetch, head });
+                } else {
+                    self.event(id, Event::FetchFailed { fetch });
+                }
+            }
+            Output::ArchiveBranch { archive, account, from } => {
+                let state = self.nodes[&from.unwrap_or(id)].disk.accounts.get(&account).cloned().unwrap_or_default();
+                let head = state.head.clone();
+                self.nodes.get_mut(&id).unwrap().disk.branches.insert((account, head.version), state);
+                self.event(id, Event::BranchArchived { archive, head });
+            }
+            Output::AddressHeld(held) => node.holds_address = held,
+            Output::StopFetch { .. }
+            | Output::Probe { .. }
+            | Output::Readable { .. }
+            | Output::ServingChanged
+            | Output::StartAlone(_)
+            | Output::Alert(_) => {}
+            Output::Log(text) => println!("{} {}: {text}", self.now.0, id.0),
+        }
+        self.nodes.get_mut(&id).unwrap().orders.push(output);
+    }
+
+    fn compute(&mut self, id: NodeId, batch: BatchId, work: Vec<(AccountId, Vec<u64>)>) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        let mut accounts = Vec::new();
+        let mut all: BTreeSet<u64> = BTreeSet::new();
+        for (account, tokens) in work {
+            let rows: Vec<RowWrite> = tokens.iter().map(|t| row(*t)).collect();
+            all.extend(&tokens);
+            accounts.push(node.disk.next(account, batch, rows));
+        }
+        node.computed.insert(batch, all.into_iter().collect());
+        self.event(id, Event::Computed { batch, result: Some(Batch { id: batch, accounts, bodies: Vec::new() }) });
+    }
+
+    fn raise(&mut self, id: NodeId, batch: BatchId, account: AccountId, floor: u32, branch: Version) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        let mut one = node.disk.next(account, batch, vec![row(0)]);
+        one.head.uidvalidity = one.head.uidvalidity.max(floor) + 1;
+        one.head.lineage.push(branch);
+        let result = Some(Batch { id: batch, accounts: vec![one], bodies: Vec::new() });
+        self.event(id, Event::Computed { batch, result });
+    }
+
+    pub fn release_disk(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        node.slow_disk = false;
+        for (token, parts) in std::mem::take(&mut node.kept) {
+            self.nodes.get_mut(&id).unwrap().disk.write(parts);
+            self.event(id, Event::Written { token });
+        }
+        self.drain();
+    }
+
+    pub fn replica(&self, id: NodeId) -> &Replica {
+        self.nodes[&id].replica.as_ref().unwrap()
+    }
+    pub fn tokens(&self, id: NodeId, account: u64) -> BTreeSet<u64> {
+        self.nodes[&id].disk.accounts.get(&AccountId(account)).map(|a| a.tokens.clone()).unwrap_or_default()
+    }
+    pub fn version(&self, id: NodeId, account: u64) -> Version {
+        self.nodes[&id].disk.accounts.get(&AccountId(account)).map(|a| a.head.version).unwrap_or_default()
+    }
+    pub fn kind(&self, id: NodeId) -> topology::EpochKind {
+        self.replica(id).record().unwrap().kind
+    }
+    pub fn is_committed(&self, id: NodeId, token: u64) -> bool {
+        self.nodes[&id].committed.contains(&token)
+    }
+    pub fn assert_equal(&self) {
+        let versions = |n: &NodeId| -> BTreeMap<_, _> {
+            self.nodes[n].disk.accounts.iter().map(|(a, s)| (*a, (s.head.version, s.tokens.clone()))).collect()
+        };
+        assert_eq!(versions(&A), versions(&B));
+    }
+}
+
+fn row(token: u64) -> RowWrite {
+    RowWrite { table: Table(1), key: Bytes::copy_from_slice(&token.to_be_bytes()), value: Some(Bytes::new()) }
+}
+
+impl Disk {
+    fn next(&self, account: AccountId, batch: BatchId, rows: Vec<RowWrite>) -> AccountBatch {
+        let mut head = self.accounts.get(&account).map(|a| a.head.clone()).unwrap_or_default();
+        let expected = head.version;
+        let mut hash = [0; 32];
+        for (n, row) in rows.iter().enumerate() {
+            hash[n % 4 * 8..n % 4 * 8 + 8].copy_from_slice(&row.key);
+        }
+        head.version = expected.next(batch, &hash);
+        AccountBatch { account, expected, head, rows, refs: Vec::new() }
+    }
+
+    pub fn write(&mut self, parts: Vec<StoreWrite>) {
+        self.writes.push(parts.clone());
+        for part in parts {
+            match part {
+                StoreWrite::Account(batch) => {
+                    let account = self.accounts.entry(batch.account).or_default();
+                    assert_eq!(account.head.version, batch.expected, "written on another version");
+                    let key = |r: &RowWrite| u64::from_be_bytes(r.key[..].try_into().unwrap());
+                    account.tokens.extend(batch.rows.iter().map(key).filter(|t| *t != 0));
+                    if account.chain.is_empty() && batch.expected != Version::default() {
+                        account.chain.push(batch.expected);
+                    }
+                    account.chain.push(batch.head.version);
+                    account.head = batch.head;
+                }
+                StoreWrite::Meta { key, value } => {
+                    self.meta.insert(key, value.unwrap());
+                }
+                StoreWrite::Switch { account, head } => {
+                    let mut state = self.staged.remove(&account).expect("staged");
+                    assert_eq!(state.head, head);
+                    state.chain = vec![head.version];
+                    self.accounts.insert(account, state);
+                }
+                StoreWrite::TrimChain { account, agreed } => {
+                    let chain = &mut self.accounts.get_mut(&account).unwrap().chain;
+                    if let Some(at) = chain.iter().position(|v| *v == agreed) {
+                        chain.drain(..at);
+                    }
+                }
+                StoreWrite::Bodies(bodies) => self.blobs.extend(bodies.iter().map(|b| b.hash)),
+                other => panic!("not expected: {other:?}"),
+            }
+        }
+    }
+}
+
+impl World {
+    /// A few outputs and one frame of one node: for stopping in the middle.
+    pub fn step(&mut self, id: NodeId) {
+        for _ in 0..3 {
+            let Some(output) = self.nodes.get_mut(&id).unwrap().replica.as_mut().and_then(|r| r.next_output()) else {
+                break;
+            };
+            self.order(id, output);
+        }
+        let node = self.nodes.get_mut(&id).unwrap();
+        if let Some((peer, link, bytes)) = node.frames.pop_front()
+            && node.link == Some(link)
+        {
+            self.event(id, Event::Frame { peer, link, bytes });
+        }
+    }
+}
+
+impl Node {
+    /// Nothing: marks the place where the guest has begun to write.
+    pub fn kept_epoch(&mut self) {
+        assert!(!self.kept.is_empty());
+    }
+}
