@@ -1,1 +1,71 @@
-//! Real processes, real kills.
+//! Real processes, real kills: what the tests in `tests/` share.
+//!
+//! The binary is `TWINPOST_BIN`, or the one cargo builds beside these tests.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use node::demo::pair::{Pair, PairOptions};
+
+pub mod load;
+
+/// A pair in a folder that goes when the test ends.
+pub struct Fixture {
+    /// The pair.
+    pub pair: Pair,
+    /// Its folder; dropped after the pair.
+    pub folder: tempfile::TempDir,
+}
+
+/// The binary under test, built once per run.
+///
+/// # Panics
+/// It cannot be built.
+pub fn binary() -> PathBuf {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY
+        .get_or_init(|| {
+            if let Some(path) = std::env::var_os("TWINPOST_BIN") {
+                return PathBuf::from(path);
+            }
+            let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+            let built = Command::new(cargo).args(["build", "--quiet", "-p", "node", "--bin", "twinpost"]).status();
+            assert!(built.is_ok_and(|status| status.success()), "the twinpost binary does not build");
+            // This test lies in target/PROFILE/deps.
+            let test = std::env::current_exe().unwrap_or_default();
+            test.ancestors().nth(2).map(|folder| folder.join("twinpost")).unwrap_or_default()
+        })
+        .clone()
+}
+
+fn options(folder: &tempfile::TempDir, accounts: usize) -> PairOptions {
+    PairOptions::new(folder.path(), &binary(), accounts)
+}
+
+/// One node with `accounts` accounts.
+///
+/// # Errors
+/// It does not start.
+pub async fn single(accounts: usize) -> anyhow::Result<Fixture> {
+    let folder = tempfile::tempdir()?;
+    let pair = Pair::start_single(options(&folder, accounts)).await?;
+    pair.create_accounts().await?;
+    Ok(Fixture { pair, folder })
+}
+
+/// Two nodes in sync with `accounts` accounts.
+///
+/// # Errors
+/// They do not start.
+pub async fn pair(accounts: usize) -> anyhow::Result<Fixture> {
+    let folder = tempfile::tempdir()?;
+    let pair = Pair::start(options(&folder, accounts)).await?;
+    Ok(Fixture { pair, folder })
+}
+
+/// Lines of a node's log, for the end of a test that failed.
+#[must_use]
+pub fn logs(pair: &Pair) -> String {
+    pair.nodes.iter().map(|node| format!("--- {}\n{}\n", node.name, node.log_end())).collect()
+}

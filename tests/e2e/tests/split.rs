@@ -1,0 +1,99 @@
+//! An account changed on both sides of a true split is never overwritten.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use e2e::Fixture;
+use node::demo::clients::imap::{ImapClient, Selected};
+use node::demo::clients::smtp::{Sent, SmtpClient};
+use node::demo::pair::{JOINT_LIMIT, Pair, START_LIMIT};
+
+/// How long a client waits for any answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(25);
+
+async fn inbox(pair: &Pair, node: usize, account: usize) -> anyhow::Result<(ImapClient, Selected)> {
+    let login = pair.options.accounts.get(account).context("account")?;
+    let peer = SocketAddr::new(pair.node(node)?.address, pair.ports.imaps);
+    let mut client = ImapClient::connect_tls(peer, &pair.trust()?, ANSWER_LIMIT).await?;
+    client.login(&login.address, &login.password).await?;
+    let selected = client.select("INBOX").await?;
+    Ok((client, selected))
+}
+
+async fn mail(pair: &Pair, node: usize, account: usize, subject: &str) -> anyhow::Result<()> {
+    let to = &pair.options.accounts.get(account).context("account")?.address;
+    let peer = SocketAddr::new(pair.node(node)?.address, pair.ports.smtp);
+    let mut client = SmtpClient::connect(peer, ANSWER_LIMIT).await?;
+    let text = format!("From: a@example.org\r\nSubject: {subject}\r\n\r\n{subject}\r\n");
+    match client.send("a@example.org", &[to], text.as_bytes()).await {
+        Sent::Accepted(_) => Ok(()),
+        other => bail!("{subject}: {other:?}"),
+    }
+}
+
+async fn subjects(pair: &Pair, node: usize, account: usize) -> anyhow::Result<Vec<String>> {
+    let (mut client, _) = inbox(pair, node, account).await?;
+    let all = client.uid_fetch("1:*", "(UID BODY.PEEK[HEADER.FIELDS (SUBJECT)])").await?;
+    let text = |body: Vec<u8>| String::from_utf8_lossy(&body).trim().trim_start_matches("Subject: ").to_owned();
+    Ok(all.into_iter().filter_map(|fetched| fetched.body.map(text)).collect())
+}
+
+async fn split(pair: &mut Pair) -> anyhow::Result<()> {
+    for account in 0..3 {
+        mail(pair, 0, account, "before").await?;
+    }
+    let primary = pair.primary().await?;
+    let other = 1 - primary;
+    // One side goes on alone ...
+    pair.kill(other).await?;
+    e2e::load::await_service(pair, START_LIMIT).await?;
+    mail(pair, primary, 0, "first side").await?;
+    mail(pair, primary, 1, "first side").await?;
+    let (_, first) = inbox(pair, primary, 0).await?;
+    pair.kill_group(primary).await?;
+    // ... and the other one too, on an operator's word: it waits until it is given.
+    pair.start_node(other).await?;
+    ensure!(mail(pair, other, 0, "too early").await.is_err(), "a node that boots alone serves without an operator");
+    pair.command(other, &["cluster", "start-alone"], &["--confirm", "demo"], None).await?;
+    pair.await_ready(other, START_LIMIT).await?;
+    mail(pair, other, 0, "second side").await?;
+    mail(pair, other, 2, "second side").await?;
+    let (_, second) = inbox(pair, other, 0).await?;
+    ensure!(second.uid_next > first.uid_next || second.uid_validity != first.uid_validity, "the gap was not taken");
+
+    pair.start_node(primary).await?;
+    let status = pair.await_joint(JOINT_LIMIT).await?;
+    ensure!(!status.branches.is_empty(), "no archived branch in {status:?}");
+    for node in [0, 1] {
+        let (_, healed) = inbox(pair, node, 0).await?;
+        ensure!(
+            healed.uid_validity > first.uid_validity.max(second.uid_validity),
+            "UIDVALIDITY {} is not above {} and {}",
+            healed.uid_validity,
+            first.uid_validity,
+            second.uid_validity
+        );
+        let listed = pair.command(node, &["cluster", "branches"], &[], None).await?;
+        ensure!(!listed.trim().is_empty(), "cluster branches lists nothing at node {node}");
+        // The anchor's side is served; which one that is follows from the cluster address.
+        let found = subjects(pair, node, 0).await?;
+        ensure!(found.contains(&"before".into()), "{found:?}");
+        ensure!(found.len() == 2, "one side of the changed account is served: {found:?}");
+        // Accounts that changed on one side only lost nothing.
+        ensure!(subjects(pair, node, 1).await? == ["before", "first side"], "account 1 at node {node}");
+        ensure!(subjects(pair, node, 2).await? == ["before", "second side"], "account 2 at node {node}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ha_15_an_account_changed_on_both_sides_is_archived_never_overwritten() {
+    let Fixture { mut pair, folder } = e2e::pair(3).await.expect("a pair");
+    let outcome = split(&mut pair).await;
+    if let Err(fault) = outcome {
+        panic!("{fault:#}\n{}", e2e::logs(&pair));
+    }
+    pair.stop().await;
+    drop(folder);
+}
