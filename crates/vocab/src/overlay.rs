@@ -103,11 +103,9 @@ impl Rows for Overlay<'_> {
                     break;
                 }
                 pending.pop();
-                if let Some(written) = written {
-                    if visit(own, written).is_break() {
-                        broke = true;
-                        return ControlFlow::Break(());
-                    }
+                if written.is_some_and(|written| visit(own, written).is_break()) {
+                    broke = true;
+                    return ControlFlow::Break(());
                 }
                 if own == key {
                     return ControlFlow::Continue(());
