@@ -82,7 +82,9 @@ impl Replica {
             && peers.iter().all(level)
     }
 
-    pub(crate) fn on_submit(&mut self, token: u64, accounts: Vec<AccountId>) {
+    pub(crate) fn on_submit(&mut self, token: u64, mut accounts: Vec<AccountId>) {
+        accounts.sort_unstable();
+        accounts.dedup();
         let mine = |r: &topology::EpochRecord| accounts.iter().all(|a| r.home_of(a.shard()) == self.config.node);
         if accounts.is_empty() || self.is_superseded() || !self.record.as_ref().is_some_and(mine) {
             self.fail(vec![token], SubmitError::Unavailable("this node is not the home of the account"));

