@@ -24,9 +24,16 @@ impl Day {
     /// When it is no date.
     pub fn parse(parser: &mut Parser<'_>) -> Parsed<Self> {
         let text = text_of(&parser.astring()?);
+        parse_date(text.trim()).map(Self::from_date).ok_or(Malformed("date expected"))
+    }
+    /// A day of the calendar; `None` when there is no such day.
+    #[must_use]
+    pub fn of_date(year: i32, month: u8, day: u8) -> Option<Self> {
+        Date::from_calendar_date(year, Month::try_from(month).ok()?, day).ok().map(Self::from_date)
+    }
+    fn from_date(date: Date) -> Self {
         let epoch = Date::from_ordinal_date(1970, 1).map_or(0, Date::to_julian_day);
-        let date = parse_date(text.trim()).ok_or(Malformed("date expected"))?;
-        Ok(Self(i64::from(date.to_julian_day() - epoch)))
+        Self(i64::from(date.to_julian_day() - epoch))
     }
 }
 
@@ -74,9 +81,8 @@ fn date_time(text: &str) -> Option<OffsetDateTime> {
 pub fn write_date_time(at: Timestamp) -> String {
     let seconds = i64::try_from(at.seconds()).unwrap_or(0);
     let at = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    let format = format_description!(
-        "\"[day padding:space]-[month repr:short]-[year] [hour]:[minute]:[second] +0000\""
-    );
+    let format =
+        format_description!("\"[day padding:space]-[month repr:short]-[year] [hour]:[minute]:[second] +0000\"");
     at.format(format).unwrap_or_else(|_| "\" 1-Jan-1970 00:00:00 +0000\"".to_owned())
 }
 
@@ -88,9 +94,13 @@ mod tests {
     #[test]
     fn date_times_both_ways() {
         let at = |text: &str| parse_date_time(&mut Parser::new(&Bytes::from(format!("\"{text}\""))));
-        assert_eq!(at(" 1-Feb-2003 04:05:06 +0000").map(write_date_time).as_deref(), Ok("\" 1-Feb-2003 04:05:06 +0000\""));
+        assert_eq!(
+            at(" 1-Feb-2003 04:05:06 +0000").map(write_date_time).as_deref(),
+            Ok("\" 1-Feb-2003 04:05:06 +0000\"")
+        );
         assert_eq!(at("17-Jul-1996 02:44:25 -0700"), Ok(Timestamp(837_596_665_000)));
-        for bad in ["", "1-Foo-2003 04:05:06 +0000", "1-Feb-2003", "31-Feb-2003 1:1:1 +0000", "1-Feb-2003 04:05:06 0000"]
+        for bad in
+            ["", "1-Foo-2003 04:05:06 +0000", "1-Feb-2003", "31-Feb-2003 1:1:1 +0000", "1-Feb-2003 04:05:06 0000"]
         {
             assert!(at(bad).is_err(), "{bad}");
         }

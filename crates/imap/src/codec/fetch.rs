@@ -330,8 +330,21 @@ mod tests {
     #[test]
     fn bad_ones() {
         for bad in [
-            "", "1", "1 ", "1 FOO", "1 (FLAGS", "1 BODY[", "1 BODY[0]", "1 BODY[MIME]", "1 BODY[]<1>", "1 BODY[]<1.0>",
-            "1 BODY[HEADER.FIELDS ()]", "1 ()", "1 BODY[1", "1 ALL FAST", "1 BODY[1.2.3.FOO]",
+            "",
+            "1",
+            "1 ",
+            "1 FOO",
+            "1 (FLAGS",
+            "1 BODY[",
+            "1 BODY[0]",
+            "1 BODY[MIME]",
+            "1 BODY[]<1>",
+            "1 BODY[]<1.0>",
+            "1 BODY[HEADER.FIELDS ()]",
+            "1 ()",
+            "1 BODY[1",
+            "1 ALL FAST",
+            "1 BODY[1.2.3.FOO]",
         ] {
             assert!(fetch(bad).is_err(), "{bad}");
         }

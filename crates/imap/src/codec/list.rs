@@ -117,8 +117,7 @@ pub fn parse_list(parser: &mut Parser<'_>) -> Parsed<ListCommand> {
     }
     list.reference = mailbox_name(parser)?;
     parser.space()?;
-    list.patterns =
-        if parser.peek() == Some(b'(') { parser.list(pattern)? } else { vec![pattern(parser)?] };
+    list.patterns = if parser.peek() == Some(b'(') { parser.list(pattern)? } else { vec![pattern(parser)?] };
     if list.patterns.len() > PATTERNS_MAX {
         return Err(Malformed("too many patterns"));
     }
@@ -178,7 +177,10 @@ pub fn matches_pattern(pattern: &str, name: &str) -> bool {
                     }
                 }
                 p => {
-                    if *hit && c == Some(&p) && let Some(place) = next.get_mut(i + 1) {
+                    if *hit
+                        && c == Some(&p)
+                        && let Some(place) = next.get_mut(i + 1)
+                    {
                         *place = true;
                     }
                 }

@@ -13,5 +13,4 @@ pub mod parser;
 pub mod response;
 pub mod search;
 pub mod sequence;
-pub mod structure;
 pub mod utf7;

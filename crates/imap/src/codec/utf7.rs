@@ -27,7 +27,8 @@ fn decode_strictly(text: &str) -> Option<String> {
             out.push('&');
         } else {
             let bytes = ENGINE.decode(code).ok().filter(|b| b.len() % 2 == 0)?;
-            let units: Vec<u16> = bytes.chunks_exact(2).map(|c| c.iter().fold(0, |n, b| n << 8 | u16::from(*b))).collect();
+            let units: Vec<u16> =
+                bytes.chunks_exact(2).map(|c| c.iter().fold(0, |n, b| n << 8 | u16::from(*b))).collect();
             out.push_str(&String::from_utf16(&units).ok()?);
         }
         rest = tail;

@@ -1,0 +1,42 @@
+//! APPEND (RFC 3501 §6.3.11, RFC 4315 §3).
+
+use mailbox::op::Outcome;
+use mailbox::read;
+use vocab::{Damaged, MailboxId, Rows};
+
+use super::{ImapSession, Pending, Query, refusal};
+use crate::codec::append::AppendCommand;
+
+impl ImapSession {
+    pub(super) fn append(&mut self, tag: String, append: AppendCommand, rows: &dyn Rows) -> Result<(), Damaged> {
+        let Some(mailbox) = read::mailbox_by_name(rows, &append.mailbox)? else {
+            self.finish(&tag, "NO [TRYCREATE] no such mailbox");
+            return Ok(());
+        };
+        if append.message.is_empty() || append.message.contains(&0) {
+            self.finish(&tag, "NO a message is not empty and has no NUL");
+            return Ok(());
+        }
+        let Some(account) = self.account else { return Ok(()) };
+        let AppendCommand { flags, internal_date, message, .. } = append;
+        let query = Query::Append { account, mailbox: mailbox.id, flags, internal_date, message };
+        self.ask(query, Pending::Appended { tag, mailbox: mailbox.id });
+        Ok(())
+    }
+
+    pub(super) fn on_appended(&mut self, tag: String, mailbox: MailboxId, outcome: &Outcome) {
+        match outcome {
+            Outcome::Appended { uid_validity, uids, .. } => {
+                let uids = crate::codec::sequence::write_set(uids.iter().map(|uid| uid.0));
+                let text = format!("OK [APPENDUID {} {uids}] APPEND completed", uid_validity.0);
+                if self.selected.as_ref().is_some_and(|s| s.mailbox == mailbox) {
+                    self.finish_with_news(tag, text);
+                } else {
+                    self.finish(&tag, &text);
+                }
+            }
+            Outcome::Refused(refused) => self.finish(&tag, &refusal::text_of(refused, "TRYCREATE")),
+            _ => self.finish(&tag, refusal::UNAVAILABLE),
+        }
+    }
+}
