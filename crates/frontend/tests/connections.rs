@@ -14,8 +14,9 @@ use frontend::drive::{Answerer, INPUT_BYTES_MAX};
 use frontend::listener::{Endpoint, Open, Places, Protocol, TurnedAway, accept_all, bind};
 use frontend::tls::Tls;
 use frontend::{Frontend, FrontendHandle};
-use mailbox::op::{AccountOp, Change};
+use mailbox::op::{AccountOp, Change, Outcome};
 use ports::Answer;
+use ports::accounts::Accounts;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
@@ -337,12 +338,13 @@ impl Doors {
 }
 
 #[tokio::test]
-async fn pop3_by_stls_and_by_implicit_tls() {
+async fn pro_05_pop3_copies_are_local_and_uidl_is_stable() {
     let doors = Doors::start(None);
-    let id = vocab::AccountId(20);
-    let accounts =
-        ports::accounts::Accounts::submit(doors.house.accounts.as_ref(), id, Default::default(), AccountOp::Init);
-    accounts.await.expect("init");
+    let (accounts, id) = (&doors.house.accounts, vocab::AccountId(20));
+    let init = Accounts::submit(accounts.as_ref(), id, accounts.command_id(), AccountOp::Init).await;
+    assert!(matches!(init, Ok(Outcome::Done)), "{init:?}");
+    accounts.deliver(id, "Return-Path: <a@example.net>\r\n", "Subject: one\r\n\r\n.dot\r\n");
+    accounts.deliver(id, "Return-Path: <>\r\n", &"0123456789abcde\r\n".repeat(60_000));
     let mut client = doors.connect("pop3").await;
     assert!(client.line().await.starts_with("+OK mail.example.org"));
     client.send("STLS\r\n").await;
@@ -353,11 +355,31 @@ async fn pop3_by_stls_and_by_implicit_tls() {
     assert!(client.line().await.starts_with("-ERR [AUTH]"));
     let mut client = doors.connect("pop3s").await.secure(&doors.certificate()).await;
     assert!(client.line().await.starts_with("+OK"));
-    // This account has no INBOX in the fake: not readable, which is never "wrong password".
-    client.send("USER u1\r\nPASS secret\r\nQUIT\r\n").await;
-    assert!(client.line().await.starts_with("+OK"));
-    assert!(client.line().await.starts_with("-ERR [SYS/TEMP]"));
+    client.send("USER u1\r\nPASS secret\r\nSTAT\r\nRETR 1\r\nRETR 2\r\nDELE 1\r\n").await;
+    client.expect(&["+OK now the password", "+OK 2 messages", "+OK 2 1020069", "+OK 52 octets"]).await;
+    client.expect(&["Return-Path: <a@example.net>", "Subject: one", "", "..dot", ".", "+OK 1020017 octets"]).await;
+    client.expect(&["Return-Path: <>"]).await;
+    for _ in 0..60_000 {
+        assert_eq!(client.line().await, "0123456789abcde");
+    }
+    client.expect(&[".", "+OK message 1 deleted"]).await;
+    // A snapshot per session: what comes meanwhile is for the next one.
+    accounts.deliver(id, "", "Subject: three\r\n\r\n");
+    client.send("STAT\r\nUIDL 2\r\nQUIT\r\n").await;
+    client.expect(&["+OK 1 1020017"]).await;
+    let uid = client.line().await;
     client.expect(&["+OK goodbye", ""]).await;
+    let mut client = doors.connect("pop3s").await.secure(&doors.certificate()).await;
+    client.expect_greeting().await;
+    client.send("USER u1\r\nPASS secret\r\nUIDL 1\r\n").await;
+    client.expect(&["+OK now the password", "+OK 2 messages", &uid.replace("+OK 2", "+OK 1")]).await;
+    // When mail cannot be read the answer is never "wrong password".
+    accounts.set_unavailable(true);
+    let mut client = doors.connect("pop3").await;
+    client.expect_greeting().await;
+    client.send("USER u1\r\nPASS secret\r\n").await;
+    client.expect(&["+OK now the password"]).await;
+    assert!(client.line().await.starts_with("-ERR [SYS/TEMP]"));
 }
 
 #[tokio::test]

@@ -1,21 +1,39 @@
-//! Accounts in memory that know documents only: enough for logins and the API.
+//! Accounts and bodies in memory: the real mailbox machine on one node, no replication.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use mailbox::op::{AccountOp, Change, Outcome, Refusal};
+use mailbox::Applier;
+use mailbox::op::{AccountOp, Change, Command, MailboxRef, NewMessage, Outcome, Role, Stamp};
 use ports::Answer;
 use ports::accounts::Accounts;
+use ports::blobs::Blobs;
 use tokio::sync::broadcast;
-use vocab::{AccountHead, AccountId, CommandId, MemoryRows, NodeId, RowWrite, Rows, SubmitError, Table, Version};
+use vocab::{
+    AccountId, BatchId, BlobHash, CommandId, EpochId, Flags, MemoryRows, NodeId, Rows, SubmitError, Timestamp,
+};
 
-/// Takes Init, SetDocument and Purge; everything else is refused.
+const EPOCH: EpochId = EpochId { number: 1, author: 0 };
+const HOME: NodeId = NodeId(1);
+/// Changes an observer may lag behind.
+const CHANGES: usize = 64;
+
+#[derive(Default)]
+struct Inner {
+    rows: BTreeMap<AccountId, MemoryRows>,
+    watchers: BTreeMap<AccountId, broadcast::Sender<Change>>,
+    bodies: BTreeMap<BlobHash, Bytes>,
+    commands: u64,
+    batches: u64,
+    mailbox_counter: u64,
+}
+
+/// Every operation of an account, applied at once.
 #[derive(Default)]
 pub struct FakeAccounts {
-    rows: Mutex<BTreeMap<AccountId, MemoryRows>>,
-    counter: AtomicU64,
+    inner: Mutex<Inner>,
     unavailable: AtomicBool,
 }
 
@@ -27,7 +45,30 @@ impl FakeAccounts {
     /// Whether the account has state.
     #[must_use]
     pub fn exists(&self, account: AccountId) -> bool {
-        self.rows.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&account)
+        self.with(|inner| inner.rows.get(&account).is_some_and(|rows| mailbox::read::exists(rows) == Ok(true)))
+    }
+    /// Puts a message into the INBOX, as a delivery does.
+    ///
+    /// # Panics
+    /// When the account has no INBOX.
+    pub fn deliver(&self, account: AccountId, prefix: &str, body: &str) {
+        let body = Bytes::from(body.to_owned());
+        let blob = BlobHash::of(&body);
+        let message = NewMessage {
+            blob,
+            blob_size: body.len() as u64,
+            prefix: Bytes::from(prefix.to_owned()),
+            facts: mime::facts_of(&body).encode(),
+            flags: Flags::default(),
+            internal_date: Timestamp(1_700_000_000_000),
+        };
+        self.with(|inner| inner.bodies.insert(blob, body));
+        let op = AccountOp::Append { mailbox: MailboxRef::Role(Role::Inbox), messages: vec![message] };
+        let outcome = self.apply(account, self.command_id(), op).expect("available");
+        assert!(matches!(outcome, Outcome::Appended { .. }), "{outcome:?}");
+    }
+    fn with<T>(&self, what: impl FnOnce(&mut Inner) -> T) -> T {
+        what(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
     fn check(&self) -> Result<(), SubmitError> {
         match self.unavailable.load(Ordering::SeqCst) {
@@ -35,62 +76,77 @@ impl FakeAccounts {
             false => Ok(()),
         }
     }
-    fn apply(&self, account: AccountId, op: AccountOp) -> Result<Outcome, SubmitError> {
+    fn apply(&self, account: AccountId, id: CommandId, op: AccountOp) -> Result<Outcome, SubmitError> {
         self.check()?;
-        let mut all = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        match op {
-            AccountOp::Init => drop(all.entry(account).or_insert_with(born)),
-            AccountOp::Purge => drop(all.remove(&account)),
-            AccountOp::SetDocument { kind, name, body } => {
-                let Some(rows) = all.get_mut(&account) else { return Ok(Outcome::Refused(Refusal::NoSuchAccount)) };
-                let key = Bytes::from(format!("{kind}\0{name}"));
-                rows.write(&[RowWrite { table: Table::DOCUMENTS, key, value: body.map(|body| document_row(&body)) }]);
-            }
-            _ => return Ok(Outcome::Refused(Refusal::NotAllowed)),
+        self.with(|inner| inner.apply(account, &Command { id, settled: 0, op }))
+    }
+}
+
+impl Inner {
+    fn apply(&mut self, account: AccountId, command: &Command) -> Result<Outcome, SubmitError> {
+        let damaged = |_| SubmitError::Unavailable("damaged row");
+        let rows = self.rows.entry(account).or_default();
+        let stamp = Stamp {
+            epoch: EPOCH,
+            home: HOME,
+            at: Timestamp(1_700_000_000_000),
+            joint: true,
+            mailbox_counter: self.mailbox_counter,
+            gap: None,
+        };
+        self.batches += 1;
+        let batch = BatchId { epoch: EPOCH, home: HOME, counter: self.batches };
+        let mut applier = Applier::new(rows, account, stamp);
+        let (outcome, changes) = applier.run(command).map_err(damaged)?;
+        self.mailbox_counter = applier.mailbox_counter();
+        if let Some(written) = applier.finish(batch).map_err(damaged)? {
+            rows.write(&written.rows);
+            rows.head = written.head;
         }
-        Ok(Outcome::Done)
+        if let Some(watchers) = self.watchers.get(&account) {
+            changes.into_iter().for_each(|change| drop(watchers.send(change)));
+        }
+        Ok(outcome)
     }
-}
-
-/// An account with state has a version.
-fn born() -> MemoryRows {
-    let head = AccountHead { version: Version([1; 16]), ..AccountHead::default() };
-    MemoryRows { head, ..MemoryRows::default() }
-}
-
-/// Row version 1, then protobuf with the body as field 1.
-fn document_row(body: &[u8]) -> Bytes {
-    let mut row = vec![1, 0x0a];
-    let mut length = body.len();
-    while length > 0x7f {
-        row.push((length & 0x7f) as u8 | 0x80);
-        length >>= 7;
-    }
-    row.push(length as u8);
-    row.extend_from_slice(body);
-    row.into()
 }
 
 impl Accounts for FakeAccounts {
     fn command_id(&self) -> CommandId {
-        let counter = 1 + self.counter.fetch_add(1, Ordering::SeqCst);
-        CommandId { origin: NodeId(1), counter, ..CommandId::default() }
+        self.with(|inner| {
+            inner.commands += 1;
+            CommandId { origin: HOME, counter: inner.commands, ..CommandId::default() }
+        })
     }
-    fn submit(&self, account: AccountId, _: CommandId, op: AccountOp) -> Answer<'_, Result<Outcome, SubmitError>> {
-        let result = self.apply(account, op);
+    fn submit(&self, account: AccountId, id: CommandId, op: AccountOp) -> Answer<'_, Result<Outcome, SubmitError>> {
+        let result = self.apply(account, id, op);
         Box::pin(async move { result })
     }
     fn snapshot(&self, account: AccountId) -> Answer<'_, Result<Arc<dyn Rows>, SubmitError>> {
-        let result = self.check().map(|()| {
-            let all = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::new(all.get(&account).cloned().unwrap_or_default()) as Arc<dyn Rows>
-        });
+        let rows = || self.with(|inner| inner.rows.get(&account).cloned().unwrap_or_default());
+        let result = self.check().map(|()| Arc::new(rows()) as Arc<dyn Rows>);
         Box::pin(async move { result })
     }
-    fn watch(&self, _: AccountId) -> broadcast::Receiver<Change> {
-        // The sender stays alive with the test.
-        let (sender, receiver) = broadcast::channel(1);
-        std::mem::forget(sender);
-        receiver
+    fn watch(&self, account: AccountId) -> broadcast::Receiver<Change> {
+        self.with(|inner| {
+            let sender = inner.watchers.entry(account).or_insert_with(|| broadcast::Sender::new(CHANGES));
+            sender.subscribe()
+        })
+    }
+}
+
+impl Blobs for FakeAccounts {
+    fn put(&self, body: Bytes) -> Answer<'_, Result<BlobHash, SubmitError>> {
+        let hash = BlobHash::of(&body);
+        self.with(|inner| inner.bodies.insert(hash, body));
+        Box::pin(async move { Ok(hash) })
+    }
+    fn get(&self, hash: BlobHash, from: u64, to: u64) -> Answer<'_, Result<Bytes, SubmitError>> {
+        let body = self.with(|inner| inner.bodies.get(&hash).cloned());
+        let part = body.and_then(|body| {
+            let end = usize::try_from(to).unwrap_or(usize::MAX).min(body.len());
+            let start = usize::try_from(from).ok().filter(|start| *start <= end)?;
+            Some(body.slice(start..end))
+        });
+        Box::pin(async move { part.ok_or(SubmitError::Unavailable("no such body")) })
     }
 }

@@ -8,7 +8,6 @@ use frontend::config::{FrontendConfig, Limits, ServicePorts};
 use frontend::tls::TlsFiles;
 use frontend::{Administration, JoinTokens, Ports};
 use ports::Answer;
-use ports::blobs::Blobs;
 use ports::cluster::{Cluster, ClusterStatus};
 use ports::config::ConfigError;
 use ports::directory::{AddressClass, Directory, Identity, Login};
@@ -49,15 +48,6 @@ impl Cluster for FakeCluster {
 }
 
 pub struct Nothing;
-
-impl Blobs for Nothing {
-    fn put(&self, body: Bytes) -> Answer<'_, Result<BlobHash, SubmitError>> {
-        Box::pin(async move { Ok(BlobHash::of(&body)) })
-    }
-    fn get(&self, _: BlobHash, _: u64, _: u64) -> Answer<'_, Result<Bytes, SubmitError>> {
-        Box::pin(async { Err(SubmitError::Unavailable("no bodies here")) })
-    }
-}
 
 impl Intake for Nothing {
     fn accept(&self, _: Delivery) -> Answer<'_, Result<(), SubmitError>> {
@@ -144,7 +134,7 @@ impl House {
         let nothing = Arc::new(Nothing);
         Ports {
             accounts: self.accounts.clone(),
-            blobs: nothing.clone(),
+            blobs: self.accounts.clone(),
             config: self.config.clone(),
             directory: nothing.clone(),
             intake: nothing.clone(),
