@@ -14,6 +14,7 @@ use crate::cluster_address::ClusterAddress;
 use crate::config::FrontendConfig;
 use crate::context::{FrontendContext, Ports};
 use crate::http::{Administration, HttpService, router};
+use crate::imap::ImapProtocol;
 use crate::listener::{Endpoint, Open, Places, Service, accept_all, bind};
 use crate::pop3::Pop3Protocol;
 use crate::smtp::SmtpProtocol;
@@ -87,15 +88,19 @@ fn endpoints(
     let usual = limits.connections_per_address_max;
     let smtp: Arc<dyn Service> = Arc::new(SmtpProtocol::new(context.clone(), Role::Mx));
     let submission: Arc<dyn Service> = Arc::new(SmtpProtocol::new(context.clone(), Role::Submission));
+    let imap: Arc<dyn Service> = Arc::new(ImapProtocol::new(context.clone()));
     let pop3: Arc<dyn Service> = Arc::new(Pop3Protocol::new(context.clone()));
     let https: Arc<dyn Service> = Arc::new(HttpService::new(router(context.clone(), administration)));
     let smtp_places = places(&smtp, limits.smtp_connections_per_address_max);
     let (submission_places, pop3_places) = (places(&submission, usual), places(&pop3, usual));
+    let imap_places = places(&imap, usual);
     let https_places = places(&https, usual);
     let rows = [
         ("smtp", &smtp, ports.smtp, false, &smtp_places),
         ("submission", &submission, ports.submission, false, &submission_places),
         ("submissions", &submission, ports.submissions, true, &submission_places),
+        ("imap", &imap, ports.imap, false, &imap_places),
+        ("imaps", &imap, ports.imaps, true, &imap_places),
         ("pop3", &pop3, ports.pop3, false, &pop3_places),
         ("pop3s", &pop3, ports.pop3s, true, &pop3_places),
         ("https", &https, ports.https, true, &https_places),

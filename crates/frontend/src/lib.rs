@@ -11,6 +11,7 @@ pub mod context;
 pub mod drive;
 pub mod frontend;
 pub mod http;
+pub mod imap;
 pub mod listener;
 pub mod pop3;
 pub mod smtp;
