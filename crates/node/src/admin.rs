@@ -11,6 +11,14 @@ use crate::config::NodeConfig;
 use crate::exit::Exit;
 use crate::files::{self, DataDir};
 
+/// `println!` that does not mind when the reader has gone (`twinpost status | head`).
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 /// `twinpost domain ...`
 #[derive(Debug, Subcommand)]
 pub enum DomainCommand {
@@ -196,7 +204,7 @@ impl Api {
         match self.call(method, path, body) {
             Reply::Done(value) => {
                 if self.json {
-                    println!("{}", serde_json::to_string_pretty(&value).unwrap_or_default());
+                    say!("{}", serde_json::to_string_pretty(&value).unwrap_or_default());
                 } else {
                     show(&value);
                 }
@@ -209,7 +217,7 @@ impl Api {
 
     fn fail(&self, text: &str, exit: Exit) -> Exit {
         if self.json {
-            println!("{}", json!({ "error": text }));
+            say!("{}", json!({ "error": text }));
         }
         eprintln!("twinpost: {text}");
         exit
@@ -249,20 +257,20 @@ fn segment(text: &str) -> String {
 }
 
 fn show_done(_: &Value) {
-    println!("done");
+    say!("done");
 }
 
 /// Objects as `key: value`, lists of objects as one line each.
 fn show_value(value: &Value) {
     match value {
-        Value::Array(items) => items.iter().for_each(|item| println!("{}", line(item))),
+        Value::Array(items) => items.iter().for_each(|item| say!("{}", line(item))),
         Value::Object(map) => match map.values().next() {
             Some(list @ Value::Array(items)) if map.len() == 1 && items.iter().all(Value::is_object) => {
                 show_value(list)
             }
-            _ => map.iter().for_each(|(key, value)| println!("{key}: {}", line(value))),
+            _ => map.iter().for_each(|(key, value)| say!("{key}: {}", line(value))),
         },
-        other => println!("{}", line(other)),
+        other => say!("{}", line(other)),
     }
 }
 
@@ -393,7 +401,7 @@ pub fn queue(args: &ServerArgs, command: QueueCommand) -> anyhow::Result<Exit> {
 pub fn token(args: &ServerArgs) -> anyhow::Result<Exit> {
     let api = Api::open(args)?;
     Ok(api.run(Method::POST, "cluster/tokens", Some(&json!({})), |value| {
-        println!("{}", value["token"].as_str().unwrap_or_default());
+        say!("{}", value["token"].as_str().unwrap_or_default());
     }))
 }
 
@@ -408,36 +416,30 @@ pub fn status(args: &ServerArgs) -> anyhow::Result<Exit> {
 
 fn show_status(value: &Value) {
     let text = |key: &str| line(&value[key]);
-    println!("cluster {}, seen from node {}: {}", text("cluster"), text("node"), text("mode"));
-    println!(
-        "epoch {} ({}), in-sync set {}, home {}",
-        text("epoch"),
-        text("epoch_kind"),
-        text("in_sync"),
-        text("home")
-    );
+    say!("cluster {}, seen from node {}: {}", text("cluster"), text("node"), text("mode"));
+    say!("epoch {} ({}), in-sync set {}, home {}", text("epoch"), text("epoch_kind"), text("in_sync"), text("home"));
     match value["cluster_address"].as_str() {
-        Some(address) => println!("cluster address {address}, held by node {}", text("address_holder")),
-        None => println!("no cluster address"),
+        Some(address) => say!("cluster address {address}, held by node {}", text("address_holder")),
+        None => say!("no cluster address"),
     }
-    println!("{:<5}{:<20}{:<18}{:<13}{:<9}", "node", "name", "address", "role", "in sync");
+    say!("{:<5}{:<20}{:<18}{:<13}{:<9}", "node", "name", "address", "role", "in sync");
     for node in value["nodes"].as_array().into_iter().flatten() {
         let cell = |key: &str| line(&node[key]);
         let sync = if node["in_sync"].as_bool() == Some(true) { "yes" } else { "no" };
-        println!("{:<5}{:<20}{:<18}{:<13}{sync}", cell("id"), cell("name"), cell("address"), cell("role"));
+        say!("{:<5}{:<20}{:<18}{:<13}{sync}", cell("id"), cell("name"), cell("address"), cell("role"));
     }
-    println!("batches in flight {}, oldest {} ms", text("batches_in_flight"), text("oldest_batch_ms"));
+    say!("batches in flight {}, oldest {} ms", text("batches_in_flight"), text("oldest_batch_ms"));
     if value["sync"].is_object() {
-        println!("bringing up to date: {}", text("sync"));
+        say!("bringing up to date: {}", text("sync"));
     }
     for branch in value["branches"].as_array().into_iter().flatten() {
-        println!("archived branch: {}", line(branch));
+        say!("archived branch: {}", line(branch));
     }
     if let Some(reason) = value["settings_locked"].as_str() {
-        println!("settings are locked: {reason}");
+        say!("settings are locked: {reason}");
     }
     for warning in value["warnings"].as_array().into_iter().flatten() {
-        println!("warning: {}", line(warning));
+        say!("warning: {}", line(warning));
     }
 }
 

@@ -1,3 +1,5 @@
+//! Tests against a DNS server of our own on loopback.
+
 use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{A, MX};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};

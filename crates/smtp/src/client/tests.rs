@@ -1,3 +1,5 @@
+//! Tests of the client machine against scripted servers.
+
 use super::*;
 
 const T: Instant = Instant(1000);
