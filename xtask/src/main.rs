@@ -1,10 +1,11 @@
-//! Workspace chores: `cargo run -p xtask -- tidy` checks what the compiler does not.
+//! Workspace chores: `cargo run -p xtask -- tidy` checks what the compiler does not, `simulate` runs histories.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod simulate;
 mod tidy;
 
 #[derive(Parser)]
@@ -17,10 +18,14 @@ struct Arguments {
 enum Chore {
     /// Floors, sealed crates, file headers and lengths, names, licences, machine paths, the corpus.
     Tidy,
+    /// Runs simulated histories of a pair.
+    Simulate(simulate::Simulate),
 }
 
 fn main() -> ExitCode {
-    let Chore::Tidy = Arguments::parse().chore;
+    if let Chore::Simulate(options) = Arguments::parse().chore {
+        return simulate::run(&options);
+    }
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
     match tidy::run(&root) {
         Ok(faults) if faults.is_empty() => {

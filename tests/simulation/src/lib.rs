@@ -1,1 +1,208 @@
-//! Whole cluster in one process from one seed.
+//! The whole cluster in one process from one seed: the real mailbox, replica and topology code on fake disks, network
+//! and clock, with clients that cache like real ones, and the promises of the design checked at every answer.
+
+mod clients;
+mod compute;
+mod disk;
+mod faults;
+mod invariants;
+mod jobs;
+mod net;
+mod node;
+mod peers;
+mod register;
+mod rng;
+mod vocabulary;
+mod world;
+
+use topology::{EpochKind, EpochRecord};
+
+/// A rule of the design that is switched off, to see that the checks notice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Control {
+    /// Nothing is.
+    #[default]
+    None,
+    /// The home answers before the backup has the batch.
+    AcknowledgesEarly,
+    /// H22: a node that boots alone with old data goes on alone by itself.
+    StartsAloneByItself,
+}
+
+/// What happened in one history or in many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// Client operations.
+    pub operations: u64,
+    /// Messages sent.
+    pub messages: u64,
+    /// Messages acknowledged.
+    pub accepted: u64,
+    /// Reads checked.
+    pub reads: u64,
+    /// Reads of a backup under lease.
+    pub backup_reads: u64,
+    /// Changes forwarded to the other node.
+    pub forwarded: u64,
+    /// Batches computed.
+    pub batches: u64,
+    /// Faults injected.
+    pub faults: u64,
+    /// Processes killed alone.
+    pub kills: u64,
+    /// Both at once, with their guards.
+    pub group_kills: u64,
+    /// Faults added right after a kill.
+    pub operators_hoped: u64,
+    /// Processes stopped or machines asleep.
+    pub pauses: u64,
+    /// Networks cut.
+    pub partitions: u64,
+    /// Slow disks and networks.
+    pub slow: u64,
+    /// Processes that died with batches in flight.
+    pub in_flight_at_crash: u64,
+    /// Solo epochs opened.
+    pub solo: u64,
+    /// Both nodes committed alone at once.
+    pub splits: u64,
+    /// Heal epochs begun (on either node).
+    pub heals: u64,
+    /// Joint epochs entered (on either node).
+    pub joint: u64,
+    /// Reduced epochs entered.
+    pub reduced: u64,
+    /// Accounts that took a gap.
+    pub gaps: u64,
+    /// Branches archived.
+    pub archived: u64,
+    /// Accounts raised above an archived branch.
+    pub raised: u64,
+    /// Accounts transferred.
+    pub transfers: u64,
+    /// Bodies pulled from the peer.
+    pub blobs_fetched: u64,
+}
+
+impl Coverage {
+    fn epoch(&mut self, record: &EpochRecord) {
+        match record.kind {
+            EpochKind::Solo => self.solo += 1,
+            EpochKind::Heal => self.heals += 1,
+            EpochKind::Joint => self.joint += 1,
+            EpochKind::Reduced => self.reduced += 1,
+        }
+    }
+
+    /// Adds another history.
+    pub fn add(&mut self, other: &Self) {
+        let Self {
+            operations, messages, accepted, reads, backup_reads, forwarded, batches, faults, kills, group_kills,
+            operators_hoped, pauses, partitions, slow, in_flight_at_crash, solo, splits, heals, joint, reduced, gaps,
+            archived, raised, transfers, blobs_fetched,
+        } = self;
+        for (mine, more) in [
+            (operations, other.operations),
+            (messages, other.messages),
+            (accepted, other.accepted),
+            (reads, other.reads),
+            (backup_reads, other.backup_reads),
+            (forwarded, other.forwarded),
+            (batches, other.batches),
+            (faults, other.faults),
+            (kills, other.kills),
+            (group_kills, other.group_kills),
+            (operators_hoped, other.operators_hoped),
+            (pauses, other.pauses),
+            (partitions, other.partitions),
+            (slow, other.slow),
+            (in_flight_at_crash, other.in_flight_at_crash),
+            (solo, other.solo),
+            (splits, other.splits),
+            (heals, other.heals),
+            (joint, other.joint),
+            (reduced, other.reduced),
+            (gaps, other.gaps),
+            (archived, other.archived),
+            (raised, other.raised),
+            (transfers, other.transfers),
+            (blobs_fetched, other.blobs_fetched),
+        ] {
+            *mine += more;
+        }
+    }
+
+    /// Every counter with its name.
+    #[must_use]
+    pub fn counters(&self) -> [(&'static str, u64); 25] {
+        [
+            ("operations", self.operations),
+            ("messages", self.messages),
+            ("accepted", self.accepted),
+            ("reads", self.reads),
+            ("backup reads", self.backup_reads),
+            ("forwarded", self.forwarded),
+            ("batches", self.batches),
+            ("faults", self.faults),
+            ("kills", self.kills),
+            ("group kills", self.group_kills),
+            ("faults after a kill", self.operators_hoped),
+            ("pauses", self.pauses),
+            ("partitions", self.partitions),
+            ("slow disks and networks", self.slow),
+            ("crashes with batches in flight", self.in_flight_at_crash),
+            ("solo epochs", self.solo),
+            ("true splits", self.splits),
+            ("heal epochs", self.heals),
+            ("joint epochs", self.joint),
+            ("reduced epochs", self.reduced),
+            ("gaps taken", self.gaps),
+            ("branches archived", self.archived),
+            ("accounts raised", self.raised),
+            ("accounts transferred", self.transfers),
+            ("bodies fetched", self.blobs_fetched),
+        ]
+    }
+}
+
+/// One history.
+#[derive(Clone, Debug)]
+pub struct History {
+    /// Its seed.
+    pub seed: u64,
+    /// The rule that was broken and how; `None` when all held.
+    pub broken: Option<String>,
+    /// What happened.
+    pub coverage: Coverage,
+    /// Virtual time (ms).
+    pub lasted: u64,
+    /// The story in lines, if asked for.
+    pub trace: Vec<String>,
+}
+
+/// Accounts of every history.
+pub const ACCOUNTS: u64 = clients::ACCOUNTS;
+/// Clients of every history.
+pub const CLIENTS: u64 = clients::ACCOUNTS + 7;
+
+/// Runs the history of a seed. The same seed gives the same history.
+#[must_use]
+pub fn run(seed: u64, control: Control, traced: bool) -> History {
+    let mut world = world::World::new(seed, control, traced);
+    world.run();
+    History {
+        seed,
+        broken: world.violation.map(|violation| format!("{}: {}", violation.rule, violation.text)),
+        coverage: world.coverage,
+        lasted: world.now,
+        trace: world.trace.unwrap_or_default(),
+    }
+}
+
+/// An epoch in a few words.
+fn describe_record(record: &EpochRecord) -> String {
+    let nodes = |set: &[vocab::NodeId]| set.iter().map(|n| n.0.to_string()).collect::<Vec<_>>().join(",");
+    let guest = record.guest.map(|g| format!(" guest {}", g.0)).unwrap_or_default();
+    let gap = if record.gap { " gap" } else { "" };
+    format!("{:?} {} in sync [{}] home {}{guest}{gap}", record.kind, record.id, nodes(&record.in_sync), record.home.0)
+}

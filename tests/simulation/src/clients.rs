@@ -1,0 +1,360 @@
+//! Clients as they are: senders that try again, readers that cache and resynchronise each in its own way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+
+use bytes::Bytes;
+use mailbox::op::{AccountOp, Command, FlagMode, Outcome};
+use mailbox::read;
+use mailbox::rows::UidRow;
+use vocab::{AccountId, BlobHash, Damaged, Flags, Keyword, MailboxId, MemoryRows, ModSeq, PlacementId, SystemFlag, Uid};
+
+use crate::invariants::{Cached, Reading, Shown, Told};
+use crate::vocabulary::{Answer, Done, Happening, JobKind, Ms, Work};
+use crate::world::World;
+
+/// Accounts of a history.
+pub(crate) const ACCOUNTS: u64 = 8;
+/// First account id; below 16 are system accounts.
+const FIRST_ACCOUNT: u64 = 40;
+/// A client gives a connection up after this time without an answer (ms).
+const PATIENCE_MS: Ms = 9_000;
+
+/// How a reader brings its cache up to date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resync {
+    /// RFC 7162: what changed and what vanished since.
+    QResync,
+    /// What changed since, and the list of UIDs.
+    CondStore,
+    /// New mail from UIDNEXT on, and all flags.
+    UidNext,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Sender,
+    Reader { account: AccountId, resync: Resync, node: Option<usize> },
+}
+
+/// What a client waits for.
+#[derive(Clone, Debug)]
+enum Pending {
+    Delivery { accounts: Vec<AccountId>, body: Bytes, inline: bool },
+    Read,
+    Change,
+    Expunge(Vec<PlacementId>),
+}
+
+pub(crate) struct Client {
+    kind: Kind,
+    serial: u64,
+    pending: Option<Pending>,
+    connected: bool,
+    /// Has read everything after the faults were over.
+    last_read: bool,
+    cache: BTreeMap<String, Cached>,
+    ids: BTreeMap<String, MailboxId>,
+    blobs: BTreeMap<PlacementId, BlobHash>,
+    pub(crate) side: Option<usize>,
+}
+
+impl Client {
+    fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            serial: 0,
+            pending: None,
+            connected: false,
+            last_read: false,
+            cache: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            blobs: BTreeMap::new(),
+            side: None,
+        }
+    }
+
+    /// Has nothing more to do once the faults are over.
+    pub(crate) fn is_done(&self) -> bool {
+        match self.kind {
+            Kind::Sender => self.pending.is_none(),
+            Kind::Reader { .. } => self.last_read && self.pending.is_none(),
+        }
+    }
+}
+
+impl World {
+    pub(crate) fn make_clients(&mut self) {
+        for _ in 0..3 {
+            self.clients.push(Client::new(Kind::Sender));
+        }
+        for number in 0..ACCOUNTS + 4 {
+            let account = AccountId(FIRST_ACCOUNT + number % ACCOUNTS);
+            let resync = [Resync::QResync, Resync::CondStore, Resync::UidNext][self.rng.index(3)];
+            let node = if self.rng.percent(25) { None } else { Some(self.rng.index(self.nodes.len())) };
+            self.clients.push(Client::new(Kind::Reader { account, resync, node }));
+        }
+        for client in 0..self.clients.len() {
+            let first = self.rng.range(10, 600);
+            self.at(first, Happening::Client(client));
+        }
+    }
+
+    pub(crate) fn client_acts(&mut self, c: usize) {
+        if self.clients[c].connected || (self.calming.is_some() && self.clients[c].is_done()) {
+            return;
+        }
+        match self.clients[c].kind.clone() {
+            Kind::Sender => self.sender_acts(c),
+            Kind::Reader { account, node, .. } => {
+                let n = node.unwrap_or_else(|| self.rng.index(self.nodes.len()));
+                if !self.nodes[n].is_awake() {
+                    return self.client_later(c, 100, 400);
+                }
+                self.reader_acts(c, n, account);
+            }
+        }
+    }
+
+    fn client_later(&mut self, c: usize, from: Ms, to: Ms) {
+        let delay = self.rng.range(from, to);
+        self.at(delay, Happening::Client(c));
+    }
+
+    fn begin(&mut self, c: usize, n: usize, pending: Pending, kind: JobKind) {
+        self.coverage.operations += 1;
+        let client = &mut self.clients[c];
+        client.serial += 1;
+        client.pending = Some(pending);
+        client.connected = true;
+        let serial = client.serial;
+        self.at(PATIENCE_MS, Happening::Told { client: c, serial, side: None, answer: None });
+        self.begin_job(n, c, serial, kind);
+    }
+
+    fn sender_acts(&mut self, c: usize) {
+        if self.clients[c].pending.is_none() {
+            self.coverage.messages += 1;
+            let first = FIRST_ACCOUNT + self.rng.range(0, ACCOUNTS);
+            let mut accounts = BTreeSet::from([AccountId(first)]);
+            if self.rng.percent(20) {
+                accounts.insert(AccountId(FIRST_ACCOUNT + self.rng.range(0, ACCOUNTS)));
+            }
+            let body = Bytes::from(format!("Subject: message {}\r\n\r\nfrom {c}\r\n", self.coverage.messages));
+            let inline = self.rng.percent(85);
+            let delivery = Pending::Delivery { accounts: accounts.into_iter().collect(), body, inline };
+            self.clients[c].pending = Some(delivery);
+        }
+        // The cluster address leads to whoever holds it; a node that believes so wrongly too.
+        let holds = |n: &usize| self.nodes[*n].process.as_ref().is_some_and(|p| p.holds_address);
+        let awake: Vec<usize> = (0..self.nodes.len()).filter(|n| self.nodes[*n].is_awake()).collect();
+        let holders: Vec<usize> = awake.iter().copied().filter(|n| holds(n)).collect();
+        let choice = if holders.is_empty() || self.rng.percent(25) { awake } else { holders };
+        if choice.is_empty() {
+            return self.client_later(c, 100, 500);
+        }
+        let n = choice[self.rng.index(choice.len())];
+        let Some(pending @ Pending::Delivery { .. }) = self.clients[c].pending.clone() else { return };
+        let Pending::Delivery { accounts, body, inline } = pending.clone() else { return };
+        // Every SMTP transaction is a command of its own, a retried one too.
+        let Some(accept) = self.nodes[n].process.as_mut().map(|p| p.command_id(n)) else { return };
+        self.begin(c, n, pending, JobKind::Submit(Work::Delivery { accept, accounts, body, inline }));
+    }
+
+    fn reader_acts(&mut self, c: usize, n: usize, account: AccountId) {
+        let change = self.calming.is_none() && self.rng.percent(45);
+        let op = if change { self.choose_change(c, account) } else { None };
+        let Some((op, pending)) = op else {
+            return self.begin(c, n, Pending::Read, JobKind::Read { account, gap_asked: false });
+        };
+        let Some(process) = self.nodes[n].process.as_mut() else { return };
+        let command = Command { id: process.command_id(n), settled: process.settled(), op };
+        self.begin(c, n, pending, JobKind::Submit(Work::Account { account, command }));
+    }
+
+    /// A change of messages the client has seen.
+    fn choose_change(&mut self, c: usize, account: AccountId) -> Option<(AccountOp, Pending)> {
+        let client = &self.clients[c];
+        let names: Vec<String> =
+            client.cache.iter().filter(|(_, cached)| !cached.messages.is_empty()).map(|(n, _)| n.clone()).collect();
+        if names.is_empty() || self.rng.percent(6) {
+            let name = format!("F{}", self.rng.range(1, 4));
+            return Some((AccountOp::CreateMailbox { name, role: None }, Pending::Change));
+        }
+        let name = &names[self.rng.index(names.len())];
+        let client = &self.clients[c];
+        let mailbox = *client.ids.get(name)?;
+        let known: Vec<PlacementId> = client.cache.get(name)?.messages.values().map(|(id, _)| *id).collect();
+        let mut placements = vec![known[self.rng.index(known.len())]];
+        if self.rng.percent(30) {
+            let other = known[self.rng.index(known.len())];
+            if other != placements[0] {
+                placements.push(other);
+            }
+        }
+        if self.rng.percent(65) {
+            let mode = [FlagMode::Add, FlagMode::Remove, FlagMode::Replace][self.rng.index(3)];
+            let mut flags = Flags::of(&[SystemFlag::ALL[self.rng.index(5)]]);
+            flags.keywords.extend(Keyword::new("$Seen2").filter(|_| self.rng.percent(20)));
+            let op = AccountOp::Store { mailbox, placements, mode, flags, unchanged_since: None };
+            return Some((op, Pending::Change));
+        }
+        if self.rng.percent(35) {
+            let ids: Vec<MailboxId> = self.clients[c].ids.values().copied().filter(|id| *id != mailbox).collect();
+            if !ids.is_empty() {
+                let to = ids[self.rng.index(ids.len())];
+                return Some((AccountOp::Move { from: mailbox, to, placements }, Pending::Change));
+            }
+        }
+        let blobs = placements.iter().filter_map(|id| self.clients[c].blobs.get(id).copied()).collect();
+        self.checks.on_told(&Told::ExpungeAsked { account, blobs });
+        let pending = Pending::Expunge(placements.clone());
+        Some((AccountOp::Expunge { mailbox, placements, only_deleted: false }, pending))
+    }
+
+    pub(crate) fn client_told(&mut self, c: usize, serial: u64, side: Option<usize>, answer: Option<Answer>) {
+        if self.clients[c].serial != serial || !self.clients[c].connected {
+            return;
+        }
+        self.clients[c].connected = false;
+        let Some(pending) = self.clients[c].pending.take() else { return };
+        match (pending, answer) {
+            (Pending::Delivery { accounts, body, .. }, Some(Ok(Done::Delivered))) => {
+                let blob = BlobHash::of(&body);
+                self.coverage.accepted += 1;
+                self.note(|| {
+                    let text = String::from_utf8_lossy(&body[..body.len().min(22)]).trim().to_owned();
+                    let accounts: Vec<u64> = accounts.iter().map(|a| a.0).collect();
+                    format!("client {c}: 250 for {text:?} ({blob}) to {accounts:?}, side {side:?}")
+                });
+                for account in accounts {
+                    self.checks.on_told(&Told::Accepted { account, blob, side });
+                }
+            }
+            (pending @ Pending::Delivery { .. }, _) => {
+                self.clients[c].pending = Some(pending);
+                return self.client_later(c, 100, 1_200);
+            }
+            (Pending::Expunge(placements), Some(Ok(Done::Account(Outcome::Expunged { .. })))) => {
+                if let Kind::Reader { account, .. } = self.clients[c].kind {
+                    self.note(|| format!("client {c}: expunged {placements:?} of account {}, side {side:?}", account.0));
+                    self.checks.on_told(&Told::Expunged { account, placements, side });
+                }
+            }
+            (Pending::Read, Some(Ok(_))) => self.clients[c].last_read = self.calming.is_some(),
+            _ => {}
+        }
+        self.client_later(c, 30, 700);
+    }
+
+    /// A snapshot is shown to a client: it resynchronises, and everything it is told is checked.
+    pub(crate) fn show(&mut self, n: usize, c: usize, account: AccountId) {
+        let Kind::Reader { resync, .. } = self.clients[c].kind else { return };
+        let view = self.view(n);
+        let comparable = view.must_know(self.clients[c].side);
+        if !comparable {
+            // One client on both sides of a split: what it would see there is not held against anybody.
+            return;
+        }
+        self.coverage.reads += 1;
+        let empty = MemoryRows::default();
+        let rows = self.nodes[n].disk.image.accounts.get(&account).unwrap_or(&empty);
+        let before = std::mem::take(&mut self.clients[c].cache);
+        let (mailboxes, after) = match look(rows, &before, resync) {
+            Ok(seen) => seen,
+            Err(damaged) => return self.broken("rows", format!("node {}: account {}: {damaged}", n + 1, account.0)),
+        };
+        let mut archived: Option<BTreeSet<BlobHash>> = None;
+        for node in &self.nodes {
+            if let Some(more) = node.disk.image.archived(account) {
+                archived.get_or_insert_default().extend(more);
+            }
+        }
+        let reading = Reading {
+            account,
+            view,
+            mailboxes: &mailboxes,
+            archived: archived.as_ref(),
+            before: &before,
+            after: &after,
+        };
+        let verdict = self.checks.on_read(&reading);
+        let client = &mut self.clients[c];
+        client.cache = after;
+        client.side = view.side;
+        client.ids = mailboxes.iter().map(|m| (m.mailbox.name.clone(), m.mailbox.id)).collect();
+        client.blobs = mailboxes.iter().flat_map(|m| &m.placements).map(|p| (p.id, p.blob)).collect();
+        if let Err((rule, text)) = verdict {
+            self.broken(rule, format!("client {c}: {text}"));
+        }
+    }
+}
+
+type Seen = (Vec<Shown>, BTreeMap<String, Cached>);
+
+/// The whole account, and what an incremental resynchronisation makes of the cache.
+fn look(rows: &MemoryRows, before: &BTreeMap<String, Cached>, resync: Resync) -> Result<Seen, Damaged> {
+    let mut shown = Vec::new();
+    let mut after = BTreeMap::new();
+    for mailbox in read::mailboxes(rows)? {
+        let placements = read::placements(rows, mailbox.id, read::all_uids())?;
+        let known = before.get(&mailbox.name).filter(|cached| cached.validity == mailbox.uid_validity.0);
+        let mut messages = match known {
+            Some(known) => incremental(rows, &mailbox, known, resync)?,
+            None => as_map(read::uids(rows, mailbox.id)?),
+        };
+        messages.retain(|uid, _| *uid < mailbox.uid_next);
+        let cached = Cached {
+            validity: mailbox.uid_validity.0,
+            uid_next: mailbox.uid_next.0,
+            modseq: mailbox.modseq.0,
+            messages,
+        };
+        after.insert(mailbox.name.clone(), cached);
+        shown.push(Shown { mailbox, placements });
+    }
+    Ok((shown, after))
+}
+
+type Messages = BTreeMap<Uid, (PlacementId, Flags)>;
+
+fn as_map(rows: Vec<UidRow>) -> Messages {
+    rows.into_iter().map(|row| (row.uid, (row.id, row.flags))).collect()
+}
+
+fn incremental(
+    rows: &MemoryRows,
+    mailbox: &mailbox::rows::Mailbox,
+    known: &Cached,
+    resync: Resync,
+) -> Result<Messages, Damaged> {
+    let mut messages = known.messages.clone();
+    // A client that is ahead comes from another branch; it is treated as one that knows nothing (I9).
+    let since = if known.modseq > mailbox.modseq.0 { ModSeq(0) } else { ModSeq(known.modseq) };
+    match resync {
+        Resync::QResync => {
+            let uids: Vec<RangeInclusive<Uid>> = messages.keys().map(|uid| *uid..=*uid).collect();
+            for uid in read::vanished_since(rows, mailbox, since, &uids)? {
+                messages.remove(&uid);
+            }
+            messages.extend(as_map(read::changed_since(rows, mailbox.id, since)?));
+        }
+        Resync::CondStore => {
+            messages.extend(as_map(read::changed_since(rows, mailbox.id, since)?));
+            let present: BTreeSet<Uid> = read::uids(rows, mailbox.id)?.into_iter().map(|row| row.uid).collect();
+            messages.retain(|uid, _| present.contains(uid));
+        }
+        Resync::UidNext => {
+            let flags = as_map(read::uids(rows, mailbox.id)?);
+            messages.retain(|uid, _| flags.contains_key(uid));
+            for (uid, (_, known)) in &mut messages {
+                if let Some((_, now)) = flags.get(uid) {
+                    known.clone_from(now);
+                }
+            }
+            let new = read::uids_in(rows, mailbox.id, Uid(known.uid_next)..=Uid(u32::MAX))?;
+            messages.extend(as_map(new));
+        }
+    }
+    Ok(messages)
+}

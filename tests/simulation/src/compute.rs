@@ -1,0 +1,174 @@
+//! Computing a batch as the engine does: the waiting operations, applied in order on the durable state.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use mailbox::Applier;
+use mailbox::op::{AccountOp, Command, MailboxRef, NewMessage, Outcome, Refusal, Role, Stamp};
+use replica::{Event, StampBase};
+use vocab::{
+    AccountId, Batch, BatchId, BlobHash, Damaged, Flags, InlineBody, MemoryRows, Timestamp, UidValidity, Version,
+};
+
+use crate::Control;
+use crate::disk::Image;
+use crate::vocabulary::{Done, Waiter, Work};
+use crate::world::{WALL_START, World};
+
+/// Mailboxes one batch may create per batch counter; ids of batches never overlap.
+const MAILBOXES_PER_BATCH: u64 = 1 << 16;
+
+struct Building<'a> {
+    stamp: Stamp,
+    appliers: BTreeMap<AccountId, Applier<'a>>,
+    bodies: BTreeMap<BlobHash, Bytes>,
+}
+
+impl World {
+    fn stamp(&self, n: usize, batch: BatchId, base: StampBase) -> Stamp {
+        Stamp {
+            epoch: base.epoch,
+            home: base.home,
+            at: Timestamp(WALL_START + self.now + self.nodes[n].wall),
+            joint: base.joint,
+            mailbox_counter: batch.counter.wrapping_mul(MAILBOXES_PER_BATCH),
+            gap: base.gap,
+        }
+    }
+
+    pub(crate) fn compute(&mut self, n: usize, batch: BatchId, work: &[(AccountId, Vec<u64>)], base: StampBase) {
+        let stamp = self.stamp(n, batch, base);
+        let Some(process) = self.nodes[n].process.as_ref() else { return };
+        let mut seen = BTreeSet::new();
+        let tokens = work.iter().flat_map(|(_, tokens)| tokens).copied().filter(|token| seen.insert(*token));
+        let works: Vec<(u64, Work)> =
+            tokens.filter_map(|token| Some((token, process.waiting.get(&token)?.0.clone()))).collect();
+        let accounts: Vec<AccountId> = work.iter().map(|(account, _)| *account).collect();
+        match build(&self.nodes[n].disk.image, &accounts, &works, stamp, batch) {
+            Ok((result, answers)) => self.computed(n, batch, result, answers),
+            Err(damaged) => self.broken("rows", format!("node {}: {damaged}", n + 1)),
+        }
+    }
+
+    fn computed(&mut self, n: usize, batch: BatchId, result: Option<Batch>, answers: Vec<(u64, Done)>) {
+        if let Some(gap) = result.as_ref().map(|b| b.accounts.iter().filter(|a| a.head.gap_taken == Some(b.id.epoch)).count()) {
+            self.coverage.gaps += gap as u64;
+        }
+        self.coverage.batches += u64::from(result.is_some());
+        if result.is_none() || self.control == Control::AcknowledgesEarly {
+            answers.into_iter().for_each(|(token, done)| self.answer(n, token, Ok(done)));
+        } else if let Some(process) = self.nodes[n].process.as_mut() {
+            process.computed.insert(batch, answers);
+        }
+        self.tell(n, Event::Computed { batch, result });
+    }
+
+    pub(crate) fn raise(
+        &mut self,
+        n: usize,
+        batch: BatchId,
+        account: AccountId,
+        (floor, branch): (u32, Version),
+        base: StampBase,
+    ) {
+        let stamp = self.stamp(n, batch, base);
+        let Some(id) = self.nodes[n].process.as_mut().map(|p| p.command_id(n)) else { return };
+        let command = Command { id, settled: 0, op: AccountOp::RaiseUidValidity { floor: UidValidity(floor) } };
+        let empty = MemoryRows::default();
+        let rows = self.nodes[n].disk.image.accounts.get(&account).unwrap_or(&empty);
+        let mut applier = Applier::new(rows, account, stamp);
+        applier.add_lineage(branch);
+        let raised = applier.run(&command).and_then(|_| applier.finish(batch));
+        match raised {
+            Ok(part) => {
+                let accounts: Vec<_> = part.into_iter().collect();
+                let result = (!accounts.is_empty()).then_some(Batch { id: batch, accounts, bodies: Vec::new() });
+                self.tell(n, Event::Computed { batch, result });
+            }
+            Err(damaged) => self.broken("rows", format!("node {}: {damaged}", n + 1)),
+        }
+    }
+
+    /// Orders work at this home.
+    pub(crate) fn order(&mut self, n: usize, work: Work, waiter: Waiter) {
+        let accounts = work.accounts();
+        let Some(process) = self.nodes[n].process.as_mut() else { return };
+        process.tokens += 1;
+        let token = process.tokens;
+        process.waiting.insert(token, (work, waiter));
+        self.tell(n, Event::Submit { token, accounts });
+    }
+}
+
+type Built = (Option<Batch>, Vec<(u64, Done)>);
+
+fn build(
+    image: &Image,
+    accounts: &[AccountId],
+    works: &[(u64, Work)],
+    stamp: Stamp,
+    batch: BatchId,
+) -> Result<Built, Damaged> {
+    let empty = MemoryRows::default();
+    let applier = |account: &AccountId| {
+        let rows = image.accounts.get(account).unwrap_or(&empty);
+        (*account, Applier::new(rows, *account, stamp))
+    };
+    let mut building =
+        Building { stamp, appliers: accounts.iter().map(applier).collect(), bodies: BTreeMap::new() };
+    let mut answers = Vec::new();
+    for (token, work) in works {
+        answers.push((*token, building.run(work)?));
+    }
+    let mut parts = Vec::new();
+    for (_, applier) in building.appliers {
+        parts.extend(applier.finish(batch)?);
+    }
+    let bodies = building.bodies.into_iter().map(|(hash, bytes)| InlineBody { hash, bytes }).collect();
+    let result = (!parts.is_empty()).then_some(Batch { id: batch, accounts: parts, bodies });
+    Ok((result, answers))
+}
+
+impl<'a> Building<'a> {
+    fn account(&mut self, account: AccountId) -> Result<&mut Applier<'a>, Damaged> {
+        self.appliers.get_mut(&account).ok_or_else(|| Damaged("an account that is not part of its batch".to_owned()))
+    }
+
+    fn run(&mut self, work: &Work) -> Result<Done, Damaged> {
+        match work {
+            Work::Account { account, command } => Ok(Done::Account(self.account(*account)?.run(command)?.0)),
+            Work::Gap(account) => {
+                self.account(*account)?.take_gap()?;
+                Ok(Done::Gap)
+            }
+            Work::Delivery { accept, accounts, body, inline } => {
+                let hash = BlobHash::of(body);
+                for (number, account) in (1u32..).zip(accounts) {
+                    let id = accept.for_recipient(number);
+                    let message = NewMessage {
+                        blob: hash,
+                        blob_size: body.len() as u64,
+                        prefix: Bytes::new(),
+                        facts: Bytes::from_static(b"facts"),
+                        flags: Flags::default(),
+                        internal_date: self.stamp.at,
+                    };
+                    let op = AccountOp::Append { mailbox: MailboxRef::Role(Role::Inbox), messages: vec![message] };
+                    let command = Command { id, settled: 0, op };
+                    let applier = self.account(*account)?;
+                    let (outcome, _) = applier.run(&command)?;
+                    if outcome == Outcome::Refused(Refusal::NoSuchAccount) {
+                        // Mail makes the account, as in the engine.
+                        let init = id.for_recipient(number | 0x4000_0000);
+                        applier.run(&Command { id: init, settled: 0, op: AccountOp::Init })?;
+                        applier.run(&command)?;
+                    }
+                }
+                if *inline {
+                    self.bodies.insert(hash, body.clone());
+                }
+                Ok(Done::Delivered)
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! D1: acknowledged content is retrievable from the account for ever, unless an expunge was asked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vocab::{AccountId, BlobHash, RowWrite};
+
+use super::{Invariant, Reading, Told, Verdict};
+use crate::disk::Image;
+
+#[derive(Default)]
+pub(crate) struct Acknowledged {
+    accepted: BTreeMap<AccountId, BTreeMap<BlobHash, Option<usize>>>,
+    expunges: BTreeSet<(AccountId, BlobHash)>,
+}
+
+impl Acknowledged {
+    fn owed(&self, account: AccountId) -> impl Iterator<Item = (BlobHash, Option<usize>)> {
+        let all = self.accepted.get(&account).into_iter().flatten();
+        all.map(|(blob, side)| (*blob, *side)).filter(move |(blob, _)| !self.expunges.contains(&(account, *blob)))
+    }
+}
+
+impl Invariant for Acknowledged {
+    fn name(&self) -> &'static str {
+        "D1"
+    }
+    fn on_told(&mut self, told: &Told) {
+        match told {
+            Told::Accepted { account, blob, side } => {
+                let known = self.accepted.entry(*account).or_default().entry(*blob).or_insert(*side);
+                if side.is_none() {
+                    *known = None;
+                }
+            }
+            Told::ExpungeAsked { account, blobs } => self.expunges.extend(blobs.iter().map(|blob| (*account, *blob))),
+            Told::Expunged { .. } => {}
+        }
+    }
+    fn on_read(&mut self, reading: &Reading<'_>) -> Verdict {
+        let shown: BTreeSet<BlobHash> =
+            reading.mailboxes.iter().flat_map(|m| &m.placements).map(|placement| placement.blob).collect();
+        let archived = |blob: &BlobHash| reading.archived.is_some_and(|all| all.contains(blob));
+        for (blob, side) in self.owed(reading.account) {
+            if reading.view.must_know(side) && !shown.contains(&blob) && !archived(&blob) {
+                let node = reading.view.node + 1;
+                return Err(format!("account {}: acknowledged {blob} is not shown at node {node}", reading.account.0));
+            }
+        }
+        Ok(())
+    }
+    fn on_joint(&mut self) {
+        self.accepted.values_mut().flat_map(BTreeMap::values_mut).for_each(|side| *side = None);
+    }
+    fn at_end(&mut self, images: &[&Image]) -> Verdict {
+        for account in self.accepted.keys() {
+            for (node, image) in (1..).zip(images) {
+                let placed = |row: RowWrite| mailbox::blob_ref_of(&row).map(|r| r.hash);
+                let mut kept: BTreeSet<BlobHash> = image.export(*account).into_iter().filter_map(placed).collect();
+                kept.extend(image.archived(*account).into_iter().flatten());
+                for (blob, _) in self.owed(*account) {
+                    if !kept.contains(&blob) {
+                        return Err(format!("account {}: acknowledged {blob} is lost on node {node}", account.0));
+                    }
+                    if image.blobs.get(&blob).is_none_or(|bytes| BlobHash::of(bytes) != blob) {
+                        return Err(format!("account {}: the body {blob} is lost on node {node}", account.0));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

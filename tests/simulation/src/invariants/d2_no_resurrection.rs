@@ -1,0 +1,44 @@
+//! D2: what was expunged, and said so, never becomes visible again.
+
+use std::collections::BTreeMap;
+
+use vocab::{AccountId, PlacementId};
+
+use super::{Invariant, Reading, Told, Verdict, name_of};
+
+#[derive(Default)]
+pub(crate) struct Resurrection {
+    gone: BTreeMap<(AccountId, PlacementId), Option<usize>>,
+}
+
+impl Invariant for Resurrection {
+    fn name(&self) -> &'static str {
+        "D2"
+    }
+    fn on_told(&mut self, told: &Told) {
+        if let Told::Expunged { account, placements, side } = told {
+            for placement in placements {
+                let known = self.gone.entry((*account, *placement)).or_insert(*side);
+                if side.is_none() {
+                    *known = None;
+                }
+            }
+        }
+    }
+    fn on_read(&mut self, reading: &Reading<'_>) -> Verdict {
+        if reading.archived.is_some() {
+            return Ok(());
+        }
+        for placement in reading.mailboxes.iter().flat_map(|m| &m.placements) {
+            let side = self.gone.get(&(reading.account, placement.id));
+            if side.is_some_and(|side| reading.view.must_know(*side)) {
+                let (node, id) = (reading.view.node + 1, name_of(placement.id.command));
+                return Err(format!("account {}: expunged {id} is shown at node {node}", reading.account.0));
+            }
+        }
+        Ok(())
+    }
+    fn on_joint(&mut self) {
+        self.gone.values_mut().for_each(|side| *side = None);
+    }
+}

@@ -1,0 +1,303 @@
+//! One node: a disk that stays, a process that comes and goes, and the hands that carry out the machine's orders.
+
+use std::collections::BTreeMap;
+
+use replica::{Event, Output, Replica, ReplicaConfig, Saved};
+use topology::EpochRecord;
+use vocab::{BatchId, Boot, CommandId, Instant, StoreWrite, SubmitError};
+
+use crate::disk::Disk;
+use crate::rng::Rng;
+use crate::vocabulary::{After, Answer, Done, Happening, Inner, Job, Ms, Pull, Waiter, Work, index_of, node_id};
+use crate::world::{World, timing};
+use crate::Control;
+
+/// Name of the boot counter on the disk.
+const BOOT_KEY: &str = "boot";
+/// With the second control: how long a node waits for its peer before it goes on by itself (ms).
+const IMPATIENCE_MS: Ms = 2_500;
+
+/// What outlives the process.
+pub(crate) struct Node {
+    pub(crate) disk: Disk,
+    pub(crate) process: Option<Process>,
+    pub(crate) paused: bool,
+    /// Counts pauses, so that an old wake-up does nothing.
+    pub(crate) pauses: u64,
+    pub(crate) deferred: Vec<Inner>,
+    /// Whether the pause stops the monotonic clock too (a machine that sleeps), and since when it lasts.
+    pub(crate) asleep: Option<Ms>,
+    /// The register as this node's Raft log has applied it; durable.
+    pub(crate) known: Option<EpochRecord>,
+    /// Epoch on the disk, for the checks.
+    pub(crate) record: Option<EpochRecord>,
+    /// Its epoch alone was opened by a node that had served since boot, or by an operator.
+    pub(crate) alone_by_right: bool,
+    /// How wrong the wall clock is (ms, added).
+    pub(crate) wall: Ms,
+    last_boot: u32,
+}
+
+/// What a kill takes away.
+pub(crate) struct Process {
+    pub(crate) boot: Boot,
+    pub(crate) replica: Replica,
+    pub(crate) started: Ms,
+    pub(crate) frozen: Ms,
+    pub(crate) served: bool,
+    pub(crate) operator: bool,
+    pub(crate) holds_address: bool,
+    pub(crate) quorum: bool,
+    /// Link by peer, as this process sees it.
+    pub(crate) links: BTreeMap<usize, u64>,
+    pub(crate) jobs: BTreeMap<u64, Job>,
+    pub(crate) waiting: BTreeMap<u64, (Work, Waiter)>,
+    pub(crate) computed: BTreeMap<BatchId, Vec<(u64, Done)>>,
+    pub(crate) tokens: u64,
+    pub(crate) next_job: u64,
+    last_command: u64,
+    outstanding: BTreeMap<u64, ()>,
+    /// Pulls that wait for the peer.
+    pub(crate) pulls: Vec<Pull>,
+}
+
+impl Node {
+    pub(crate) fn new(rng: &mut Rng) -> Self {
+        Self {
+            disk: Disk::default(),
+            process: None,
+            paused: false,
+            pauses: 0,
+            deferred: Vec::new(),
+            asleep: None,
+            known: None,
+            record: None,
+            alone_by_right: false,
+            wall: rng.range(0, 5_000),
+            last_boot: 0,
+        }
+    }
+
+    pub(crate) fn boot(&self) -> Option<Boot> {
+        self.process.as_ref().map(|p| p.boot)
+    }
+
+    /// Up and not stopped.
+    pub(crate) fn is_awake(&self) -> bool {
+        self.process.is_some() && !self.paused
+    }
+}
+
+impl Process {
+    /// A fresh command id of this node and boot.
+    pub(crate) fn command_id(&mut self, node: usize) -> CommandId {
+        self.last_command += 1;
+        self.outstanding.insert(self.last_command, ());
+        CommandId { origin: node_id(node), boot: self.boot, counter: self.last_command, recipient: 0 }
+    }
+
+    /// Commands up to this one are settled.
+    pub(crate) fn settled(&self) -> u64 {
+        self.outstanding.first_key_value().map_or(self.last_command, |(first, ())| first - 1)
+    }
+
+    pub(crate) fn settle(&mut self, node: usize, id: CommandId, answer: &Answer) {
+        let own = id.origin == node_id(node) && id.boot == self.boot;
+        if own && !matches!(answer, Err(SubmitError::Unknown(_))) {
+            self.outstanding.remove(&id.counter);
+        }
+    }
+}
+
+impl World {
+    pub(crate) fn start(&mut self, n: usize) {
+        if self.nodes[n].process.is_some() {
+            return;
+        }
+        let now = self.now;
+        let node = &mut self.nodes[n];
+        node.last_boot += 1;
+        let boot = Boot(node.last_boot);
+        // Raised durably before anything is said to a peer: the start waits for this sync.
+        node.disk.image.meta.insert(BOOT_KEY.to_owned(), boot.0.to_be_bytes().to_vec().into());
+        let saved = match Saved::from_meta(node.disk.image.meta.get(replica::META_KEY).map(|b| &b[..])) {
+            Ok(saved) => saved,
+            Err(damaged) => return self.broken("start", format!("node {}: {damaged}", n + 1)),
+        };
+        let config = ReplicaConfig { node: node_id(n), boot, timing: timing() };
+        node.process = Some(Process {
+            boot,
+            replica: Replica::new(config, saved, Instant(0)),
+            started: now,
+            frozen: 0,
+            served: false,
+            operator: false,
+            holds_address: false,
+            quorum: false,
+            links: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            computed: BTreeMap::new(),
+            tokens: 0,
+            next_job: 0,
+            last_command: 0,
+            outstanding: BTreeMap::new(),
+            pulls: Vec::new(),
+        });
+        self.note(|| format!("node {} starts, boot {}", n + 1, boot.0));
+        self.to(n, 0, Inner::Quorum(false));
+        self.to(n, 0, Inner::Tick);
+        if self.control == Control::StartsAloneByItself {
+            self.at(IMPATIENCE_MS, Happening::Impatience(n, boot));
+        }
+        let delay = self.rng.range(50, 400);
+        self.at(delay, Happening::Reconsider);
+    }
+
+    /// H22: a node that waits takes its own silence for the peer's death. Only with that control.
+    pub(crate) fn impatience(&mut self, n: usize, boot: Boot) {
+        if self.nodes[n].boot() == Some(boot) && self.calming.is_none() {
+            if self.nodes[n].is_awake() && self.nodes[n].process.as_ref().is_some_and(|p| !p.served) {
+                self.tell(n, Event::StartAlone);
+            }
+            self.at(IMPATIENCE_MS, Happening::Impatience(n, boot));
+        }
+    }
+
+    pub(crate) fn handle(&mut self, n: usize, inner: Inner) {
+        match inner {
+            Inner::Event(event) => self.tell(n, event),
+            Inner::Tick => self.tick(n),
+            Inner::Connected { peer, boot, link } => self.connected(n, peer, boot, link),
+            Inner::Disconnected { peer, link } => self.disconnected(n, peer, link),
+            Inner::Frame { peer, link, bytes } => {
+                if self.nodes[n].process.as_ref().is_some_and(|p| p.links.get(&peer) == Some(&link)) {
+                    self.tell(n, Event::Frame { peer: node_id(peer), link, bytes });
+                }
+            }
+            Inner::Compute { batch, work, stamp } => self.compute(n, batch, &work, stamp),
+            Inner::Raise { batch, account, floor, branch, stamp } => {
+                self.raise(n, batch, account, (floor, branch), stamp);
+            }
+            Inner::Step(job) => self.step(n, job),
+            Inner::Forwarded { from, boot, job, attempt, work } => {
+                self.forwarded(n, Waiter::Remote { node: from, boot, job, attempt }, work);
+            }
+            Inner::Keep { from, boot, job, attempt, body } => {
+                let after = After::Kept { node: from, boot, job, attempt };
+                self.write(n, vec![chunk(body)], after);
+            }
+            Inner::Result { job, attempt, answer } => self.result(n, job, attempt, answer),
+            Inner::Kept { job, attempt, by } => self.body_kept(n, job, attempt, by),
+            other => self.handle_rarely(n, other),
+        }
+    }
+
+    fn handle_rarely(&mut self, n: usize, inner: Inner) {
+        match inner {
+            Inner::Give { to, boot, pull, account } => self.give(n, (to, boot), pull, account),
+            Inner::Given { pull, account, head, rows, bodies } => self.given(n, pull, account, head, rows, bodies),
+            Inner::PullLost(pull) => self.pull_lost(n, pull),
+            Inner::GiveBlobs { to, boot, token, hashes } => self.give_blobs(n, (to, boot), token, hashes),
+            Inner::GivenBlobs { token, hashes, bodies } => self.given_blobs(n, token, hashes, bodies),
+            Inner::ProbeEnds { peer } => {
+                // Refused on every path: the machine is there, its process is not.
+                if self.nodes[peer].process.is_none() && self.net.both_open(n, peer) {
+                    self.tell(n, Event::ResetEvidence { peer: node_id(peer) });
+                }
+            }
+            Inner::Learn(record) => self.learn(n, record),
+            Inner::Quorum(quorum) => self.quorum_seen(n, quorum),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn carry_out(&mut self, n: usize, output: Output) {
+        match output {
+            Output::Send { to, frame } => self.send(n, index_of(to), frame),
+            Output::Write { token, parts } => self.write(n, parts, After::Event(Event::Written { token })),
+            Output::Compute { batch, work, stamp } => {
+                let delay = self.rng.range(0, 3);
+                self.to(n, delay, Inner::Compute { batch, work, stamp });
+            }
+            Output::Raise { batch, account, floor, branch, stamp } => {
+                self.coverage.raised += 1;
+                let delay = self.rng.range(0, 3);
+                self.to(n, delay, Inner::Raise { batch, account, floor, branch, stamp });
+            }
+            Output::Committed { batch } => {
+                let computed = self.nodes[n].process.as_mut().and_then(|p| p.computed.remove(&batch));
+                for (token, done) in computed.unwrap_or_default() {
+                    self.answer(n, token, Ok(done));
+                }
+            }
+            Output::Dropped { batch } => {
+                if let Some(process) = self.nodes[n].process.as_mut() {
+                    process.computed.remove(&batch);
+                }
+            }
+            Output::Failed { tokens, error } => {
+                tokens.into_iter().for_each(|token| self.answer(n, token, Err(error.clone())));
+            }
+            // Readers of the simulation look again by themselves.
+            Output::Readable { .. } => {}
+            other => self.carry_out_rarely(n, other),
+        }
+    }
+
+    fn carry_out_rarely(&mut self, n: usize, output: Output) {
+        match output {
+            Output::CheckBlobs { token, hashes } => {
+                let missing = self.missing(n, &hashes);
+                self.to(n, 0, Inner::Event(Event::BlobsChecked { token, missing }));
+            }
+            Output::FetchBlobs { token, from, hashes } => self.ask_blobs(n, index_of(from), token, hashes),
+            Output::ReadVersions => {
+                let versions = self.nodes[n].disk.image.versions();
+                self.to(n, 0, Inner::Event(Event::Versions(versions)));
+            }
+            Output::ReadChain { account } => {
+                let image = &self.nodes[n].disk.image;
+                let versions = image.chains.get(&account).cloned().unwrap_or_default();
+                let lineage = image.head(account).lineage;
+                self.to(n, 0, Inner::Event(Event::Chain { account, versions, lineage }));
+            }
+            Output::Propose { expect, record } => self.propose(n, expect, record),
+            Output::Fetch { fetch, account, from } => {
+                self.write(n, vec![StoreWrite::Unstage { account }], After::Nothing);
+                self.ask_account(n, index_of(from), Pull::Fetch(fetch), account);
+            }
+            Output::StopFetch { .. } | Output::ServingChanged => {}
+            Output::ArchiveBranch { archive, account, from } => match from {
+                Some(from) => self.ask_account(n, index_of(from), Pull::Archive(archive), account),
+                None => self.archive_own(n, archive, account),
+            },
+            Output::Probe { peer } => {
+                let delay = self.rng.range(2, 100);
+                self.to(n, delay, Inner::ProbeEnds { peer: index_of(peer) });
+            }
+            Output::AddressHeld(held) => {
+                if let Some(process) = self.nodes[n].process.as_mut() {
+                    process.holds_address = held;
+                }
+            }
+            Output::StartAlone(result) => {
+                self.note(|| format!("node {} start-alone: {result:?}", n + 1));
+                if let (Err(_), Some(process)) = (result, self.nodes[n].process.as_mut()) {
+                    process.operator = false;
+                }
+            }
+            Output::Alert(text) | Output::Log(text) => self.note(|| format!("node {}: {text}", n + 1)),
+            other => self.broken("driver", format!("an order without a hand: {other:?}")),
+        }
+    }
+
+    pub(crate) fn missing(&self, n: usize, hashes: &[vocab::BlobHash]) -> Vec<vocab::BlobHash> {
+        hashes.iter().filter(|hash| !self.nodes[n].disk.image.blobs.contains_key(*hash)).copied().collect()
+    }
+}
+
+/// A large body as one chunk.
+pub(crate) fn chunk(body: bytes::Bytes) -> StoreWrite {
+    StoreWrite::BlobChunk { hash: vocab::BlobHash::of(&body), index: 0, total: body.len() as u64, bytes: body }
+}

@@ -1,0 +1,134 @@
+//! Raft as the nodes see it: one register with compare-and-set, only while all voters are up and connected; what was
+//! decided is learned later, and answers may be lost. What is accepted is decided by the real `topology::apply`.
+
+use replica::Event;
+use topology::{ClusterState, ConfigOp, EpochRecord, Member};
+use vocab::{Boot, EpochId};
+
+use crate::vocabulary::{Happening, Inner, node_id};
+use crate::world::World;
+
+/// Hash of the one token every other member joins with, one after the other.
+const TOKEN: &str = "00000000000000000000000000000000000000000000000000000000000000aa";
+/// Answers lost although the change was made (percent).
+const LOST_PERCENT: u64 = 7;
+
+#[derive(Debug)]
+pub(crate) struct Register {
+    state: ClusterState,
+    index: u64,
+}
+
+fn member(index: usize) -> Member {
+    let id = node_id(index);
+    Member {
+        id,
+        name: format!("node{}", id.0),
+        peer_address: format!("192.0.2.{}:6420", id.0),
+        address: format!("192.0.2.{}", id.0),
+        data: true,
+    }
+}
+
+impl Register {
+    /// A cluster of which every node is a member, and only the first is in an epoch: the others have yet to join.
+    pub(crate) fn new(nodes: usize) -> Self {
+        let mut register = Self { state: ClusterState::default(), index: 0 };
+        register.change(&ConfigOp::Found {
+            cluster_id: "simulation".to_owned(),
+            name: "simulation".to_owned(),
+            member: member(0),
+            cluster_address: None,
+        });
+        for index in 1..nodes {
+            register.change(&ConfigOp::AddToken { hash: TOKEN.to_owned(), expires: 10 });
+            register.change(&ConfigOp::Admit { token_hash: TOKEN.to_owned(), now: 1, member: member(index) });
+        }
+        register
+    }
+
+    fn change(&mut self, op: &ConfigOp) -> bool {
+        self.index += 1;
+        match topology::apply(&self.state, op, self.index) {
+            Ok((next, _)) => {
+                self.state = next;
+                true
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+impl World {
+    /// Every voter is up and connected.
+    fn has_quorum(&self) -> bool {
+        self.nodes.iter().all(crate::node::Node::is_awake) && !self.net.is_cut()
+    }
+
+    /// Something changed that quorum depends on: an election takes its time.
+    pub(crate) fn disturb_quorum(&mut self) {
+        let delay = self.rng.range(20, 700);
+        self.at(delay, Happening::Reconsider);
+    }
+
+    pub(crate) fn reconsider_quorum(&mut self) {
+        let quorum = self.has_quorum();
+        let record = self.register.state.epoch.clone();
+        for n in 0..self.nodes.len() {
+            if self.nodes[n].process.as_ref().is_some_and(|p| p.quorum != quorum) {
+                let delay = self.rng.range(0, 30);
+                self.to(n, delay, Inner::Quorum(quorum));
+            }
+            if quorum && self.nodes[n].known != record {
+                let delay = self.rng.range(0, 60);
+                if let Some(record) = record.clone() {
+                    self.to(n, delay, Inner::Learn(record));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn quorum_seen(&mut self, n: usize, quorum: bool) {
+        if let Some(process) = self.nodes[n].process.as_mut() {
+            process.quorum = quorum;
+        }
+        self.tell_register(n);
+    }
+
+    pub(crate) fn learn(&mut self, n: usize, record: EpochRecord) {
+        if self.nodes[n].known.as_ref().is_none_or(|known| known.id < record.id) {
+            self.nodes[n].known = Some(record);
+        }
+        self.tell_register(n);
+    }
+
+    fn tell_register(&mut self, n: usize) {
+        let members = (0..self.nodes.len()).map(node_id).collect();
+        let quorum = self.nodes[n].process.as_ref().is_some_and(|p| p.quorum);
+        self.tell(n, Event::Register { record: self.nodes[n].known.clone(), members, quorum });
+    }
+
+    pub(crate) fn propose(&mut self, n: usize, expect: EpochId, record: EpochRecord) {
+        let Some(boot) = self.nodes[n].boot() else { return };
+        let delay = self.rng.range(2, 25);
+        self.note(|| format!("node {} proposes {}", n + 1, crate::describe_record(&record)));
+        self.at(delay, Happening::Decide { node: n, boot, expect, record });
+    }
+
+    pub(crate) fn decide(&mut self, n: usize, boot: Boot, expect: EpochId, record: EpochRecord) {
+        // A proposal whose process died on the way may still have reached the log.
+        let alive = self.nodes[n].boot() == Some(boot);
+        let decided = self.has_quorum() && self.register.change(&ConfigOp::SetEpoch { expect, record: record.clone() });
+        if decided {
+            self.note(|| format!("register: {}", crate::describe_record(&record)));
+            for node in 0..self.nodes.len() {
+                let delay = self.rng.range(0, 40);
+                self.to(node, delay, Inner::Learn(record.clone()));
+            }
+        }
+        if alive && (!decided || self.rng.percent(LOST_PERCENT)) {
+            let delay = self.rng.range(1, 300);
+            self.to(n, delay, Inner::Event(Event::ProposeFailed));
+        }
+    }
+}

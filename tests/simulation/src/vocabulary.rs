@@ -1,0 +1,160 @@
+//! Words of the simulation: what can happen, what waits, what is answered.
+
+use bytes::Bytes;
+use mailbox::op::{Command, Outcome};
+use replica::{Event, StampBase};
+use topology::EpochRecord;
+use vocab::{
+    AccountHead, AccountId, BatchId, BlobHash, Boot, CommandId, EpochId, InlineBody, NodeId, RowWrite, ShardId,
+    SubmitError, Version,
+};
+
+/// Key of the head within an archived branch.
+pub(crate) const ARCHIVE_HEAD: &[u8] = b"head";
+
+/// Virtual time (ms).
+pub(crate) type Ms = u64;
+
+/// What follows when a write is durable.
+#[derive(Clone, Debug)]
+pub(crate) enum After {
+    Nothing,
+    /// Tell the machine.
+    Event(Event),
+    /// A body is durable where it was sent: answer the call.
+    Kept { node: usize, boot: Boot, job: u64, attempt: u32 },
+    /// A large body is durable here.
+    Spread { job: u64, attempt: u32 },
+}
+
+/// One intent of a client.
+#[derive(Clone, Debug)]
+pub(crate) enum Work {
+    Account { account: AccountId, command: Command },
+    /// Somebody wants to read before anything changed in this epoch.
+    Gap(AccountId),
+    Delivery { accept: CommandId, accounts: Vec<AccountId>, body: Bytes, inline: bool },
+}
+
+impl Work {
+    pub(crate) fn accounts(&self) -> Vec<AccountId> {
+        match self {
+            Self::Account { account, .. } | Self::Gap(account) => vec![*account],
+            Self::Delivery { accounts, .. } => accounts.clone(),
+        }
+    }
+
+    pub(crate) fn shard(&self) -> ShardId {
+        self.accounts().first().copied().unwrap_or_default().shard()
+    }
+
+    pub(crate) fn id(&self) -> Option<CommandId> {
+        match self {
+            Self::Account { command, .. } => Some(command.id),
+            Self::Delivery { accept, .. } => Some(*accept),
+            Self::Gap(_) => None,
+        }
+    }
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub(crate) enum Done {
+    Account(Outcome),
+    Gap,
+    Delivered,
+}
+
+pub(crate) type Answer = Result<Done, SubmitError>;
+
+/// Who waits for a token.
+#[derive(Clone, Debug)]
+pub(crate) enum Waiter {
+    Job { job: u64, attempt: u32 },
+    Remote { node: usize, boot: Boot, job: u64, attempt: u32 },
+}
+
+/// What a client waits for at a node.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    pub(crate) client: usize,
+    pub(crate) serial: u64,
+    pub(crate) deadline: Ms,
+    pub(crate) attempt: u32,
+    pub(crate) kind: JobKind,
+    /// Nodes that must still say that they hold the large body.
+    pub(crate) spreading: Vec<usize>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum JobKind {
+    Submit(Work),
+    Read { account: AccountId, gap_asked: bool },
+}
+
+/// Why an account is pulled from the peer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pull {
+    Fetch(u64),
+    Archive(u64),
+}
+
+/// What happens inside one process.
+#[derive(Clone, Debug)]
+pub(crate) enum Inner {
+    Event(Event),
+    Tick,
+    Connected { peer: usize, boot: Boot, link: u64 },
+    Disconnected { peer: usize, link: u64 },
+    Frame { peer: usize, link: u64, bytes: Bytes },
+    Compute { batch: BatchId, work: Vec<(AccountId, Vec<u64>)>, stamp: StampBase },
+    Raise { batch: BatchId, account: AccountId, floor: u32, branch: Version, stamp: StampBase },
+    Step(u64),
+    /// A forwarded change arrives.
+    Forwarded { from: usize, boot: Boot, job: u64, attempt: u32, work: Work },
+    /// A large body arrives.
+    Keep { from: usize, boot: Boot, job: u64, attempt: u32, body: Bytes },
+    Result { job: u64, attempt: u32, answer: Answer },
+    Kept { job: u64, attempt: u32, by: usize },
+    /// A peer asks for an account.
+    Give { to: usize, boot: Boot, pull: Pull, account: AccountId },
+    Given { pull: Pull, account: AccountId, head: AccountHead, rows: Vec<RowWrite>, bodies: Vec<InlineBody> },
+    PullLost(Pull),
+    GiveBlobs { to: usize, boot: Boot, token: u64, hashes: Vec<BlobHash> },
+    GivenBlobs { token: u64, hashes: Vec<BlobHash>, bodies: Vec<InlineBody> },
+    ProbeEnds { peer: usize },
+    Learn(EpochRecord),
+    Quorum(bool),
+}
+
+/// One entry of the future.
+#[derive(Clone, Debug)]
+pub(crate) enum Happening {
+    /// For the process of this boot; waits while it is paused, is void when it is gone.
+    To(usize, Boot, Inner),
+    Synced { node: usize, generation: u64 },
+    /// The transport of a pair looks whether it can connect.
+    Connect(usize, usize),
+    Decide { node: usize, boot: Boot, expect: EpochId, record: EpochRecord },
+    Reconsider,
+    Client(usize),
+    Told { client: usize, serial: u64, side: Option<usize>, answer: Option<Answer> },
+    Fault,
+    Start(usize),
+    Resume(usize, u64),
+    HealNet(u64),
+    Sample,
+    HealAll,
+    /// With the second control a node that waits goes on alone by itself.
+    Impatience(usize, Boot),
+}
+
+/// Number of the node at this place.
+pub(crate) fn node_id(index: usize) -> NodeId {
+    NodeId(u32::try_from(index + 1).unwrap_or(u32::MAX))
+}
+
+/// Place of this node.
+pub(crate) fn index_of(node: NodeId) -> usize {
+    usize::try_from(node.0.saturating_sub(1)).unwrap_or(0)
+}

@@ -1,0 +1,101 @@
+//! Histories of the simulated pair: many of them with numbers, or one with its story.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use simulation::{Control, Coverage, History};
+
+/// What to run.
+#[derive(clap::Args)]
+pub(crate) struct Simulate {
+    /// How many histories.
+    #[arg(long, default_value_t = 200)]
+    seeds: u64,
+    /// First seed.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Only this one.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Print the story, of the one seed or of the first one that fails.
+    #[arg(long)]
+    trace: bool,
+    /// Switch a rule off: `early` acknowledges before the backup has it, `alone` lets a waiting node start by itself.
+    #[arg(long)]
+    control: Option<String>,
+    /// Go on after a failure and count.
+    #[arg(long)]
+    all: bool,
+}
+
+pub(crate) fn run(options: &Simulate) -> ExitCode {
+    let control = match options.control.as_deref() {
+        None => Control::None,
+        Some("early") => Control::AcknowledgesEarly,
+        Some("alone") => Control::StartsAloneByItself,
+        Some(other) => {
+            eprintln!("simulate: no control is called {other}");
+            return ExitCode::from(64);
+        }
+    };
+    let (from, count) = options.seed.map_or((options.from, options.seeds), |seed| (seed, 1));
+    let begun = Instant::now();
+    let mut sum = Coverage::default();
+    let (mut operations, mut faults, mut lasted) = (Vec::new(), Vec::new(), Vec::new());
+    let mut failed = 0_u64;
+    for seed in from..from + count {
+        let history = simulation::run(seed, control, options.trace && options.seed.is_some());
+        sum.add(&history.coverage);
+        operations.push(history.coverage.operations);
+        faults.push(history.coverage.faults);
+        lasted.push(history.lasted);
+        let broken = history.broken.is_some();
+        report(&history, control, options.trace);
+        failed += u64::from(broken);
+        if broken && !options.all {
+            break;
+        }
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    let ran = operations.len();
+    println!("{ran} histories in {seconds:.1} s, {:.1}/s, {failed} failed", per_second(ran, seconds));
+    println!(
+        "median per history: {} operations, {} accounts, {} clients, {} faults, {} virtual ms",
+        median(&mut operations),
+        simulation::ACCOUNTS,
+        simulation::CLIENTS,
+        median(&mut faults),
+        median(&mut lasted),
+    );
+    for (name, count) in sum.counters() {
+        println!("{count:>9} {name}");
+    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn report(history: &History, control: Control, traced: bool) {
+    let Some(broken) = &history.broken else {
+        history.trace.iter().for_each(|line| println!("{line}"));
+        return;
+    };
+    if traced {
+        let story = if history.trace.is_empty() {
+            simulation::run(history.seed, control, true).trace
+        } else {
+            history.trace.clone()
+        };
+        story.iter().for_each(|line| println!("{line}"));
+    }
+    println!("seed {}: {broken}", history.seed);
+    println!("replay: cargo run --release -p xtask -- simulate --seed {} --trace", history.seed);
+}
+
+fn median(values: &mut [u64]) -> u64 {
+    values.sort_unstable();
+    values.get(values.len() / 2).copied().unwrap_or(0)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a number for people")]
+fn per_second(count: usize, seconds: f64) -> f64 {
+    count as f64 / seconds.max(0.001)
+}
