@@ -72,13 +72,8 @@ impl Replica {
             return;
         };
         let me = self.me();
-        let newer = self.record.as_ref().is_none_or(|r| new.id > r.id);
-        if !newer || !new.members.contains(&me) {
+        if !self.may_enter(&new) {
             return;
-        }
-        let own_solo = self.record.as_ref().is_some_and(|r| r.kind == EpochKind::Solo && r.home == me);
-        if own_solo && new.home != me && new.in_sync.contains(&me) {
-            return; // X10: only as guest of a heal
         }
         if new.home == me && !self.may_leave_out(&new) {
             return; // looked at again with the next tick
@@ -90,6 +85,16 @@ impl Replica {
             }
         }
         self.enter(new);
+    }
+
+    /// Whether an epoch of the register is newer than ours and this node may be part of it.
+    pub(crate) fn may_enter(&self, new: &EpochRecord) -> bool {
+        let me = self.me();
+        let newer = self.record.as_ref().is_none_or(|r| new.id > r.id);
+        let own_solo = self.record.as_ref().is_some_and(|r| r.kind == EpochKind::Solo && r.home == me);
+        // X10: out of a solo epoch of its own a node enters another's only as guest of a heal.
+        let unheard = own_solo && new.home != me && new.in_sync.contains(&me);
+        newer && new.members.contains(&me) && !unheard
     }
 
     /// First epoch of a cluster of one.

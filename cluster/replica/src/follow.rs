@@ -211,7 +211,7 @@ impl Replica {
     }
 
     pub(crate) fn on_confirmed(&mut self, from: NodeId, list: &[(AccountId, Version)]) {
-        if !self.record.as_ref().is_some_and(|r| r.home == from) {
+        if self.record.as_ref().is_none_or(|r| r.home != from) {
             return;
         }
         for (account, version) in list {

@@ -68,7 +68,16 @@ impl Replica {
         if !self.register.quorum || self.entering.is_some() || self.is_superseded() {
             return;
         }
+        // A decision that waits to be entered is not proposed over.
+        if self.register.record.as_ref().is_some_and(|r| self.may_enter(r)) {
+            return;
+        }
         let registered = self.register.record.as_ref().map(|r| r.id);
+        // What was proposed is decided and not entered yet: proposing on top of it would only restart the comparison.
+        let waits = |r: &EpochRecord| r.home == record.home && r.id.number > record.id.number;
+        if self.register.record.as_ref().is_some_and(waits) {
+            return;
+        }
         let in_register = registered == Some(record.id);
         if record.kind == EpochKind::Heal && self.join_mark == Some(record.id) {
             if in_register && self.compared == Some(record.id) {

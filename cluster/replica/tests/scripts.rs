@@ -1,5 +1,7 @@
 //! Scripts of two machines, one per rule, named after it.
 
+#![allow(clippy::unwrap_used)]
+
 mod toy;
 
 use replica::{Event, MayRead, Output, Serving};

@@ -1,5 +1,5 @@
 //! A toy driver: machines wired in memory, disks as maps, a register that needs every member for quorum.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -474,5 +474,16 @@ impl Node {
     /// Nothing: marks the place where the guest has begun to write.
     pub fn kept_epoch(&mut self) {
         assert!(!self.kept.is_empty());
+    }
+}
+
+impl World {
+    /// A link that lost frames is a new link afterwards.
+    pub fn unmute(&mut self) {
+        if self.mute.take().is_some() {
+            self.disconnect();
+            self.connect();
+            self.drain();
+        }
     }
 }
