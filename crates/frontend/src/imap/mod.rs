@@ -12,6 +12,7 @@ use vocab::session::Peer;
 use vocab::{AccountId, Flags, MailboxId, SubmitError, Timestamp};
 
 use crate::clock;
+use crate::config::BodyPermit;
 use crate::context::FrontendContext;
 use crate::drive::Answerer;
 use crate::listener::{Protocol, TurnedAway};
@@ -54,7 +55,7 @@ impl Protocol for ImapProtocol {
     }
     fn open(&self, peer: &Peer) -> (ImapSession, ImapAnswerer) {
         let session = ImapSession::new(self.settings.clone(), peer.tls, clock::now());
-        (session, ImapAnswerer { context: self.context.clone(), peer: peer.address, changes: None })
+        (session, ImapAnswerer { context: self.context.clone(), peer: peer.address, changes: None, held: None })
     }
 }
 
@@ -64,6 +65,8 @@ pub struct ImapAnswerer {
     peer: IpAddr,
     /// Changes of the account, from the login on.
     changes: Option<broadcast::Receiver<Change>>,
+    /// Memory for the message that is coming.
+    held: Option<BodyPermit>,
 }
 
 /// A message on its way into a mailbox.
@@ -97,9 +100,10 @@ impl ImapAnswerer {
         }
     }
 
-    async fn append(&self, incoming: Incoming) -> Answer {
+    async fn append(&mut self, incoming: Incoming) -> Answer {
         let Incoming { account, mailbox, flags, internal_date, message } = incoming;
-        let Some(_room) = self.context.budget.take(message.len()) else { return Answer::NoRoom };
+        let held = self.held.take().or_else(|| self.context.budget.take(message.len()));
+        let Some(_room) = held else { return Answer::NoRoom };
         let blob_size = message.len() as u64;
         let facts = if message.len() <= PARSE_INLINE_BYTES {
             mime::facts_of(&message).encode()
@@ -145,6 +149,11 @@ impl Answerer<ImapSession> for ImapAnswerer {
                         Answer::Unavailable
                     }
                 },
+                Query::Hold(bytes) => {
+                    self.held = None;
+                    self.held = self.context.budget.take(bytes);
+                    if self.held.is_some() { Answer::Held } else { Answer::NoRoom }
+                }
                 Query::Body { blob, from, to } => match self.context.ports.blobs.get(blob, from, to).await {
                     Ok(bytes) => Answer::Body(bytes),
                     Err(error) => {

@@ -23,6 +23,15 @@ pub enum Assembled {
     Incomplete,
     /// The client waits for consent to send its literal: say `+`.
     ConsentWanted,
+    /// A large message is announced: find room for it, then consent if the client waits.
+    RoomWanted {
+        /// Bytes.
+        size: usize,
+        /// Whether the client waits for consent.
+        synchronizing: bool,
+        /// Beginning of the command, for its tag.
+        piece: Bytes,
+    },
     /// One command without its last CRLF.
     Command(Bytes),
     /// Above the limit; the rest of the line was or will be skipped. Say BAD (with the tag, if any).
@@ -40,6 +49,8 @@ enum State {
     Skipping,
 }
 
+/// Messages up to this size are taken without asking for room (bytes).
+pub const ROOM_FREE_BYTES: usize = 64 * 1024;
 /// Longest piece of a broken command that is kept to find its tag.
 const TAG_PIECE_BYTES: usize = 256;
 
@@ -142,6 +153,9 @@ impl Assembler {
                 if size == 0 {
                     self.state = State::Line;
                     self.line_start = self.buffer.len();
+                }
+                if for_append && size > ROOM_FREE_BYTES {
+                    return Assembled::RoomWanted { size, synchronizing, piece: self.tag_piece() };
                 }
                 if synchronizing { Assembled::ConsentWanted } else { Assembled::Incomplete }
             }

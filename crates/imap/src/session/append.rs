@@ -4,8 +4,9 @@ use mailbox::op::Outcome;
 use mailbox::read;
 use vocab::{Damaged, MailboxId, Rows};
 
-use super::{ImapSession, Pending, Query, refusal};
+use super::{Answer, ImapSession, Pending, Query, refusal};
 use crate::codec::append::AppendCommand;
+use crate::codec::assemble::Assembler;
 
 impl ImapSession {
     pub(super) fn append(&mut self, tag: String, append: AppendCommand, rows: &dyn Rows) -> Result<(), Damaged> {
@@ -22,6 +23,23 @@ impl ImapSession {
         let query = Query::Append { account, mailbox: mailbox.id, flags, internal_date, message };
         self.ask(query, Pending::Appended { tag, mailbox: mailbox.id });
         Ok(())
+    }
+
+    /// Room for a large literal was found, or not.
+    pub(super) fn on_room(&mut self, tag: &str, synchronizing: bool, answer: &Answer) {
+        match (answer, synchronizing) {
+            (Answer::Held, true) => self.say(super::CONSENT),
+            (Answer::Held, false) => {}
+            (_, true) => {
+                self.assembler = Assembler::default();
+                self.finish(tag, refusal::NO_ROOM);
+            }
+            // It comes anyway: there is nothing to do but to end here.
+            (_, false) => {
+                self.say(&format!("{tag} {}\r\n", refusal::NO_ROOM));
+                self.goodbye("cannot take the message that follows");
+            }
+        }
     }
 
     pub(super) fn on_appended(&mut self, tag: String, mailbox: MailboxId, outcome: &Outcome) {

@@ -163,6 +163,7 @@ impl ImapSession {
     pub(super) fn on_pending(&mut self, pending: Pending, answer: Answer) {
         match (pending, answer) {
             (Pending::Login { tag }, answer) => self.on_login(&tag, &answer),
+            (Pending::Room { tag, synchronizing }, answer) => self.on_room(&tag, synchronizing, &answer),
             (Pending::Command { tag, command }, Answer::Snapshot(rows)) => {
                 if let Err(damaged) = self.run(tag.clone(), *command, rows) {
                     self.on_damaged(&tag, &damaged);
@@ -203,6 +204,7 @@ impl ImapSession {
     fn fail(&mut self, pending: &Pending, text: &str) {
         let tag = match pending {
             Pending::Login { tag }
+            | Pending::Room { tag, .. }
             | Pending::Command { tag, .. }
             | Pending::Seen { tag, .. }
             | Pending::FetchAfterSeen { tag, .. }

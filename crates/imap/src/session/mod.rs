@@ -56,6 +56,8 @@ pub const AUTOLOGOUT_MS: u64 = 30 * 60_000 + 10_000;
 /// Output is handed out in pieces of about this size (bytes).
 pub const OUTPUT_PIECE_BYTES: usize = 64 * 1024;
 
+const CONSENT: &str = "+ go on\r\n";
+
 /// What the operator decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -74,6 +76,9 @@ pub enum Query {
     Login(Credentials),
     /// The account as it is now. Answered by [`Answer::Snapshot`].
     Snapshot(AccountId),
+    /// Memory for a message that is about to come, until [`Query::Append`] or the next of these is answered. Answered by
+    /// [`Answer::Held`] or [`Answer::NoRoom`].
+    Hold(usize),
     /// Bytes of a body, 1 MiB at most. Answered by [`Answer::Body`], shorter only at the end of the body.
     Body {
         /// Which body.
@@ -120,6 +125,8 @@ pub enum Answer {
     Login(LoginAnswer),
     /// To [`Query::Snapshot`].
     Snapshot(Arc<dyn Rows>),
+    /// To [`Query::Hold`].
+    Held,
     /// To [`Query::Body`].
     Body(Bytes),
     /// To [`Query::Submit`] and [`Query::Append`].
@@ -149,6 +156,11 @@ enum Phase {
 enum Pending {
     Login {
         tag: String,
+    },
+    /// Memory for a literal.
+    Room {
+        tag: String,
+        synchronizing: bool,
     },
     /// Run the command on the snapshot.
     Command {
@@ -337,7 +349,11 @@ impl ImapSession {
     fn on_assembled(&mut self, event: Assembled) {
         match event {
             Assembled::Incomplete => {}
-            Assembled::ConsentWanted => self.say("+ go on\r\n"),
+            Assembled::ConsentWanted => self.say(CONSENT),
+            Assembled::RoomWanted { size, synchronizing, piece } => {
+                let tag = dispatch::tag_of(&piece);
+                self.ask(Query::Hold(size), Pending::Room { tag, synchronizing });
+            }
             Assembled::Command(input) => self.on_command(&input),
             Assembled::LineTooLong(piece) => {
                 let tag = dispatch::tag_of(&piece);
@@ -453,7 +469,7 @@ impl Session for ImapSession {
     }
 
     fn on_deadline(&mut self, now: Instant) {
-        self.now = self.now.max(now);
+        // Silence is measured from the client's last word, so `self.now` stays.
         if self.is_busy() || self.deadline().is_some_and(|at| at > now) {
             return;
         }
