@@ -7,7 +7,9 @@ use bytes::Bytes;
 use mailbox::op::{AccountOp, Command, FlagMode, Outcome};
 use mailbox::read;
 use mailbox::rows::UidRow;
-use vocab::{AccountId, BlobHash, Damaged, Flags, Keyword, MailboxId, MemoryRows, ModSeq, PlacementId, SystemFlag, Uid};
+use vocab::{
+    AccountId, BlobHash, Damaged, Flags, Keyword, MailboxId, MemoryRows, ModSeq, PlacementId, SystemFlag, Uid,
+};
 
 use crate::invariants::{Cached, Reading, Shown, Told};
 use crate::vocabulary::{Answer, Done, Happening, JobKind, Ms, Work};
@@ -237,7 +239,9 @@ impl World {
             }
             (Pending::Expunge(placements), Some(Ok(Done::Account(Outcome::Expunged { .. })))) => {
                 if let Kind::Reader { account, .. } = self.clients[c].kind {
-                    self.note(|| format!("client {c}: expunged {placements:?} of account {}, side {side:?}", account.0));
+                    self.note(|| {
+                        format!("client {c}: expunged {placements:?} of account {}, side {side:?}", account.0)
+                    });
                     self.checks.on_told(&Told::Expunged { account, placements, side });
                 }
             }

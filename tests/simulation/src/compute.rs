@@ -51,7 +51,9 @@ impl World {
     }
 
     fn computed(&mut self, n: usize, batch: BatchId, result: Option<Batch>, answers: Vec<(u64, Done)>) {
-        if let Some(gap) = result.as_ref().map(|b| b.accounts.iter().filter(|a| a.head.gap_taken == Some(b.id.epoch)).count()) {
+        if let Some(gap) =
+            result.as_ref().map(|b| b.accounts.iter().filter(|a| a.head.gap_taken == Some(b.id.epoch)).count())
+        {
             self.coverage.gaps += gap as u64;
         }
         self.coverage.batches += u64::from(result.is_some());
@@ -114,8 +116,7 @@ fn build(
         let rows = image.accounts.get(account).unwrap_or(&empty);
         (*account, Applier::new(rows, *account, stamp))
     };
-    let mut building =
-        Building { stamp, appliers: accounts.iter().map(applier).collect(), bodies: BTreeMap::new() };
+    let mut building = Building { stamp, appliers: accounts.iter().map(applier).collect(), bodies: BTreeMap::new() };
     let mut answers = Vec::new();
     for (token, work) in works {
         answers.push((*token, building.run(work)?));
@@ -149,7 +150,7 @@ impl<'a> Building<'a> {
                         blob: hash,
                         blob_size: body.len() as u64,
                         prefix: Bytes::new(),
-                        facts: Bytes::from_static(b"facts"),
+                        facts: mime::facts_of(body).encode(),
                         flags: Flags::default(),
                         internal_date: self.stamp.at,
                     };

@@ -126,7 +126,9 @@ impl Image {
     fn apply(&mut self, part: StoreWrite) {
         match part {
             StoreWrite::Account(batch) => self.apply_batch(&batch),
-            StoreWrite::Bodies(bodies) => self.blobs.extend(bodies.into_iter().map(|InlineBody { hash, bytes }| (hash, bytes))),
+            StoreWrite::Bodies(bodies) => {
+                self.blobs.extend(bodies.into_iter().map(|InlineBody { hash, bytes }| (hash, bytes)))
+            }
             StoreWrite::BlobChunk { hash, bytes, .. } => {
                 // Simulated bodies have one chunk.
                 self.blobs.insert(hash, bytes);

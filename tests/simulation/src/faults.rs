@@ -90,7 +90,10 @@ impl World {
         let keep = if self.rng.percent(50) { 0 } else { self.rng.index(queued + 1) };
         self.note(|| {
             let word = if guard { "with" } else { "without" };
-            format!("FAULT node {} is killed {word} guard, {in_flight} batches in flight, {keep} of {queued} writes kept", n + 1)
+            format!(
+                "FAULT node {} is killed {word} guard, {in_flight} batches in flight, {keep} of {queued} writes kept",
+                n + 1
+            )
         });
         let mut checks = std::mem::take(&mut self.checks);
         self.nodes[n].disk.crash(keep, &mut |image, part| checks.on_landed(n, image, part));
@@ -156,7 +159,9 @@ impl World {
     fn partition(&mut self, n: usize, both: bool) {
         self.coverage.partitions += 1;
         let other = (n + 1) % self.nodes.len();
-        self.note(|| format!("FAULT cut from node {} to node {}{}", n + 1, other + 1, if both { " and back" } else { "" }));
+        self.note(|| {
+            format!("FAULT cut from node {} to node {}{}", n + 1, other + 1, if both { " and back" } else { "" })
+        });
         self.net.set(n, other, true);
         if both {
             self.net.set(other, n, true);
@@ -202,7 +207,8 @@ impl World {
     fn operator(&mut self) {
         for n in 0..self.nodes.len() {
             let now = self.clock(n);
-            let waits = self.nodes[n].process.as_ref().is_some_and(|p| matches!(p.replica.serving(now), Serving::Not(_)));
+            let waits =
+                self.nodes[n].process.as_ref().is_some_and(|p| matches!(p.replica.serving(now), Serving::Not(_)));
             if waits && self.nodes[n].is_awake() {
                 self.note(|| format!("FAULT an operator starts node {} alone", n + 1));
                 if let Some(process) = self.nodes[n].process.as_mut() {

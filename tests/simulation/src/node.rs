@@ -6,11 +6,11 @@ use replica::{Event, Output, Replica, ReplicaConfig, Saved};
 use topology::EpochRecord;
 use vocab::{BatchId, Boot, CommandId, Instant, StoreWrite, SubmitError};
 
+use crate::Control;
 use crate::disk::Disk;
 use crate::rng::Rng;
 use crate::vocabulary::{After, Answer, Done, Happening, Inner, Job, Ms, Pull, Waiter, Work, index_of, node_id};
 use crate::world::{World, timing};
-use crate::Control;
 
 /// Name of the boot counter on the disk.
 const BOOT_KEY: &str = "boot";

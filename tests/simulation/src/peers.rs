@@ -97,10 +97,13 @@ impl World {
 
     pub(crate) fn pull_lost(&mut self, n: usize, pull: Pull) {
         if self.take_pull(n, pull) {
-            self.tell(n, match pull {
-                Pull::Fetch(fetch) => Event::FetchFailed { fetch },
-                Pull::Archive(archive) => Event::ArchiveFailed { archive },
-            });
+            self.tell(
+                n,
+                match pull {
+                    Pull::Fetch(fetch) => Event::FetchFailed { fetch },
+                    Pull::Archive(archive) => Event::ArchiveFailed { archive },
+                },
+            );
         }
     }
 

@@ -22,18 +22,34 @@ pub(crate) enum After {
     /// Tell the machine.
     Event(Event),
     /// A body is durable where it was sent: answer the call.
-    Kept { node: usize, boot: Boot, job: u64, attempt: u32 },
+    Kept {
+        node: usize,
+        boot: Boot,
+        job: u64,
+        attempt: u32,
+    },
     /// A large body is durable here.
-    Spread { job: u64, attempt: u32 },
+    Spread {
+        job: u64,
+        attempt: u32,
+    },
 }
 
 /// One intent of a client.
 #[derive(Clone, Debug)]
 pub(crate) enum Work {
-    Account { account: AccountId, command: Command },
+    Account {
+        account: AccountId,
+        command: Command,
+    },
     /// Somebody wants to read before anything changed in this epoch.
     Gap(AccountId),
-    Delivery { accept: CommandId, accounts: Vec<AccountId>, body: Bytes, inline: bool },
+    Delivery {
+        accept: CommandId,
+        accounts: Vec<AccountId>,
+        body: Bytes,
+        inline: bool,
+    },
 }
 
 impl Work {
@@ -104,25 +120,88 @@ pub(crate) enum Pull {
 pub(crate) enum Inner {
     Event(Event),
     Tick,
-    Connected { peer: usize, boot: Boot, link: u64 },
-    Disconnected { peer: usize, link: u64 },
-    Frame { peer: usize, link: u64, bytes: Bytes },
-    Compute { batch: BatchId, work: Vec<(AccountId, Vec<u64>)>, stamp: StampBase },
-    Raise { batch: BatchId, account: AccountId, floor: u32, branch: Version, stamp: StampBase },
+    Connected {
+        peer: usize,
+        boot: Boot,
+        link: u64,
+    },
+    Disconnected {
+        peer: usize,
+        link: u64,
+    },
+    Frame {
+        peer: usize,
+        link: u64,
+        bytes: Bytes,
+    },
+    Compute {
+        batch: BatchId,
+        work: Vec<(AccountId, Vec<u64>)>,
+        stamp: StampBase,
+    },
+    Raise {
+        batch: BatchId,
+        account: AccountId,
+        floor: u32,
+        branch: Version,
+        stamp: StampBase,
+    },
     Step(u64),
     /// A forwarded change arrives.
-    Forwarded { from: usize, boot: Boot, job: u64, attempt: u32, work: Work },
+    Forwarded {
+        from: usize,
+        boot: Boot,
+        job: u64,
+        attempt: u32,
+        work: Work,
+    },
     /// A large body arrives.
-    Keep { from: usize, boot: Boot, job: u64, attempt: u32, body: Bytes },
-    Result { job: u64, attempt: u32, answer: Answer },
-    Kept { job: u64, attempt: u32, by: usize },
+    Keep {
+        from: usize,
+        boot: Boot,
+        job: u64,
+        attempt: u32,
+        body: Bytes,
+    },
+    Result {
+        job: u64,
+        attempt: u32,
+        answer: Answer,
+    },
+    Kept {
+        job: u64,
+        attempt: u32,
+        by: usize,
+    },
     /// A peer asks for an account.
-    Give { to: usize, boot: Boot, pull: Pull, account: AccountId },
-    Given { pull: Pull, account: AccountId, head: AccountHead, rows: Vec<RowWrite>, bodies: Vec<InlineBody> },
+    Give {
+        to: usize,
+        boot: Boot,
+        pull: Pull,
+        account: AccountId,
+    },
+    Given {
+        pull: Pull,
+        account: AccountId,
+        head: AccountHead,
+        rows: Vec<RowWrite>,
+        bodies: Vec<InlineBody>,
+    },
     PullLost(Pull),
-    GiveBlobs { to: usize, boot: Boot, token: u64, hashes: Vec<BlobHash> },
-    GivenBlobs { token: u64, hashes: Vec<BlobHash>, bodies: Vec<InlineBody> },
-    ProbeEnds { peer: usize },
+    GiveBlobs {
+        to: usize,
+        boot: Boot,
+        token: u64,
+        hashes: Vec<BlobHash>,
+    },
+    GivenBlobs {
+        token: u64,
+        hashes: Vec<BlobHash>,
+        bodies: Vec<InlineBody>,
+    },
+    ProbeEnds {
+        peer: usize,
+    },
     Learn(EpochRecord),
     Quorum(bool),
 }
@@ -132,13 +211,26 @@ pub(crate) enum Inner {
 pub(crate) enum Happening {
     /// For the process of this boot; waits while it is paused, is void when it is gone.
     To(usize, Boot, Inner),
-    Synced { node: usize, generation: u64 },
+    Synced {
+        node: usize,
+        generation: u64,
+    },
     /// The transport of a pair looks whether it can connect.
     Connect(usize, usize),
-    Decide { node: usize, boot: Boot, expect: EpochId, record: EpochRecord },
+    Decide {
+        node: usize,
+        boot: Boot,
+        expect: EpochId,
+        record: EpochRecord,
+    },
     Reconsider,
     Client(usize),
-    Told { client: usize, serial: u64, side: Option<usize>, answer: Option<Answer> },
+    Told {
+        client: usize,
+        serial: u64,
+        side: Option<usize>,
+        answer: Option<Answer>,
+    },
     Fault,
     Start(usize),
     Resume(usize, u64),

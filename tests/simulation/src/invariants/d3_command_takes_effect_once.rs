@@ -18,7 +18,11 @@ impl Invariant for Once {
         for row in batch.rows.iter().filter(|row| row.table == Table::OUTCOMES && row.value.is_some()) {
             if rows.is_some_and(|rows| rows.rows.contains_key(&(row.table, row.key.to_vec()))) {
                 let id = vocab::CommandId::from_bytes(&row.key).map(name_of).unwrap_or_default();
-                return Err(format!("node {}: command {id} takes effect twice on account {}", node + 1, batch.account.0));
+                return Err(format!(
+                    "node {}: command {id} takes effect twice on account {}",
+                    node + 1,
+                    batch.account.0
+                ));
             }
         }
         Ok(())

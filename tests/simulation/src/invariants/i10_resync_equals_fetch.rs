@@ -16,8 +16,7 @@ impl Invariant for Resync {
             let Some(after) = reading.after.get(name) else {
                 return Err(format!("account {}: the client does not know {name}", reading.account.0));
             };
-            let full: BTreeMap<_, _> =
-                shown.placements.iter().map(|p| (p.uid, (p.id, p.flags.clone()))).collect();
+            let full: BTreeMap<_, _> = shown.placements.iter().map(|p| (p.uid, (p.id, p.flags.clone()))).collect();
             if after.messages != full {
                 let differs = |uid: &&vocab::Uid| after.messages.get(*uid) != full.get(*uid);
                 let uids: Vec<u32> = full.keys().chain(after.messages.keys()).filter(differs).map(|u| u.0).collect();

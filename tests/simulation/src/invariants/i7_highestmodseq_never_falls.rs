@@ -10,9 +10,11 @@ impl Invariant for HighestModSeq {
         "I7"
     }
     fn on_read(&mut self, reading: &Reading<'_>) -> Verdict {
-        reading.mailboxes.iter().map(|shown| &shown.mailbox).try_for_each(|mailbox| {
-            self.0.tell(&reading.view, numbered(reading.account, mailbox), mailbox.modseq.0)
-        })
+        reading
+            .mailboxes
+            .iter()
+            .map(|shown| &shown.mailbox)
+            .try_for_each(|mailbox| self.0.tell(&reading.view, numbered(reading.account, mailbox), mailbox.modseq.0))
     }
     fn on_joint(&mut self) {
         self.0.join();

@@ -8,6 +8,7 @@ mod d1_acknowledged_is_retrievable;
 mod d2_no_resurrection;
 mod d3_command_takes_effect_once;
 mod d6_equal_versions_equal_state;
+mod i10_resync_equals_fetch;
 mod i1_uid_names_one_content;
 mod i2_uidvalidity_only_grows;
 mod i3_uidnext_never_falls;
@@ -16,7 +17,6 @@ mod i5_uids_ascend;
 mod i6_retired_uid_stays_away;
 mod i7_highestmodseq_never_falls;
 mod i8_changes_have_higher_modseq;
-mod i10_resync_equals_fetch;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -171,7 +171,12 @@ impl Checks {
         let mut broken = self.each(|one| one.on_batch(node, before, batch));
         let have = before.head(batch.account).version;
         if have != batch.expected && broken.is_ok() {
-            let text = format!("node {}: a batch of account {} for {} landed on {have}", node + 1, batch.account.0, batch.expected);
+            let text = format!(
+                "node {}: a batch of account {} for {} landed on {have}",
+                node + 1,
+                batch.account.0,
+                batch.expected
+            );
             broken = Err(("expected", text));
         }
         if let Err(broken) = broken {
