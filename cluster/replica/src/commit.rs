@@ -77,6 +77,9 @@ impl Replica {
         compared
             && self.entering.is_none()
             && self.hold.is_none()
+            // A join mark that is being written binds already.
+            && self.saved.join_mark == self.join_mark
+            && self.follow.is_idle()
             && !self.is_superseded()
             && self.versions.is_some()
             && peers.iter().all(level)
@@ -390,11 +393,4 @@ pub(crate) fn parts(batch: &Batch, agreed: bool) -> Vec<StoreWrite> {
         }
     }
     parts
-}
-
-impl Flight {
-    /// Backups may hold it.
-    pub fn waiting_or_sent(&self) -> bool {
-        self.stage != (Stage::Computing { stale: false }) && self.batch.is_some()
-    }
 }

@@ -11,7 +11,8 @@ use topology::EpochKind;
 use vocab::{AccountHead, AccountId, Batch, BatchId, EpochId, Instant, NodeId, Version};
 use wire::link::{self, item::Kind};
 
-use crate::guest::FetchJob;
+use crate::commit::Stage;
+use crate::guest::{FETCHES_MAX, FetchJob};
 use crate::output::Output;
 use crate::{Replica, message};
 
@@ -86,7 +87,7 @@ impl Replica {
     /// Opens a comparison with everybody who needs one and is in the same epoch.
     pub(crate) fn start_compares(&mut self) {
         let Some(record) = self.record.as_ref().filter(|r| r.home == self.config.node) else { return };
-        if self.entering.is_some() || self.is_superseded() {
+        if self.entering.is_some() || self.is_superseded() || self.guest.is_switching() {
             return;
         }
         let (epoch, mut wanted) = (record.id, self.commit_peers());
@@ -128,7 +129,8 @@ impl Replica {
         }
         for account in compare.locked {
             let raising = self.flights.values().any(|f| f.accounts.contains(&account));
-            if !raising {
+            // One that is being replaced stays out of ordering until that is written.
+            if !raising && !self.guest.switches(account) {
                 self.orders.release(account);
             }
         }
@@ -160,8 +162,10 @@ impl Replica {
 
     /// Equal, or ahead by just the batch that is in flight to it.
     fn is_level(&self, account: AccountId, theirs: Version) -> bool {
-        theirs == self.version(account)
-            || self.flights.values().any(|f| f.waiting_or_sent() && f.next(account) == Some(theirs))
+        let flight = self.flights.values().find(|f| f.batch.is_some() && f.accounts.contains(&account));
+        let has_it = flight.and_then(|f| f.next(account)).is_some_and(|next| next == theirs);
+        // One that is being written here counts as written; one that only was sent goes out again.
+        has_it || (theirs == self.version(account) && flight.is_none_or(|f| f.stage == Stage::Sent))
     }
 
     /// Goes on with every account that can go on.
@@ -234,7 +238,7 @@ impl Replica {
             self.set_step(peer, account, Step::Archiving { own, mine: false, theirs: false, floor: 0 });
             self.outputs.push_back(Output::ArchiveBranch { archive: own, account, from: Some(peer) });
             self.say(peer, Kind::Archive(link::Archive { session, account: account.0 }));
-        } else if !archive && self.lock_for_fetch(peer, account) {
+        } else if !archive && self.guest.fetches.len() < FETCHES_MAX && self.lock_for_fetch(peer, account) {
             self.set_step(peer, account, Step::Fetching);
             self.fetch(FetchJob { account, from: peer, session, asked: false });
         }
@@ -325,6 +329,7 @@ impl Replica {
 
     pub(crate) fn on_own_switch(&mut self, peer: NodeId, session: u64, account: AccountId) {
         let Some(compare) = self.compare(peer, session) else {
+            self.orders.release(account);
             return;
         };
         if matches!(compare.todo.get(&account), Some(Step::Fetching)) {
@@ -495,9 +500,13 @@ impl Replica {
         if self.compared != Some(id) || self.entering.is_some() {
             return;
         }
+        let untold = |p: &crate::link::Peer| p.level && p.epoch() == Some(id) && p.told != Some(id);
+        if !self.peers.values().any(untold) {
+            return;
+        }
         let in_flight: BTreeSet<u64> = self.flights.values().flat_map(|f| &f.accounts).map(|a| a.0).collect();
         for peer in self.peers.values_mut() {
-            if peer.level && peer.epoch() == Some(id) && peer.told != Some(id) {
+            if untold(peer) {
                 peer.told = Some(id);
                 let in_flight = in_flight.iter().copied().collect();
                 peer.say(Kind::Compared(link::Compared { session: 0, epoch: Some(message::epoch_to(id)), in_flight }));

@@ -25,6 +25,11 @@ impl Replica {
         known.into_iter().flatten().max_by_key(|r| r.id)
     }
 
+    /// What peers are told: an epoch that is still being written may never have been.
+    pub(crate) fn announced(&self) -> Option<&EpochRecord> {
+        [self.saved.newest.as_ref(), self.record.as_ref()].into_iter().flatten().max_by_key(|r| r.id)
+    }
+
     /// A number above every epoch anybody near has spoken of.
     pub(crate) fn next_epoch_number(&self) -> u64 {
         let heard = self.peers.values().flat_map(|p| [p.record.as_ref(), p.newest.as_ref()]).flatten();
@@ -67,14 +72,14 @@ impl Replica {
         if self.entering.is_some() {
             return;
         }
-        let Some(new) = self.register.record.clone() else {
+        let Some(new) = &self.register.record else {
             self.found();
             return;
         };
-        let me = self.me();
-        if !self.may_enter(&new) {
+        if !self.may_enter(new) {
             return;
         }
+        let (me, new) = (self.me(), new.clone());
         if new.home == me && !self.may_leave_out(&new) {
             return; // looked at again with the next tick
         }
@@ -187,7 +192,9 @@ impl Replica {
                 peer.told = None;
             }
         }
-        if new.home != me {
+        if new.home == me {
+            self.forget_waiting();
+        } else {
             self.give_up_ordering();
         }
         if new.is_alone(me) && new.home == me {

@@ -9,7 +9,7 @@ use crate::output::Output;
 use crate::{Pending, Replica, message};
 
 /// Accounts fetched at the same time.
-const FETCHES_MAX: usize = 4;
+pub(crate) const FETCHES_MAX: usize = 4;
 
 /// A fetch under way.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,16 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
+    /// Accounts are being replaced right now; that cannot be stopped.
+    pub fn is_switching(&self) -> bool {
+        !self.switching.is_empty()
+    }
+    pub fn switches(&self, account: AccountId) -> bool {
+        self.switching.contains(&account)
+    }
+    pub fn switched(&mut self, account: AccountId) {
+        self.switching.remove(&account);
+    }
     /// The account is about to be replaced: no batch fits it.
     pub fn is_busy(&self, account: AccountId) -> bool {
         self.switching.contains(&account) || self.fetches.values().any(|f| f.account == account)
@@ -55,7 +65,7 @@ impl Replica {
     pub(crate) fn answer_versions(&mut self) {
         let Some((from, session, epoch)) = self.guest.asked else { return };
         let record = self.record.as_ref().filter(|r| r.id == epoch && r.home == from && from != self.config.node);
-        if record.is_none() || self.entering.is_some() || !self.follow.is_idle() || !self.guest.switching.is_empty() {
+        if record.is_none() || self.entering.is_some() || !self.follow.is_idle() || self.guest.is_switching() {
             return;
         }
         self.guest.asked = None;
@@ -132,9 +142,7 @@ impl Replica {
     pub(crate) fn on_fetched(&mut self, fetch: u64, head: AccountHead) {
         let Some(job) = self.guest.fetches.remove(&fetch) else { return };
         let version = head.version;
-        if job.asked {
-            self.guest.switching.insert(job.account);
-        }
+        self.guest.switching.insert(job.account);
         let FetchJob { account, from, session, asked } = job;
         self.write(
             vec![StoreWrite::Switch { account, head }],
@@ -155,7 +163,6 @@ impl Replica {
 
     /// Tells the home what this node holds now, whether or not the fetch came to anything.
     pub(crate) fn say_now(&mut self, to: NodeId, session: u64, account: AccountId) {
-        self.guest.switching.remove(&account);
         if self.guest.session == Some((to, session)) {
             let version = message::bytes(&self.version(account));
             self.say(to, Kind::Now(link::Now { session, account: account.0, version }));

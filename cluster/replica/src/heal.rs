@@ -64,10 +64,13 @@ impl Replica {
 
     /// Proposals the home or anchor makes when the register can decide.
     pub(crate) fn consider_proposals(&mut self) {
-        let Some(record) = self.record.clone().filter(|r| r.home == self.config.node) else { return };
-        if !self.register.quorum || self.entering.is_some() || self.is_superseded() {
+        let may = self.register.quorum && self.entering.is_none() && !self.is_superseded();
+        let Some(record) = self.record.as_ref().filter(|r| may && r.home == self.config.node) else { return };
+        let healed = record.kind == EpochKind::Joint && record.in_sync == self.register.members;
+        if healed && self.reduce.is_none() {
             return;
         }
+        let record = record.clone();
         // A decision that waits to be entered is not proposed over.
         if self.register.record.as_ref().is_some_and(|r| self.may_enter(r)) {
             return;

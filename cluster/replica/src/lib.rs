@@ -244,6 +244,7 @@ impl Replica {
             Some(Pending::JoinMark(id)) => self.on_join_marked(id),
             Some(Pending::Switch { account, version, session, peer, asked }) => {
                 self.set_version(account, version);
+                self.guest.switched(account);
                 if asked {
                     self.say_now(peer, session, account);
                 } else {

@@ -76,7 +76,7 @@ impl Replica {
         let hello = link::Hello {
             boot: self.config.boot.0,
             record: self.record.as_ref().map(record_to),
-            newest: self.newest().map(record_to),
+            newest: self.announced().map(record_to),
             holds_address: self.address_held,
             join_mark: self.join_mark.is_some(),
         };
@@ -252,7 +252,7 @@ impl Replica {
         }
         let grant = self.may_grant(id);
         let until = self.now.plus_ms(self.config.timing.lease);
-        let (record, newest) = (self.record.as_ref().map(record_to), self.newest().map(record_to));
+        let (record, newest) = (self.record.as_ref().map(record_to), self.announced().map(record_to));
         let (now, disk_ok, holds_address) = (self.now, !self.disk_low, self.address_held);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if grant {

@@ -116,7 +116,7 @@ impl Replica {
 
     fn may_start_alone(&self) -> Result<(), &'static str> {
         let record = self.record.as_ref().ok_or("this node is in no epoch yet")?;
-        if self.versions.is_none() || self.entering.is_some() {
+        if self.versions.is_none() || self.entering.is_some() || self.guest.is_switching() {
             return Err("this node is changing its epoch: ask again");
         }
         if record.is_alone(self.me()) && self.join_mark.is_none() && !self.is_superseded() {

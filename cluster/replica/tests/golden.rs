@@ -1,0 +1,69 @@
+//! Golden bytes of what is kept on disk and said to a peer: a change here is a change of the format.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use prost::Message as _;
+use replica::{META_KEY, Saved};
+use topology::{EpochKind, EpochRecord};
+use vocab::{EpochId, NodeId, StoreWrite};
+use wire::link::{self, item::Kind};
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn record() -> EpochRecord {
+    EpochRecord {
+        id: EpochId { number: 5, author: 2 },
+        kind: EpochKind::Heal,
+        members: vec![NodeId(1), NodeId(2)],
+        in_sync: vec![NodeId(2)],
+        home: NodeId(2),
+        homes: BTreeMap::from([(7, NodeId(1))]),
+        parents: vec![EpochId { number: 4, author: 0 }],
+        certain: true,
+        anchor: Some(NodeId(2)),
+        guest: Some(NodeId(1)),
+        gap: true,
+    }
+}
+
+#[test]
+fn golden_bytes_of_the_local_record() {
+    let saved = Saved {
+        record: Some(record()),
+        newest: None,
+        join_mark: Some(EpochId { number: 5, author: 2 }),
+        was_in_sync: true,
+    };
+    let StoreWrite::Meta { key, value: Some(value) } = saved.to_write() else { panic!("a record") };
+    assert_eq!(key, META_KEY);
+    assert_eq!(
+        hex(&value),
+        "010a230a040805100210041a02010222010228023204080710013a02080440014802500158011a04080510022001"
+    );
+    assert_eq!(Saved::from_meta(Some(&value)).unwrap(), saved);
+    assert!(Saved::from_meta(Some(&[9, 1])).is_err(), "an unknown version is refused");
+    assert!(Saved::from_meta(Some(&[])).is_err());
+    assert_eq!(Saved::from_meta(None).unwrap(), Saved::default());
+}
+
+#[test]
+fn golden_bytes_of_a_frame() {
+    let part = link::BatchPart {
+        epoch: Some(link::EpochId { number: 5, author: 2 }),
+        id: Bytes::from_static(b"id"),
+        bytes: Bytes::from_static(b"batch"),
+        last: true,
+    };
+    let beat = link::Heartbeat { sent: 300, echo: 200, record: None, grant: true, disk_ok: true, ..Default::default() };
+    let ack = link::Ack { id: Bytes::from_static(b"id") };
+    let items = [Kind::Batch(part), Kind::Heartbeat(beat), Kind::Ack(ack)];
+    let frame = link::Frame { items: items.map(|kind| link::Item { kind: Some(kind) }).to_vec() };
+    assert_eq!(
+        hex(&frame.encode_to_vec()),
+        "0a151a130a0408051002120269641a05626174636820010a0c120a08ac0210c801200128010a0622040a026964"
+    );
+}
