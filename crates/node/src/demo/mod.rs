@@ -132,7 +132,7 @@ async fn demo(args: &DemoArgs, dir: &Path, slot: &mut Option<Pair>) -> anyhow::R
         domain: args.domain.clone(),
         accounts: (1..=args.accounts).map(|number| pair::login(&address(number), password)).collect(),
         allow_plaintext: args.allow_plaintext,
-        log: "info".into(),
+        log: "info,openraft=warn".into(),
         more: String::new(),
     };
     timeline.say(&format!("starting two nodes in {}", dir.display()));

@@ -113,6 +113,8 @@ impl NodeProcess {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
+            // The log is a file.
+            .env("NO_COLOR", "1")
             // Ctrl-C at the terminal reaches this program alone, which then ends the nodes in order.
             .process_group(0)
             .spawn()

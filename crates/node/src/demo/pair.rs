@@ -69,7 +69,7 @@ impl PairOptions {
             domain,
             accounts: logins,
             allow_plaintext: false,
-            log: "info".into(),
+            log: "info,openraft=warn".into(),
             more: String::new(),
         }
     }
@@ -260,7 +260,7 @@ impl Pair {
         Ok(())
     }
 
-    /// Waits until every node says that all are in sync in one joint epoch; returns what the first said.
+    /// Waits until every node serves and says that all are in sync in one joint epoch; returns what the first said.
     ///
     /// # Errors
     /// Not within `limit`.
@@ -269,11 +269,14 @@ impl Pair {
         let apis = (0..self.nodes.len()).map(|index| self.api(index)).collect::<anyhow::Result<Vec<_>>>()?;
         loop {
             let mut statuses = Vec::new();
+            let mut ready = true;
             for api in &apis {
                 statuses.push(api.status().await);
+                ready &= api.is_ready().await;
             }
             let joint = |status: &anyhow::Result<Status>| status.as_ref().is_ok_and(|s| s.is_joint(apis.len()));
-            if statuses.iter().all(joint)
+            if ready
+                && statuses.iter().all(joint)
                 && let Some(Ok(first)) = statuses.first()
             {
                 return Ok(first.clone());
