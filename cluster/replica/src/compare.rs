@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use prost::Message as _;
 use topology::EpochKind;
 use vocab::{AccountHead, AccountId, Batch, BatchId, EpochId, Instant, NodeId, Version};
 use wire::link::{self, item::Kind};
@@ -17,13 +16,13 @@ use crate::output::Output;
 use crate::{Replica, message};
 
 /// Batches kept for an account while the guest fetches it; beyond that it fetches again.
-const TAIL_BATCHES_MAX: usize = 1024;
+pub(crate) const TAIL_BATCHES_MAX: usize = 1024;
 /// Wait before an account whose transfer failed is tried again (ms).
 const RETRY_MS: u64 = 500;
 
 /// Where one account stands that is not level.
 #[derive(Debug)]
-enum Step {
+pub(crate) enum Step {
     /// To be looked at, not before this time.
     Start(Instant),
     /// Our own chain is being read; `locked` when the account is out of ordering for it.
@@ -48,15 +47,15 @@ enum Step {
 #[derive(Debug)]
 pub(crate) struct Compare {
     session: u64,
-    epoch: EpochId,
-    heal: bool,
-    theirs: BTreeMap<AccountId, Version>,
+    pub(crate) epoch: EpochId,
+    pub(crate) heal: bool,
+    pub(crate) theirs: BTreeMap<AccountId, Version>,
     /// Their whole list has come.
-    known: bool,
-    todo: BTreeMap<AccountId, Step>,
+    pub(crate) known: bool,
+    pub(crate) todo: BTreeMap<AccountId, Step>,
     locked: BTreeSet<AccountId>,
     /// Streamed to the guest, not acknowledged.
-    streaming: Vec<(BatchId, Vec<AccountId>)>,
+    pub(crate) streaming: Vec<(BatchId, Vec<AccountId>)>,
 }
 
 impl Compare {
@@ -74,7 +73,7 @@ impl Compare {
         self.heal
     }
     /// Parts of one batch may go at different times; they are answered in order.
-    fn take_streamed(&mut self, id: BatchId) -> Option<Vec<AccountId>> {
+    pub fn take_streamed(&mut self, id: BatchId) -> Option<Vec<AccountId>> {
         let at = self.streaming.iter().position(|(b, _)| *b == id)?;
         Some(self.streaming.remove(at).1)
     }
@@ -405,62 +404,6 @@ impl Replica {
         for account in accounts {
             self.order_pull(peer, *account);
         }
-    }
-
-    /// A committed batch follows to a guest that has the account already, or after its fetch.
-    pub(crate) fn stream(&mut self, batch: &Batch) {
-        let peers: Vec<NodeId> = self.compares.iter().filter(|(_, c)| c.heal && c.known).map(|(id, _)| *id).collect();
-        for peer in peers {
-            let Some(compare) = self.compares.get_mut(&peer) else { continue };
-            let mut level = Vec::new();
-            for part in &batch.accounts {
-                match compare.todo.get_mut(&part.account) {
-                    Some(Step::Pulling { tail }) => {
-                        if let Some(kept) = tail {
-                            let one = Batch { accounts: vec![part.clone()], ..batch.clone() };
-                            kept.push((batch.id, one));
-                        }
-                        *tail = tail.take().filter(|t| t.len() <= TAIL_BATCHES_MAX);
-                    }
-                    Some(_) => {}
-                    None if compare.theirs.get(&part.account).copied().unwrap_or_default() == part.expected => {
-                        level.push(part.clone());
-                    }
-                    None => {
-                        compare.todo.insert(part.account, Step::Start(self.now));
-                    }
-                }
-            }
-            if !level.is_empty() {
-                self.stream_to(peer, batch.id, &Batch { accounts: level, ..batch.clone() });
-            }
-        }
-    }
-
-    fn stream_to(&mut self, peer: NodeId, id: BatchId, batch: &Batch) {
-        let Some(compare) = self.compares.get_mut(&peer) else { return };
-        compare.theirs.extend(batch.accounts.iter().map(|a| (a.account, a.head.version)));
-        compare.streaming.push((id, batch.accounts.iter().map(|a| a.account).collect()));
-        let (epoch, encoded) = (compare.epoch, message::batch_to(batch).encode_to_vec().into());
-        self.say_batch(peer, epoch, id, &encoded);
-    }
-
-    pub(crate) fn on_stream_ack(&mut self, peer: NodeId, id: BatchId) {
-        if let Some(compare) = self.compares.get_mut(&peer) {
-            compare.take_streamed(id);
-        }
-    }
-
-    /// True when it was a streamed one: its accounts are looked at again.
-    pub(crate) fn on_stream_refused(&mut self, peer: NodeId, id: BatchId, have: &[(AccountId, Version)]) -> bool {
-        let now = self.now;
-        let Some(compare) = self.compares.get_mut(&peer) else { return false };
-        let Some(accounts) = compare.take_streamed(id) else { return false };
-        compare.theirs.extend(have.iter().copied());
-        for account in accounts {
-            compare.todo.entry(account).or_insert(Step::Start(now));
-        }
-        true
     }
 
     /// Between members of the in-sync set being level is enough; a heal ends with the join mark.

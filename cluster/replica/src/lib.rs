@@ -18,6 +18,7 @@ mod order;
 mod output;
 mod persist;
 mod status;
+mod stream;
 mod takeover;
 
 use std::collections::{BTreeMap, VecDeque};

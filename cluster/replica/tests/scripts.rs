@@ -115,7 +115,7 @@ fn h22_process_gone_opens_a_certain_solo_epoch_at_once_and_the_pair_heals() {
     assert!(world.tokens(A, 16).is_superset(&[before, alone].into()));
     assert_eq!(world.replica(B).record().unwrap().home, B);
     assert_eq!(world.replica(A).serving(world.now), Serving::Backup);
-    assert!(!world.replica(A).stamp(AccountId(16)).gap.is_some(), "joint ends the gap");
+    assert!(world.replica(A).stamp(AccountId(16)).gap.is_none(), "joint ends the gap");
 }
 
 #[test]

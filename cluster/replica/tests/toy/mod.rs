@@ -286,6 +286,36 @@ impl World {
                     assert!(node.failed.insert(token, error.clone()).is_none(), "answered twice");
                 }
             }
+            Output::Propose { expect, record } => {
+                let fits = self.register.as_ref().map(|r| r.id).unwrap_or_default() == expect;
+                if fits && self.quorum() {
+                    self.register = Some(record);
+                    self.tell_register();
+                } else {
+                    self.event(id, Event::ProposeFailed);
+                }
+            }
+            other @ (Output::CheckBlobs { .. }
+            | Output::FetchBlobs { .. }
+            | Output::ReadVersions
+            | Output::ReadChain { .. }
+            | Output::Fetch { .. }
+            | Output::ArchiveBranch { .. }) => self.answer(id, peer, other),
+            Output::AddressHeld(held) => node.holds_address = held,
+            Output::StopFetch { .. }
+            | Output::Probe { .. }
+            | Output::Readable { .. }
+            | Output::ServingChanged
+            | Output::StartAlone(_)
+            | Output::Alert(_) => {}
+            Output::Log(text) => println!("{} {}: {text}", self.now.0, id.0),
+        }
+        self.nodes.get_mut(&id).unwrap().orders.push(output);
+    }
+
+    fn answer(&mut self, id: NodeId, peer: NodeId, output: Output) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        match output {
             Output::CheckBlobs { token, hashes } => {
                 let missing = hashes.into_iter().filter(|h| !node.disk.blobs.contains(h)).collect();
                 self.event(id, Event::BlobsChecked { token, missing });
@@ -305,15 +335,6 @@ impl World {
                 let (versions, lineage) = (state.chain, state.head.lineage);
                 self.event(id, Event::Chain { account, versions, lineage });
             }
-            Output::Propose { expect, record } => {
-                let fits = self.register.as_ref().map(|r| r.id).unwrap_or_default() == expect;
-                if fits && self.quorum() {
-                    self.register = Some(record);
-                    self.tell_register();
-                } else {
-                    self.event(id, Event::ProposeFailed);
-                }
-            }
             Output::Fetch { fetch, account, from } => {
                 let state = self.nodes[&from].disk.accounts.get(&account).cloned().unwrap_or_default();
                 let node = self.nodes.get_mut(&id).unwrap();
@@ -332,16 +353,8 @@ impl World {
                 self.nodes.get_mut(&id).unwrap().disk.branches.insert((account, head.version), state);
                 self.event(id, Event::BranchArchived { archive, head });
             }
-            Output::AddressHeld(held) => node.holds_address = held,
-            Output::StopFetch { .. }
-            | Output::Probe { .. }
-            | Output::Readable { .. }
-            | Output::ServingChanged
-            | Output::StartAlone(_)
-            | Output::Alert(_) => {}
-            Output::Log(text) => println!("{} {}: {text}", self.now.0, id.0),
+            _ => {}
         }
-        self.nodes.get_mut(&id).unwrap().orders.push(output);
     }
 
     fn compute(&mut self, id: NodeId, batch: BatchId, work: Vec<(AccountId, Vec<u64>)>) {
