@@ -174,6 +174,7 @@ impl Answerer<ImapSession> for ImapAnswerer {
     }
 
     fn concerns(&self, change: &Change) -> bool {
-        matches!(change, Change::Mailbox(_))
+        // A backup and a change of epochs say `Hierarchy` for "look again".
+        !matches!(change, Change::Document(_))
     }
 }
