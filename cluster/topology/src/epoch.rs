@@ -40,7 +40,8 @@ pub struct EpochRecord {
     pub homes: BTreeMap<u8, NodeId>,
     /// Epochs this one follows; two when it heals a fork.
     pub parents: Vec<EpochId>,
-    /// Solo only: whether the peer is surely gone (guard's word, reset evidence, planned stop, fence, operator).
+    /// Whether whoever was left out is surely gone (guard's word, reset evidence, planned stop, fence, operator). A
+    /// heal and the joint epoch after it carry it on: after a solo epoch on mere silence a hold-down begins.
     pub certain: bool,
     /// Heal only: who keeps serving.
     pub anchor: Option<NodeId>,

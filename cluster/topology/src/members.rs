@@ -45,7 +45,7 @@ pub(crate) fn found(
         home: member.id,
         homes: BTreeMap::new(),
         parents: Vec::new(),
-        certain: false,
+        certain: true,
         anchor: None,
         guest: None,
         gap: false,
