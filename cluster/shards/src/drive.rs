@@ -23,14 +23,19 @@ impl Engine {
     pub(crate) async fn run(self: Arc<Self>, mut inbox: mpsc::UnboundedReceiver<Event>) {
         let mut events = Vec::with_capacity(EVENTS_AT_ONCE);
         let mut not_serving_since = None;
+        let mut last_tick = self.now();
         loop {
             let now = self.now();
             let wake = self.machine().deadline().map_or(TICK_MAX_MS, |d| d.since(now)).clamp(1, TICK_MAX_MS);
             let taken = tokio::time::timeout(Duration::from_millis(wake), inbox.recv_many(&mut events, EVENTS_AT_ONCE));
             match taken.await {
                 Ok(0) => return,
-                Ok(_) => {}
-                Err(_) => events.push(Event::Tick),
+                Ok(_) | Err(_) => {}
+            }
+            // Also under load, when the inbox is never empty: heartbeats and leases must not starve.
+            if events.is_empty() || self.now().since(last_tick) >= TICK_MAX_MS {
+                events.push(Event::Tick);
+                last_tick = self.now();
             }
             let outputs = {
                 let mut machine = self.machine();
