@@ -45,9 +45,9 @@ pub struct DemoArgs {
     /// Leave the pair running and return when every port answers
     #[arg(long)]
     pub detach: bool,
-    /// End a detached pair; returns when all its processes are gone
-    #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "")]
-    pub stop: Option<PathBuf>,
+    /// End a detached pair (in DIR, or the folder named by --dir); returns when all its processes are gone
+    #[arg(long, value_name = "DIR", num_args = 0..=1)]
+    pub stop: Option<Option<PathBuf>>,
     /// Folder of the pair (default: a temporary one)
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
@@ -81,8 +81,9 @@ pub struct DemoArgs {
 pub fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     if let Some(dir) = &args.stop {
-        let named = Some(dir).filter(|dir| !dir.as_os_str().is_empty()).or(args.dir.as_ref());
-        let Some(dir) = named else { bail!("--stop needs the folder: --stop DIR or --dir DIR") };
+        let Some(dir) = dir.as_ref().or(args.dir.as_ref()) else {
+            bail!("--stop needs the folder: --stop DIR or --dir DIR")
+        };
         return runtime.block_on(stop::stop(dir)).map(|()| ExitCode::SUCCESS);
     }
     runtime.block_on(interruptible(args))

@@ -90,8 +90,9 @@ pub async fn tell(pair: &mut Pair, timeline: &Timeline) -> anyhow::Result<ExitCo
     clients.end().await?;
     let (sight, slowest) = work.ledger.slowest_sight();
     timeline.say(&format!(
-        "{} acknowledged, {} never answered; slowest to be readable {} ms",
+        "{} acknowledged, {} refused by rule, {} never answered; slowest to be readable {} ms",
         work.ledger.accepted(),
+        work.ledger.refused().len(),
         work.ledger.unanswered(),
         sight.as_millis()
     ));
