@@ -50,7 +50,7 @@ pub const DISK_DEAD_MS: u64 = 10_000;
 pub const BACKUP_SLOW_MS: u64 = 2_000;
 /// After a heal whose solo epoch was opened on silence, the next one on silence waits this long (ms).
 pub const HOLD_DOWN_MS: u64 = 60_000;
-/// Free bytes the home keeps; below it changes that need space are refused (SMTP 452 4.3.1, IMAP `NO [OVERQUOTA]`).
+/// Free bytes the home keeps; below it changes that need space are refused (SMTP 452 4.3.1, IMAP `NO [LIMIT]`).
 pub const DISK_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 /// Shards; fixed in the key format.
 pub const SHARDS: u8 = 64;

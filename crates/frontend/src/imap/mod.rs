@@ -8,6 +8,7 @@ use mailbox::op::{AccountOp, Change, MailboxRef, NewMessage};
 use ports::directory::Login;
 use sasl::Credentials;
 use tokio::sync::broadcast;
+use vocab::error::NO_SPACE;
 use vocab::session::Peer;
 use vocab::{AccountId, Flags, MailboxId, SubmitError, Timestamp};
 
@@ -127,14 +128,14 @@ impl ImapAnswerer {
     }
 }
 
-/// `Unknown` is told as `NO [UNAVAILABLE]` too: IMAP has no word for it, and clients look before they repeat.
+/// A full disk is told as a limit, everything else as unavailable. `Unknown` is told as `NO [UNAVAILABLE]` too: IMAP has no word for it, and clients look before they repeat.
 fn unavailable(error: &SubmitError) -> Answer {
     metrics::counter!("twinpost_imap_unanswered_total", "kind" => match error {
         SubmitError::Unavailable(_) => "unavailable",
         SubmitError::Unknown(_) => "unknown",
     })
     .increment(1);
-    Answer::Unavailable
+    if *error == SubmitError::Unavailable(NO_SPACE) { Answer::NoRoom } else { Answer::Unavailable }
 }
 
 impl Answerer<ImapSession> for ImapAnswerer {
