@@ -114,7 +114,10 @@ impl Replica {
 
     fn propose_heal(&mut self, record: &EpochRecord) {
         let Some(guest) = self.choose_guest(record) else { return };
-        let mut parents = vec![record.id];
+        // First the epoch whose gap is carried on, then the one this follows, then the guest's.
+        let carried = record.gap_epoch().unwrap_or(record.id);
+        let mut parents = vec![carried];
+        parents.extend(Some(record.id).filter(|id| *id != carried));
         parents.extend(self.peers.get(&guest).and_then(|p| p.epoch()).filter(|id| *id != record.id));
         let theirs_certain = self
             .peers

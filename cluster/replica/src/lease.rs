@@ -45,7 +45,7 @@ impl Replica {
         }
         let in_contact = |p: &NodeId| {
             let echoed = self.peers.get(p).and_then(|p| p.echoed);
-            echoed.is_some_and(|at| now < at.plus_ms(self.config.timing.lease))
+            echoed.is_some_and(|at| self.counts(at) && now < at.plus_ms(self.config.timing.lease))
         };
         if peers.iter().all(in_contact) { Serving::Home } else { Serving::Not("no contact with the other node") }
     }
@@ -78,10 +78,23 @@ impl Replica {
 
     /// The lease counts from when we sent what the home had heard when it gave it: never longer than the home thinks.
     pub(crate) fn on_grant(&mut self, from: NodeId, sent: Instant) {
-        if self.record.as_ref().is_some_and(|r| r.home == from && r.in_sync.contains(&self.config.node)) {
+        let taken = self.record.as_ref().is_some_and(|r| r.home == from && r.in_sync.contains(&self.config.node));
+        if taken && self.counts(sent) {
             let until = sent.plus_ms(self.config.timing.lease);
             self.follow.lease_until = self.follow.lease_until.max(until);
         }
+    }
+
+    /// The machine slept and its clock may have stood still: others waited out our leases meanwhile, so none is left.
+    pub(crate) fn on_sleep(&mut self) {
+        self.contact_floor = Some(self.now);
+        self.follow.lease_until = self.now;
+        self.on_pause();
+    }
+
+    /// Contact of this time counts for a lease.
+    fn counts(&self, at: Instant) -> bool {
+        self.contact_floor.is_none_or(|floor| at > floor)
     }
 
     /// A newer epoch is known in which this node has no say of its own (X7).
@@ -115,7 +128,7 @@ impl Replica {
         let Some(record) = &self.record else {
             return StampBase { epoch: vocab::EpochId::default(), home: node, joint: false, gap: None };
         };
-        let gap = record.gap.then(|| Gap { k: record.gap_k(node) });
+        let gap = record.gap_epoch().map(|epoch| Gap { k: record.gap_k(node), epoch });
         StampBase { epoch: record.id, home: node, joint: record.kind == EpochKind::Joint, gap }
     }
 

@@ -73,6 +73,8 @@ pub struct Replica {
     outputs: VecDeque<Output>,
     now: Instant,
     last_tick: Instant,
+    /// Contact up to here does not count for leases: the clock may have stood still.
+    contact_floor: Option<Instant>,
     last_beat: Instant,
     versions: Option<BTreeMap<AccountId, Version>>,
     next_number: u64,
@@ -113,6 +115,7 @@ impl Replica {
             outputs: VecDeque::from([Output::ReadVersions]),
             now,
             last_tick: now,
+            contact_floor: None,
             last_beat: now,
             versions: None,
             next_number: 0,
@@ -144,7 +147,7 @@ impl Replica {
         self.now = now.max(self.now);
         match event {
             Event::Tick => self.on_tick(),
-            Event::Paused => self.on_pause(),
+            Event::Paused => self.on_sleep(),
             Event::LinkUp { peer, boot, link } => self.on_link_up(peer, boot, link),
             Event::LinkDown { peer, link } => self.on_link_down(peer, link),
             Event::Frame { peer, link, bytes } => self.on_frame(peer, link, &bytes),

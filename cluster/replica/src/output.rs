@@ -16,7 +16,7 @@ pub struct StampBase {
     /// Whether the epoch is joint.
     pub joint: bool,
     /// The gap that is due, if any. It is taken by the first batch of the account; a session that reads the account
-    /// while `head.gap_taken` is not `epoch` first submits an operation that takes it (X8, X9).
+    /// while `head.gap_taken` is not `gap.epoch` first submits an operation that takes it (X8, X9).
     pub gap: Option<Gap>,
 }
 

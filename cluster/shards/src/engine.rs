@@ -11,10 +11,14 @@ use ports::peers::{Evidence, Peers};
 use replica::{Event, MayRead, Replica, ReplicaConfig, Saved, Serving, Timing};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use vocab::limits::COMMIT_WAIT_MAX_MS;
-use vocab::{AccountHead, AccountId, BatchId, Boot, CommandId, Damaged, Instant, NodeId, StoreWrite, SubmitError};
+use vocab::{
+    AccountHead, AccountId, BatchId, Boot, CommandId, Damaged, EpochId, Instant, NodeId, StoreWrite, SubmitError,
+};
 
 use crate::blobs::SmallBodies;
+use crate::chunks::Collector;
 use crate::compute::Computed;
+use crate::fetches::Fetches;
 use crate::tracker::Tracker;
 use crate::transfer::Transfers;
 use crate::watch::Watchers;
@@ -22,8 +26,6 @@ use crate::work::{Done, Work};
 
 /// Name of the boot counter among the node-local records.
 const BOOT_KEY: &str = "boot";
-/// Pause before a change is tried again during a takeover.
-const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Who this node is and what it works with.
 pub struct EngineConfig {
@@ -74,12 +76,15 @@ pub struct Engine {
     pub(crate) evidence: Arc<dyn Evidence>,
     pub(crate) replica: Mutex<Replica>,
     pub(crate) events: mpsc::UnboundedSender<Event>,
-    pub(crate) waiting: Mutex<HashMap<u64, Waiting>>,
+    waiting: Mutex<HashMap<u64, Waiting>>,
     pub(crate) computed: Mutex<HashMap<BatchId, Computed>>,
     tokens: AtomicU64,
     tracker: Tracker,
     pub(crate) small: SmallBodies,
     pub(crate) transfers: Transfers,
+    pub(crate) fetches: Fetches,
+    pub(crate) collector: Collector,
+    written: mpsc::UnboundedSender<(u64, ports::Answer<'static, ()>)>,
     pub(crate) watchers: Watchers,
     pub(crate) confirmed: Notify,
     pub(crate) queue_changed: Notify,
@@ -97,6 +102,7 @@ impl Engine {
     pub fn start(config: EngineConfig) -> Result<Arc<Self>, Damaged> {
         let saved = Saved::from_meta(config.store.meta(replica::META_KEY).as_deref())?;
         let (events, inbox) = mpsc::unbounded_channel();
+        let (written, writes) = mpsc::unbounded_channel();
         let replica = ReplicaConfig { node: config.node, boot: config.boot, timing: config.timing };
         let engine = Arc::new(Self {
             node: config.node,
@@ -114,6 +120,9 @@ impl Engine {
             tracker: Tracker::default(),
             small: SmallBodies::default(),
             transfers: Transfers::default(),
+            fetches: Fetches::default(),
+            collector: Collector::default(),
+            written,
             watchers: Watchers::default(),
             confirmed: Notify::new(),
             queue_changed: Notify::new(),
@@ -123,6 +132,7 @@ impl Engine {
             start_alone: Mutex::default(),
         });
         tokio::spawn(Arc::clone(&engine).run(inbox));
+        tokio::spawn(Arc::clone(&engine).report_written(writes));
         tokio::spawn(Arc::clone(&engine).follow_register());
         tokio::spawn(Arc::clone(&engine).watch_disk());
         Ok(engine)
@@ -158,15 +168,17 @@ impl Engine {
         self.machine().may_read(account, version, now)
     }
 
-    /// Whether a session that reads this account must take the gap of the epoch first (only the home may).
-    pub(crate) fn gap_due(&self, account: AccountId, head: &AccountHead) -> bool {
+    /// The epoch whose gap a session that reads this account must take first (only the home may).
+    pub(crate) fn gap_due(&self, account: AccountId, head: &AccountHead) -> Option<EpochId> {
         let now = self.now();
         let machine = self.machine();
         let stamp = machine.stamp(account);
-        machine.serving(now) == Serving::Home
+        let due = machine.serving(now) == Serving::Home
             && stamp.gap.is_some()
             && head.gap_taken != Some(stamp.epoch)
-            && head.version != vocab::Version::default()
+            && account != AccountId::QUEUE
+            && head.version != vocab::Version::default();
+        due.then_some(stamp.epoch)
     }
 
     /// Nodes that must hold a large body before a change names it: the home and its backups, as known here.
@@ -205,9 +217,11 @@ impl Engine {
 
     /// Orders work at this home and waits for its commit.
     pub(crate) async fn order(&self, work: Work) -> Result<Done, SubmitError> {
-        let needs_space = !matches!(work, Work::Gap(_) | Work::Queue(queue::op::QueueOp::AttemptEnd { .. }));
-        if needs_space {
+        if work.needs_space() {
             self.check_space()?;
+        }
+        if work.bodies_elsewhere().into_iter().any(|hash| !self.store.has_blob(hash)) {
+            return Err(SubmitError::Unavailable(crate::NO_BODY));
         }
         let token = self.tokens.fetch_add(1, Ordering::Relaxed) + 1;
         let (answer, answered) = oneshot::channel();
@@ -216,41 +230,42 @@ impl Engine {
             return Ok(Done::Delivered);
         }
         let waiting = Waiting { work: Arc::new(work), answer };
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(token, waiting);
+        self.waiting().insert(token, waiting);
         self.tell(Event::Submit { token, accounts });
         match tokio::time::timeout(Duration::from_millis(COMMIT_WAIT_MAX_MS + 1_000), answered).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) | Err(_) => Err(SubmitError::Unknown("no commit in time")),
+            Ok(Err(_)) | Err(_) => {
+                // The machine answers by itself in time; nothing may stay behind if it did not.
+                self.waiting().remove(&token);
+                Err(SubmitError::Unknown("no commit in time"))
+            }
+        }
+    }
+
+    pub(crate) fn waiting(&self) -> MutexGuard<'_, HashMap<u64, Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers a write that was ordered; the machine hears of its end in the order of the calls.
+    pub(crate) fn ordered(&self, token: u64, written: ports::Answer<'static, ()>) {
+        // The task that waits ends only with the process.
+        let _ = self.written.send((token, written));
+    }
+
+    /// Writes share syncs in call order, so waiting for them one after the other costs nothing; reports that overtake
+    /// each other would set versions back.
+    async fn report_written(self: Arc<Self>, mut writes: mpsc::UnboundedReceiver<(u64, ports::Answer<'static, ()>)>) {
+        while let Some((token, written)) = writes.recv().await {
+            written.await;
+            self.tell(Event::Written { token });
         }
     }
 
     /// Answers one token.
     pub(crate) fn answer(&self, token: u64, result: Result<Done, SubmitError>) {
-        if let Some(waiting) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&token) {
+        if let Some(waiting) = self.waiting().remove(&token) {
             // Whoever waited may have given up.
             let _ = waiting.answer.send(result);
         }
-    }
-}
-
-/// Tries again while a takeover or a reconnect may still help, as long as a commit may take. Safe for unknown outcomes
-/// too, because what is retried carries its command id.
-pub(crate) struct Retry {
-    deadline: tokio::time::Instant,
-}
-
-impl Retry {
-    pub(crate) fn new() -> Self {
-        Self { deadline: tokio::time::Instant::now() + Duration::from_millis(COMMIT_WAIT_MAX_MS) }
-    }
-    /// Waits a moment before the next attempt, or gives the error back when no further one makes sense.
-    pub(crate) async fn pause(&self, error: SubmitError) -> Result<(), SubmitError> {
-        let final_word = [crate::NO_SPACE, crate::DAMAGED];
-        let hopeless = matches!(&error, SubmitError::Unavailable(reason) if final_word.contains(reason));
-        if hopeless || tokio::time::Instant::now() + RETRY_PAUSE >= self.deadline {
-            return Err(error);
-        }
-        tokio::time::sleep(RETRY_PAUSE).await;
-        Ok(())
     }
 }

@@ -62,11 +62,19 @@ impl EpochRecord {
     pub fn is_alone(&self, node: NodeId) -> bool {
         self.in_sync == [node]
     }
-    /// k of the gap (DESIGN 6): 1 + node index + number of data nodes x (epoch number mod 8).
+    /// The epoch whose gap is due in this one, if any. A heal carries on the gap of the epoch it follows, its first
+    /// parent: a second stride on top could meet the numbers of the guest's own gap.
+    #[must_use]
+    pub fn gap_epoch(&self) -> Option<EpochId> {
+        let carried = self.parents.first().copied().filter(|_| self.kind == EpochKind::Heal);
+        self.gap.then(|| carried.unwrap_or(self.id))
+    }
+    /// k of the gap that is due (DESIGN 6): 1 + node index + number of data nodes x (epoch number mod 8).
     #[must_use]
     pub fn gap_k(&self, node: NodeId) -> u64 {
         let index = self.members.iter().position(|m| *m == node).unwrap_or(0) as u64;
-        1 + index + self.members.len().max(1) as u64 * (self.id.number % 8)
+        let number = self.gap_epoch().unwrap_or(self.id).number;
+        1 + index + self.members.len().max(1) as u64 * (number % 8)
     }
 }
 

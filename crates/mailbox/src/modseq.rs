@@ -30,9 +30,9 @@ pub(crate) fn next_uid_validity(work: &mut Work<'_>) -> Result<UidValidity, Fail
     Ok(UidValidity(work.rows.head.uidvalidity))
 }
 
-/// Raises every counter by the stride of the stamp's gap, once per epoch.
+/// Raises every counter by the stride of the stamp's gap, once per epoch of a gap.
 pub(crate) fn take_gap(work: &mut Work<'_>) -> Result<(), vocab::Damaged> {
-    let Some(gap) = work.stamp.gap.filter(|_| work.rows.head.gap_taken != Some(work.stamp.epoch)) else {
+    let Some(gap) = work.stamp.gap.filter(|gap| work.rows.head.gap_taken != Some(gap.epoch)) else {
         return Ok(());
     };
     let narrow = |wide: u64| u32::try_from(wide).unwrap_or(u32::MAX);
@@ -45,7 +45,7 @@ pub(crate) fn take_gap(work: &mut Work<'_>) -> Result<(), vocab::Damaged> {
     head.modseq = head.modseq.saturating_add(gap.k.saturating_mul(GAP_MODSEQS));
     let clock = u64::from(head.uidvalidity).saturating_add(gap.k.saturating_mul(GAP_UID_VALIDITIES));
     head.uidvalidity = narrow(clock);
-    head.gap_taken = Some(work.stamp.epoch);
+    head.gap_taken = Some(gap.epoch);
     Ok(())
 }
 

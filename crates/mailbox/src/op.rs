@@ -181,7 +181,7 @@ pub struct Stamp {
     /// Counter for the mailbox ids created under this stamp, unique per (epoch, home); each creation takes the next.
     pub mailbox_counter: u64,
     /// Gap due in this epoch (DESIGN 6, X8): raise uidnext, modseq and clock before anything else, unless
-    /// `head.gap_taken` is this epoch already.
+    /// `head.gap_taken` is the gap's epoch already.
     pub gap: Option<Gap>,
 }
 
@@ -190,6 +190,8 @@ pub struct Stamp {
 pub struct Gap {
     /// k = 1 + node index + number of data nodes x (epoch number mod 8).
     pub k: u64,
+    /// Epoch whose gap it is: the stamp's, or one that a heal carries on.
+    pub epoch: EpochId,
 }
 
 /// Why an operation changed nothing. Asking again now gives the same, except where it says so.

@@ -393,7 +393,7 @@ fn the_gap_is_taken_once_per_epoch_before_anything_is_numbered() {
     let (head, inbox) = (bed.rows.head.clone(), bed.mailbox("INBOX"));
     bed.stamp.epoch = EpochId { number: 2, author: 1 };
     bed.stamp.joint = false;
-    bed.stamp.gap = Some(Gap { k: 3 });
+    bed.stamp.gap = Some(Gap { k: 3, epoch: bed.stamp.epoch });
     bed.append(&["b"]);
     assert_eq!(bed.uids("INBOX"), [1, 2 + 3 * 65_536]);
     assert_eq!(bed.rows.head.modseq, head.modseq + (3 << 32) + 1);
@@ -406,7 +406,7 @@ fn the_gap_is_taken_once_per_epoch_before_anything_is_numbered() {
 #[test]
 fn the_gap_can_come_alone() {
     let mut bed = Bed::new();
-    bed.stamp.gap = Some(Gap { k: 1 });
+    bed.stamp.gap = Some(Gap { k: 1, epoch: bed.stamp.epoch });
     let id = bed.batch_id();
     let batch = gap_batch(&bed.rows, ACCOUNT, bed.stamp, id).expect("sound");
     assert!(batch.is_some());
@@ -416,6 +416,7 @@ fn the_gap_can_come_alone() {
     assert_eq!(gap_batch(&Bed::empty().rows, ACCOUNT, bed.stamp, id).expect("sound"), None);
     // A refused command takes no gap with it.
     bed.stamp.epoch.number = 9;
+    bed.stamp.gap = Some(Gap { k: 1, epoch: bed.stamp.epoch });
     assert_eq!(bed.create("INBOX"), refused(Refusal::MailboxExists));
     assert!(bed.last.is_none());
 }

@@ -178,8 +178,7 @@ impl World {
         }
         let stamp = process.replica.stamp(account);
         let due = process.replica.serving(now) == Serving::Home
-            && stamp.gap.is_some()
-            && head.gap_taken != Some(stamp.epoch)
+            && stamp.gap.is_some_and(|gap| head.gap_taken != Some(gap.epoch))
             && head.version != Version::default();
         if due && !gap_asked {
             job.kind = JobKind::Read { account, gap_asked: true };

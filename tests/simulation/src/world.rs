@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use replica::{Event, META_KEY, Saved, Serving, Timing};
-use topology::EpochRecord;
+use topology::{EpochKind, EpochRecord};
 use vocab::{Boot, Instant, StoreWrite};
 
 use crate::clients::Client;
@@ -255,7 +255,8 @@ impl World {
             if record.author_is(me) {
                 self.nodes[node].alone_by_right = by_right || (was_alone && self.nodes[node].alone_by_right);
             } else if !was_alone {
-                self.nodes[node].alone_by_right = false;
+                // Agreed, unlike a heal, whose anchor has heard its guest out or was alone by right before.
+                self.nodes[node].alone_by_right = record.kind == EpochKind::Reduced;
             }
         } else {
             self.nodes[node].alone_by_right = false;
@@ -308,7 +309,7 @@ impl World {
     fn is_at_rest(&self) -> bool {
         let joint = |n: &Node| {
             let record = n.process.as_ref().and_then(|p| p.replica.record());
-            record.is_some_and(|r| r.kind == topology::EpochKind::Joint && r.in_sync.len() == self.nodes.len())
+            record.is_some_and(|r| r.kind == EpochKind::Joint && r.in_sync.len() == self.nodes.len())
         };
         let quiet = self.clients.iter().all(Client::is_done) && self.nodes.iter().all(|n| n.disk.queued() == 0);
         let level = self.nodes.windows(2).all(|w| w[0].disk.image.versions() == w[1].disk.image.versions());

@@ -1,0 +1,25 @@
+//! Rules of the design switched off in the driver: the checks must notice, or they prove nothing.
+
+use simulation::Control;
+
+/// Histories within which each control must be noticed.
+const SEEDS: u64 = 60;
+
+fn noticed(control: Control) -> String {
+    let found = (0..SEEDS).find_map(|seed| Some((seed, simulation::run(seed, control, false).broken?)));
+    let (seed, broken) = found.unwrap_or_else(|| panic!("{control:?} was not noticed within {SEEDS} histories"));
+    println!("{control:?}: seed {seed}: {broken}");
+    broken
+}
+
+#[test]
+fn acknowledging_before_the_backup_has_it_is_noticed() {
+    let broken = noticed(Control::AcknowledgesEarly);
+    assert!(broken.starts_with('D') || broken.starts_with('I'), "a promise to clients is broken, not {broken}");
+}
+
+#[test]
+fn starting_alone_with_old_data_is_noticed() {
+    let broken = noticed(Control::StartsAloneByItself);
+    assert!(broken.starts_with('D') || broken.starts_with('I'), "a promise to clients is broken, not {broken}");
+}
