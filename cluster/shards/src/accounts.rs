@@ -10,9 +10,12 @@ use tokio::sync::broadcast;
 use vocab::{AccountId, BlobHash, CommandId, InlineBody, Rows, SubmitError};
 use wire::forward::{self as w, call, reply};
 
-use crate::engine::{Engine, Retry};
+use crate::engine::Engine;
+use crate::retry::Retry;
 use crate::work::{Done, Work};
 
+/// A waiting read looks again after this time even if nothing woke it.
+const RECHECK: Duration = Duration::from_millis(250);
 /// How long a read waits for its version to be confirmed or for a lease.
 const READ_WAIT: Duration = Duration::from_secs(5);
 
@@ -28,7 +31,10 @@ impl Accounts for EngineAccounts {
         Box::pin(async move {
             let bodies = self.0.small.find(blobs_of(&op));
             let command = Command { id, settled: self.0.settled(), op };
-            let result = self.0.submit(account, command, bodies).await;
+            let result = self.0.submit(account, command, &bodies).await;
+            if matches!(result, Ok(Outcome::Appended { .. })) {
+                self.0.small.forget(&bodies);
+            }
             self.0.settle(id, &result);
             result
         })
@@ -57,11 +63,11 @@ impl Engine {
         &self,
         account: AccountId,
         command: Command,
-        bodies: Vec<InlineBody>,
+        bodies: &[InlineBody],
     ) -> Result<Outcome, SubmitError> {
-        let retry = Retry::new();
+        let mut retry = Retry::new();
         loop {
-            match self.submit_once(account, &command, &bodies).await {
+            match self.submit_once(account, &command, bodies).await {
                 Err(error) => retry.pause(error).await?,
                 done => return done,
             }
@@ -87,7 +93,7 @@ impl Engine {
             command: mailbox::codec::encode_command(command),
             bodies: bodies.iter().map(|b| b.bytes.clone()).collect(),
         });
-        match self.ask(home, submit).await? {
+        match self.ask_home(home, account, submit).await? {
             reply::Kind::Outcome(bytes) => mailbox::codec::decode_outcome(&bytes)
                 .map_err(|_| SubmitError::Unknown("the home's answer was not understood")),
             _ => Err(SubmitError::Unknown("the home answered something else")),
@@ -97,18 +103,23 @@ impl Engine {
     /// A snapshot this node may show (DESIGN 5): snapshot first, then ask whether its version may be read.
     pub(crate) async fn readable(&self, account: AccountId) -> Result<Arc<dyn Rows>, SubmitError> {
         let deadline = tokio::time::Instant::now() + READ_WAIT;
-        let mut gap_asked = false;
+        let mut gap_taken = None;
         loop {
             let confirmed = self.confirmed.notified();
             let rows = self.store.snapshot(account);
             match self.may_read(account, rows.head().version) {
                 replica::MayRead::Yes => {
-                    if gap_asked || !self.gap_due(account, &rows.head()) {
+                    let due = self.gap_due(account, &rows.head());
+                    if due.is_none() || due == gap_taken {
                         return Ok(rows);
                     }
-                    gap_asked = true;
-                    self.order(Work::Gap(account)).await?;
-                    continue;
+                    if self.order(Work::Gap(account)).await.is_ok() {
+                        gap_taken = due;
+                        continue;
+                    }
+                    if tokio::time::Instant::now() >= deadline {
+                        return Err(SubmitError::Unavailable(crate::NOT_SERVING));
+                    }
                 }
                 replica::MayRead::Wait => {}
                 replica::MayRead::No(reason) => {
@@ -120,7 +131,7 @@ impl Engine {
             }
             tokio::select! {
                 () = confirmed => {}
-                () = tokio::time::sleep(Duration::from_millis(20)) => {}
+                () = tokio::time::sleep(RECHECK) => {}
                 () = tokio::time::sleep_until(deadline) => {
                     return Err(SubmitError::Unavailable("the newest state could not be confirmed"));
                 }

@@ -7,13 +7,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ports::Answer;
 use ports::blobs::Blobs;
-use ports::peers::{CallError, Service};
-use vocab::limits::{BLOB_CHUNK_BYTES, SMALL_BODY_MAX};
-use vocab::{BlobHash, InlineBody, NodeId, StoreWrite, SubmitError};
-use wire::forward::{self as w, call, reply};
+use vocab::limits::SMALL_BODY_MAX;
+use vocab::{BlobHash, InlineBody, SubmitError};
 
 use crate::engine::Engine;
-use crate::forward;
 
 /// How long a small body waits for the change that names it.
 const SMALL_BODY_WAIT: Duration = Duration::from_secs(60);
@@ -52,6 +49,15 @@ impl SmallBodies {
         let small = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         hashes.filter_map(|hash| small.bodies.get(&hash).map(|(b, _)| InlineBody { hash, bytes: b.clone() })).collect()
     }
+    /// The change that names them is committed: they are on the disk.
+    pub(crate) fn forget(&self, bodies: &[InlineBody]) {
+        let mut small = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        for body in bodies {
+            if let Some((old, _)) = small.bodies.remove(&body.hash) {
+                small.bytes -= old.len();
+            }
+        }
+    }
     /// Forgets what nobody asked for in time.
     pub(crate) fn sweep(&self) {
         let mut small = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
@@ -64,89 +70,6 @@ impl SmallBodies {
     }
 }
 
-impl Engine {
-    /// Makes a large body durable here and on every node that will have to hold the change naming it.
-    pub(crate) async fn spread(&self, hash: BlobHash, body: &Bytes) -> Result<(), SubmitError> {
-        self.check_space()?;
-        if !self.store.has_blob(hash) {
-            self.store.write(chunks(hash, body)).await;
-        }
-        for node in self.holders() {
-            if node != self.node {
-                self.push_blob(node, hash, body).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn push_blob(&self, to: NodeId, hash: BlobHash, body: &Bytes) -> Result<(), SubmitError> {
-        let has = call::Kind::HasBlobs(w::HasBlobs { hashes: vec![hash.0.to_vec().into()] });
-        match self.ask(to, has).await? {
-            reply::Kind::Missing(missing) if missing.hashes.is_empty() => return Ok(()),
-            _ => {}
-        }
-        for part in chunks(hash, body) {
-            let StoreWrite::BlobChunk { hash, index, total, bytes } = part else { continue };
-            let chunk =
-                call::Kind::WriteBlob(w::WriteBlob { hash: hash.0.to_vec().into(), index, total, chunk: bytes });
-            self.ask(to, chunk).await?;
-        }
-        Ok(())
-    }
-
-    /// One call to another engine.
-    pub(crate) async fn ask(&self, to: NodeId, kind: call::Kind) -> Result<reply::Kind, SubmitError> {
-        match self.peers.call(to, Service::Shards, forward::call(kind)).await {
-            Ok(bytes) => forward::understand(bytes),
-            Err(CallError::NotSent(_)) => Err(SubmitError::Unavailable("the other node cannot be reached")),
-            Err(CallError::Refused(_)) => Err(SubmitError::Unavailable("the other node refused")),
-            Err(CallError::Lost(_)) => Err(SubmitError::Unknown("the other node did not answer")),
-        }
-    }
-
-    /// Fetches a whole body from a peer and makes it durable here; checks its hash.
-    pub(crate) async fn fetch_blob(&self, from: NodeId, hash: BlobHash) -> Result<(), SubmitError> {
-        let mut body = Vec::new();
-        loop {
-            let read = call::Kind::ReadBlob(w::ReadBlob { hash: hash.0.to_vec().into(), from: body.len() as u64 });
-            let reply::Kind::Blob(blob) = self.ask(from, read).await? else {
-                return Err(SubmitError::Unavailable("the peer does not have a body"));
-            };
-            body.extend_from_slice(&blob.bytes);
-            if body.len() as u64 >= blob.total {
-                break;
-            }
-            if blob.bytes.is_empty() {
-                return Err(SubmitError::Unavailable("the peer sent an empty part of a body"));
-            }
-        }
-        let body = Bytes::from(body);
-        if BlobHash::of(&body) != hash {
-            tracing::error!(%hash, node = from.0, "a body arrived with another hash; the peer's copy is damaged");
-            return Err(SubmitError::Unavailable("a body arrived damaged"));
-        }
-        self.store.write(chunks(hash, &body)).await;
-        Ok(())
-    }
-}
-
-/// A body as writes of one synced write.
-pub(crate) fn chunks(hash: BlobHash, body: &Bytes) -> Vec<StoreWrite> {
-    if body.len() <= SMALL_BODY_MAX {
-        return vec![StoreWrite::Bodies(vec![InlineBody { hash, bytes: body.clone() }])];
-    }
-    let total = body.len() as u64;
-    (0u32..)
-        .zip((0..body.len()).step_by(BLOB_CHUNK_BYTES))
-        .map(|(index, from)| StoreWrite::BlobChunk {
-            hash,
-            index,
-            total,
-            bytes: body.slice(from..body.len().min(from + BLOB_CHUNK_BYTES)),
-        })
-        .collect()
-}
-
 /// [`Blobs`] over the engine.
 pub struct EngineBlobs(pub(crate) Arc<Engine>);
 
@@ -155,7 +78,6 @@ impl Blobs for EngineBlobs {
         Box::pin(async move {
             let hash = BlobHash::of(&body);
             if body.len() <= SMALL_BODY_MAX {
-                self.0.check_space()?;
                 self.0.small.keep(hash, body);
             } else {
                 self.0.spread(hash, &body).await?;

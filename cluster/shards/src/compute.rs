@@ -10,9 +10,10 @@ use mailbox::op::{AccountOp, Change, Command, MailboxRef, NewMessage, Outcome, R
 use ports::intake::Recipient;
 use queue::op::{QueueItem, QueueOp};
 use replica::{Event, StampBase};
+use vocab::limits::BATCH_BYTES_MAX;
 use vocab::{
-    AccountBatch, AccountId, Batch, BatchId, BlobRef, Damaged, Flags, InlineBody, Overlay, Rows, Timestamp,
-    UidValidity, Version,
+    AccountBatch, AccountId, Batch, BatchId, BlobRef, Damaged, Flags, InlineBody, Overlay, RowWrite, Rows, SubmitError,
+    Timestamp, UidValidity, Version,
 };
 
 use crate::drive;
@@ -28,8 +29,68 @@ const INIT_MARK: u32 = 0x4000_0000;
 /// What is answered and told when the batch is committed.
 #[derive(Default)]
 pub(crate) struct Computed {
-    pub(crate) answers: Vec<(u64, Done)>,
+    pub(crate) answers: Vec<(u64, Answered)>,
     pub(crate) changes: Vec<(AccountId, Vec<Change>)>,
+}
+
+/// What a token is told.
+type Answered = Result<Done, SubmitError>;
+
+impl Computed {
+    /// Nothing was done; each of these tokens hears why.
+    fn refused(tokens: &[u64], works: &HashMap<u64, Arc<Work>>, why: &dyn Fn(&Work) -> Answered) -> Self {
+        let answers = tokens.iter().filter_map(|token| Some((*token, why(works.get(token)?)))).collect();
+        Self { answers, changes: Vec::new() }
+    }
+}
+
+/// What came of building a batch.
+enum Built {
+    /// Answers, and the batch unless nothing changed (refused, repeated or gone).
+    Done(Computed, Option<Batch>),
+    /// Only so many of the operations fit into one batch.
+    Full(usize),
+    Damaged(Damaged),
+}
+
+fn build(
+    batch: BatchId,
+    stamp: Stamp,
+    snapshots: &BTreeMap<AccountId, Arc<dyn Rows>>,
+    works: &HashMap<u64, Arc<Work>>,
+    tokens: &[u64],
+) -> Built {
+    let mut building = Building::new(batch, stamp, snapshots);
+    let mut answers = Vec::with_capacity(tokens.len());
+    for (count, token) in tokens.iter().enumerate() {
+        // Whoever waited for an operation that is not there was told already.
+        let Some(work) = works.get(token) else { continue };
+        match building.run(work) {
+            Ok(done) => answers.push((*token, Ok(done))),
+            Err(damaged) => return Built::Damaged(damaged),
+        }
+        if building.bytes() > BATCH_BYTES_MAX {
+            return Built::Full(if answers.len() == 1 { 0 } else { count });
+        }
+    }
+    match building.finish() {
+        Ok((result, changes)) => {
+            let changes = if result.is_some() { changes } else { Vec::new() };
+            Built::Done(Computed { answers, changes }, result)
+        }
+        Err(damaged) => Built::Damaged(damaged),
+    }
+}
+
+/// One operation that is larger than a batch may be.
+fn too_large(work: &Work) -> Answered {
+    match work {
+        Work::Account { .. } => {
+            let limit = format!("one operation changes more than {BATCH_BYTES_MAX} bytes");
+            Ok(Done::Account(Outcome::Refused(Refusal::Limit(limit))))
+        }
+        _ => Err(SubmitError::Unavailable(crate::TOO_LARGE)),
+    }
 }
 
 /// Everything of one batch while it is computed.
@@ -38,51 +99,46 @@ struct Building<'a> {
     stamp: Stamp,
     appliers: BTreeMap<AccountId, Applier<'a>>,
     queue: Option<(Overlay<'a>, Vec<BlobRef>)>,
+    queue_bytes: usize,
     bodies: BTreeMap<vocab::BlobHash, Bytes>,
     changes: BTreeMap<AccountId, Vec<Change>>,
 }
 
 impl Engine {
-    /// Answers [`replica::Output::Compute`].
+    /// Answers [`replica::Output::Compute`]. Clients hear of it when the machine lets the batch go, whatever came of it.
     pub(crate) fn compute(&self, batch: BatchId, work: &[(AccountId, Vec<u64>)], base: StampBase) {
         let tokens = in_order(work);
         let works = self.works(&tokens);
         let snapshots: BTreeMap<_, _> =
             work.iter().map(|(account, _)| (*account, self.store.snapshot(*account))).collect();
         let stamp = self.stamp(batch, base);
-        let mut answers = Vec::new();
-        let mut refused = Vec::new();
-        let mut building = Building::new(batch, stamp, &snapshots);
-        for token in &tokens {
-            let Some(work) = works.get(token) else { continue };
-            match building.run(work) {
-                Ok(done) => answers.push((*token, done)),
-                Err(damaged) => {
-                    tracing::error!(%damaged, "an operation met damaged rows");
-                    refused.push(*token);
+        let mut fitting = tokens.as_slice();
+        let built = loop {
+            match build(batch, stamp, &snapshots, &works, fitting) {
+                Built::Full(0) => {
+                    fitting = tokens.get(..1).unwrap_or_default();
+                    break Built::Full(0);
                 }
+                // Again with fewer: rare, and what is computed cannot be taken back.
+                Built::Full(count) => fitting = tokens.get(..count).unwrap_or_default(),
+                built => break built,
             }
-        }
-        if !refused.is_empty() {
-            // Rows that cannot be read must not be built upon: nothing of this batch is written.
-            tokens.iter().for_each(|token| self.answer(*token, Err(drive::damaged_error())));
-            self.tell(Event::Computed { batch, result: None });
-            return;
-        }
-        match building.finish() {
-            Ok((Some(result), changes)) => {
-                self.keep(batch, Computed { answers, changes });
-                self.tell(Event::Computed { batch, result: Some(result) });
-            }
-            Ok((None, _)) => {
-                // Nothing to write: refused, repeated or gone. Answered once the machine has let the batch go.
-                answers.into_iter().for_each(|(token, done)| self.answer(token, Ok(done)));
-                self.tell(Event::Computed { batch, result: None });
-            }
-            Err(damaged) => {
+        };
+        let (computed, result) = match built {
+            Built::Done(computed, result) => (computed, result),
+            Built::Full(_) => (Computed::refused(fitting, &works, &too_large), None),
+            Built::Damaged(damaged) => {
+                // Rows that cannot be read must not be built upon: nothing of this batch is written.
                 tracing::error!(%damaged, "a batch met damaged rows");
-                tokens.iter().for_each(|token| self.answer(*token, Err(drive::damaged_error())));
-                self.tell(Event::Computed { batch, result: None });
+                (Computed::refused(fitting, &works, &|_| Err(drive::damaged_error())), None)
+            }
+        };
+        let later = tokens.get(fitting.len()..).unwrap_or_default();
+        self.keep(batch, computed);
+        self.tell(Event::Computed { batch, result });
+        for token in later {
+            if let Some(work) = works.get(token) {
+                self.tell(Event::Submit { token: *token, accounts: work.accounts() });
             }
         }
     }
@@ -95,6 +151,8 @@ impl Engine {
             settled: 0,
             op: AccountOp::RaiseUidValidity { floor: UidValidity(floor) },
         };
+        // Nobody repeats it: its outcome need not be kept.
+        self.settle(command.id, &Ok(()));
         let mut building = Building::new(batch, self.stamp(batch, base), &snapshots);
         let raised = building.account(account).and_then(|applier| {
             applier.add_lineage(branch);
@@ -118,7 +176,7 @@ impl Engine {
     }
 
     fn works(&self, tokens: &[u64]) -> HashMap<u64, Arc<Work>> {
-        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = self.waiting();
         tokens.iter().filter_map(|t| waiting.get(t).map(|w| (*t, Arc::clone(&w.work)))).collect()
     }
 
@@ -152,7 +210,13 @@ impl<'a> Building<'a> {
                 appliers.insert(*account, Applier::new(&**rows, *account, stamp));
             }
         }
-        Self { batch, stamp, appliers, queue, bodies: BTreeMap::new(), changes: BTreeMap::new() }
+        Self { batch, stamp, appliers, queue, queue_bytes: 0, bodies: BTreeMap::new(), changes: BTreeMap::new() }
+    }
+
+    /// Size so far, for the limit of a batch.
+    fn bytes(&self) -> usize {
+        let bodies = self.bodies.values().map(Bytes::len).sum::<usize>();
+        self.appliers.values().map(Applier::bytes).sum::<usize>() + self.queue_bytes + bodies
     }
 
     fn account(&mut self, account: AccountId) -> Result<&mut Applier<'a>, Damaged> {
@@ -186,6 +250,8 @@ impl<'a> Building<'a> {
         };
         let (rows, named, outcome) = queue::apply(overlay, op, self.stamp.at)?;
         overlay.write(&rows);
+        let size = |row: &RowWrite| row.key.len() + row.value.as_ref().map_or(0, Bytes::len);
+        self.queue_bytes += rows.iter().map(size).sum::<usize>();
         refs.extend(named);
         self.changes.entry(AccountId::QUEUE).or_default();
         Ok(outcome)

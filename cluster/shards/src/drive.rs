@@ -16,6 +16,8 @@ use crate::engine::Engine;
 const TICK_MAX_MS: u64 = 50;
 /// Events taken at once, so orders of neighbours share frames and syncs.
 const EVENTS_AT_ONCE: usize = 256;
+/// Archived branches are counted every so many looks at the disk.
+const BRANCHES_EVERY: u64 = 20;
 /// Clients are sent away only when this node could not serve for so long (ms): a takeover is shorter.
 const NOT_SERVING_MS: u64 = 3_000;
 
@@ -28,9 +30,8 @@ impl Engine {
             let now = self.now();
             let wake = self.machine().deadline().map_or(TICK_MAX_MS, |d| d.since(now)).clamp(1, TICK_MAX_MS);
             let taken = tokio::time::timeout(Duration::from_millis(wake), inbox.recv_many(&mut events, EVENTS_AT_ONCE));
-            match taken.await {
-                Ok(0) => return,
-                Ok(_) | Err(_) => {}
+            if taken.await == Ok(0) {
+                return;
             }
             // Also under load, when the inbox is never empty: heartbeats and leases must not starve.
             if events.is_empty() || self.now().since(last_tick) >= TICK_MAX_MS {
@@ -80,11 +81,7 @@ impl Engine {
             }
             Output::Write { token, parts } => {
                 let written = self.store.write(parts);
-                let engine = Arc::clone(self);
-                tokio::spawn(async move {
-                    written.await;
-                    engine.tell(Event::Written { token });
-                });
+                self.ordered(token, written);
             }
             Output::Compute { batch, work, stamp } => {
                 let engine = Arc::clone(self);
@@ -114,6 +111,8 @@ impl Engine {
                 Ok(versions) => self.tell(Event::Versions(versions)),
                 Err(damaged) => fatal(&format!("account heads cannot be read: {damaged}")),
             },
+            Output::Fetch { fetch, account, from } => self.start_fetch(fetch, account, from),
+            Output::StopFetch { fetch } => self.stop_fetch(fetch),
             Output::ReadChain { account } => self.read_chain(account),
             Output::AddressHeld(held) => {
                 if *self.holds_address.borrow() != held {
@@ -162,14 +161,6 @@ impl Engine {
                     self.tell(Event::ProposeFailed);
                 }
             }
-            Output::Fetch { fetch, account, from } => match self.pull(account, from).await {
-                Ok(head) => self.tell(Event::Fetched { fetch, head }),
-                Err(error) => {
-                    tracing::warn!(account = account.0, from = from.0, %error, "an account could not be transferred");
-                    self.tell(Event::FetchFailed { fetch });
-                }
-            },
-            Output::StopFetch { fetch } => tracing::debug!(fetch, "transfer abandoned"),
             Output::ArchiveBranch { archive, account, from } => {
                 match self.archive(account, from.unwrap_or(self.node)).await {
                     Ok(head) => self.tell(Event::BranchArchived { archive, head }),
@@ -200,7 +191,7 @@ impl Engine {
         self.confirmed.notify_waiters();
         let Some(computed) = computed else { return };
         for (token, done) in computed.answers {
-            self.answer(token, Ok(done));
+            self.answer(token, done);
         }
         for (account, changes) in computed.changes {
             if account == AccountId::QUEUE {
@@ -237,6 +228,7 @@ impl Engine {
     /// Tells the machine how the disk does, and ends a process whose disk hangs: it must look dead.
     pub(crate) async fn watch_disk(self: Arc<Self>) {
         let mut every = tokio::time::interval(Duration::from_millis(500));
+        let mut rounds = 0u64;
         loop {
             every.tick().await;
             let silent = self.store.disk_silent_ms();
@@ -258,6 +250,11 @@ impl Engine {
             }
             self.small.sweep();
             self.publish_metrics();
+            if rounds.is_multiple_of(BRANCHES_EVERY) {
+                #[expect(clippy::cast_precision_loss, reason = "a gauge for people")]
+                metrics::gauge!("twinpost_archived_branches").set(self.store.branches().len() as f64);
+            }
+            rounds = rounds.wrapping_add(1);
         }
     }
 
@@ -271,7 +268,6 @@ impl Engine {
         metrics::gauge!("twinpost_commands_waiting").set(gauge(status.waiting));
         metrics::gauge!("twinpost_in_sync_nodes").set(gauge(status.record.map_or(0, |r| r.in_sync.len() as u64)));
         metrics::gauge!("twinpost_sync_accounts_left").set(gauge(status.sync.map_or(0, |s| s.accounts_left)));
-        metrics::gauge!("twinpost_archived_branches").set(gauge(self.store.branches().len() as u64));
     }
 }
 

@@ -9,8 +9,9 @@ use vocab::limits::SMALL_BODY_MAX;
 use vocab::{AccountId, BlobHash, SubmitError};
 use wire::forward::reply;
 
-use crate::engine::{Engine, Retry};
+use crate::engine::Engine;
 use crate::forward;
+use crate::retry::Retry;
 use crate::work::{DeliveryWork, Done, Work};
 
 /// [`Intake`] over the engine.
@@ -45,7 +46,7 @@ impl Intake for EngineIntake {
 
 impl Engine {
     async fn accept(&self, work: &DeliveryWork, body: &Bytes) -> Result<(), SubmitError> {
-        let retry = Retry::new();
+        let mut retry = Retry::new();
         loop {
             let spread = if work.body.is_none() { self.spread(work.hash, body).await } else { Ok(()) };
             let result = match spread {
@@ -60,15 +61,20 @@ impl Engine {
     }
 
     /// Runs a delivery at the home of its accounts, here or there.
-    pub(crate) async fn deliver(&self, work: DeliveryWork) -> Result<(), SubmitError> {
+    async fn deliver(&self, work: DeliveryWork) -> Result<(), SubmitError> {
         // Until homes are spread over nodes, all shards are at home on one node, so one batch takes all recipients.
         let home = self.home_of(AccountId::QUEUE).ok_or(SubmitError::Unavailable(crate::NOT_SERVING))?;
         if home != self.node {
-            return match self.ask(home, forward::accept_call(&work)).await? {
+            return match self.ask_home(home, AccountId::QUEUE, forward::accept_call(&work)).await? {
                 reply::Kind::Done(_) => Ok(()),
                 _ => Err(SubmitError::Unknown("the home answered something else")),
             };
         }
+        self.deliver_here(work).await
+    }
+
+    /// Runs a delivery at this home.
+    pub(crate) async fn deliver_here(&self, work: DeliveryWork) -> Result<(), SubmitError> {
         match self.order(Work::Delivery(Box::new(work))).await? {
             Done::Delivered => Ok(()),
             _ => Err(SubmitError::Unknown("an outcome of another kind")),

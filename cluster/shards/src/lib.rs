@@ -3,13 +3,17 @@
 
 mod accounts;
 mod blobs;
+mod bodies;
+mod chunks;
 mod cluster;
 mod compute;
 mod drive;
 mod engine;
+mod fetches;
 mod forward;
 mod intake;
 mod outbox;
+mod retry;
 mod serve;
 mod tracker;
 mod transfer;
@@ -23,9 +27,12 @@ pub use engine::{Engine, EngineConfig, raise_boot};
 pub use intake::EngineIntake;
 pub use outbox::EngineOutbox;
 
-/// Reason: the disk is below its reserve.
-pub(crate) const NO_SPACE: &str = "insufficient storage";
+pub(crate) use vocab::error::NO_SPACE;
 /// Reason: this node may not serve now.
 pub(crate) const NOT_SERVING: &str = "this node does not serve now";
 /// Reason: rows or bodies cannot be read.
 pub(crate) const DAMAGED: &str = "stored data is damaged and waits for repair";
+/// Reason: a change names a body that nobody made durable, or that waited too long for it.
+pub(crate) const NO_BODY: &str = "the body of the message is not here";
+/// Reason: one change is larger than a batch may be.
+pub(crate) const TOO_LARGE: &str = "the change is larger than one commit may be";

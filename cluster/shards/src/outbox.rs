@@ -8,7 +8,8 @@ use queue::op::{QueueItem, QueueOp, QueueOutcome};
 use vocab::{AccountId, SubmitError, Timestamp};
 use wire::forward::{self as w, call, reply};
 
-use crate::engine::{Engine, Retry};
+use crate::engine::Engine;
+use crate::retry::Retry;
 use crate::work::{Done, Work};
 
 /// [`Outbox`] over the engine.
@@ -39,7 +40,7 @@ impl Outbox for EngineOutbox {
 
     fn submit(&self, op: QueueOp) -> Answer<'_, Result<QueueOutcome, SubmitError>> {
         Box::pin(async move {
-            let retry = Retry::new();
+            let mut retry = Retry::new();
             loop {
                 match self.submit_once(&op).await {
                     Err(error) => retry.pause(error).await?,
@@ -64,7 +65,7 @@ impl EngineOutbox {
             };
         }
         let submit = w::QueueSubmit { op: queue::codec::encode_op(op), ..Default::default() };
-        match self.0.ask(home, call::Kind::Queue(submit)).await? {
+        match self.0.ask_home(home, AccountId::QUEUE, call::Kind::Queue(submit)).await? {
             reply::Kind::QueueOutcome(0) => Ok(QueueOutcome::Done),
             reply::Kind::QueueOutcome(_) => Ok(QueueOutcome::Gone),
             _ => Err(SubmitError::Unknown("the home answered something else")),

@@ -8,9 +8,11 @@ use ports::peers::{LinkUp, PeerEvents, PeerService};
 use prost::Message as _;
 use replica::Event;
 use vocab::limits::BLOB_CHUNK_BYTES;
-use vocab::{AccountId, BlobHash, InlineBody, NodeId, StoreWrite, SubmitError};
+use vocab::{AccountId, BlobHash, InlineBody, NodeId, SubmitError};
 use wire::forward::{self as w, call, reply};
 
+use crate::bodies::chunks;
+use crate::chunks::Collected;
 use crate::engine::Engine;
 use crate::forward;
 use crate::work::{Done, Work};
@@ -67,7 +69,7 @@ impl Engine {
                 self.must_be_home(AccountId::QUEUE)?;
                 let work = forward::accept_work(accept).ok_or(bad)?;
                 tracing::info!(accept = %work.accept, from = from.0, "message forwarded to its home");
-                self.deliver(work).await?;
+                self.deliver_here(work).await?;
                 reply::Kind::Done(w::Done {})
             }
             call::Kind::Open(open) => self.serve_open(AccountId(open.account)),
@@ -77,7 +79,7 @@ impl Engine {
                 reply::Kind::Done(w::Done {})
             }
             call::Kind::ReadBlob(read) => self.serve_blob(&read)?,
-            call::Kind::WriteBlob(write) => self.keep_chunk(write).await?,
+            call::Kind::WriteBlob(write) => self.keep_chunk(from, write).await?,
             call::Kind::HasBlobs(has) => {
                 let here = |bytes: &Bytes| BlobHash::from_bytes(bytes).is_some_and(|hash| self.store.has_blob(hash));
                 reply::Kind::Missing(w::Missing { hashes: has.hashes.into_iter().filter(|b| !here(b)).collect() })
@@ -103,15 +105,19 @@ impl Engine {
         Ok(reply::Kind::Blob(w::Blob { bytes, total }))
     }
 
-    async fn keep_chunk(&self, write: w::WriteBlob) -> Result<reply::Kind, SubmitError> {
+    async fn keep_chunk(&self, from: NodeId, write: w::WriteBlob) -> Result<reply::Kind, SubmitError> {
         self.check_space()?;
         let bad = SubmitError::Unavailable("a body chunk that makes no sense");
         let hash = BlobHash::from_bytes(&write.hash).ok_or(bad.clone())?;
-        if write.chunk.len() > BLOB_CHUNK_BYTES || write.total > vocab::limits::MESSAGE_SIZE_MAX as u64 {
-            return Err(bad);
+        match self.collector.add(from, hash, (write.index, write.total), write.chunk) {
+            Collected::Waits => {}
+            Collected::Whole(body) => self.store.write(chunks(hash, &body)).await,
+            Collected::Busy => return Err(SubmitError::Unavailable("too many bodies arrive at once")),
+            Collected::Wrong => {
+                tracing::error!(%hash, from = from.0, "a body arrived that is not what its name says");
+                return Err(bad);
+            }
         }
-        let part = StoreWrite::BlobChunk { hash, index: write.index, total: write.total, bytes: write.chunk };
-        self.store.write(vec![part]).await;
         Ok(reply::Kind::Done(w::Done {}))
     }
 }

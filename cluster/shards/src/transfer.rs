@@ -147,9 +147,19 @@ impl Engine {
     async fn archive_peers(&self, account: AccountId, from: NodeId) -> Result<AccountHead, SubmitError> {
         let mut reading = self.open_at(account, from).await?;
         let branch = branch_name(account, &reading.head);
+        let mut digest = 0u128;
         while let Some(rows) = self.read_next(&mut reading).await? {
             self.fetch_missing(from, refs_of(&rows).iter().map(|r| r.hash).collect()).await?;
+            digest = rows.iter().fold(digest, |sum, row| sum.wrapping_add(mailbox::row_digest(row)));
             self.store.write(rows.into_iter().map(|row| archive_row(&branch, row)).collect()).await;
+        }
+        if digest != reading.head.digest {
+            tracing::error!(
+                account = account.0,
+                node = from.0,
+                "a branch arrived with another digest than its head says"
+            );
+            return Err(SubmitError::Unavailable(crate::DAMAGED));
         }
         self.store.write(vec![archive_head(&branch, &reading.head)]).await;
         Ok(reading.head)

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use mailbox::op::{Command, Outcome};
+use mailbox::op::{AccountOp, Command, Outcome};
 use ports::intake::Recipient;
 use queue::op::{QueueOp, QueueOutcome};
 use vocab::{AccountId, BlobHash, CommandId, InlineBody, ReversePath, Timestamp};
@@ -54,6 +54,29 @@ pub(crate) enum Done {
 }
 
 impl Work {
+    /// Whether it may make the disk fuller by more than a mark: what frees space is never refused for lack of it.
+    pub(crate) fn needs_space(&self) -> bool {
+        match self {
+            Self::Gap(_) | Self::Queue(QueueOp::AttemptEnd { .. }) => false,
+            Self::Account { command, .. } => {
+                !matches!(command.op, AccountOp::Expunge { .. } | AccountOp::DeleteMailbox { .. } | AccountOp::Purge)
+            }
+            Self::Queue(_) | Self::Delivery(_) => true,
+        }
+    }
+
+    /// Bodies it names and does not carry: they must be durable at the home before it is ordered.
+    pub(crate) fn bodies_elsewhere(&self) -> Vec<BlobHash> {
+        match self {
+            Self::Account { command: Command { op: AccountOp::Append { messages, .. }, .. }, bodies, .. } => {
+                let carried = |hash| bodies.iter().any(|b| b.hash == hash);
+                messages.iter().map(|m| m.blob).filter(|hash| !carried(*hash)).collect()
+            }
+            Self::Delivery(delivery) if delivery.body.is_none() => vec![delivery.hash],
+            _ => Vec::new(),
+        }
+    }
+
     /// The accounts it changes, ascending.
     pub(crate) fn accounts(&self) -> Vec<AccountId> {
         match self {
