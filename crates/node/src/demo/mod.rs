@@ -2,6 +2,7 @@
 //!
 //! The clients and the pair's processes are used by the e2e tests and the benchmark too.
 
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -92,6 +93,9 @@ pub fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
 async fn interruptible(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    // Started by nohup, it is to outlive the terminal.
+    let at_terminal = std::io::stdin().is_terminal();
     let folder = Folder::make(args.dir.as_deref())?;
     let mut outcome = {
         let mut pair = None;
@@ -99,6 +103,7 @@ async fn interruptible(args: DemoArgs) -> anyhow::Result<ExitCode> {
             outcome = demo(&args, &folder.path, &mut pair) => outcome,
             _ = interrupt.recv() => Ok(ExitCode::from(INTERRUPTED)),
             _ = terminate.recv() => Ok(ExitCode::from(INTERRUPTED)),
+            _ = hang_up.recv(), if at_terminal => Ok(ExitCode::from(INTERRUPTED)),
         };
         if let Some(mut pair) = pair {
             if args.detach && matches!(outcome, Ok(code) if code == ExitCode::SUCCESS) {

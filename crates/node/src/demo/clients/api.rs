@@ -86,6 +86,15 @@ impl Api {
         text(path, request.send().await?).await
     }
 
+    /// PUT of a JSON document.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn put(&self, path: &str, body: &Value) -> anyhow::Result<String> {
+        let request = self.client.put(format!("{}{path}", self.base)).bearer_auth(&self.token).json(body);
+        text(path, request.send().await?).await
+    }
+
     /// The cluster as this node sees it.
     ///
     /// # Errors
