@@ -7,7 +7,8 @@ use mailbox::Applier;
 use mailbox::op::{AccountOp, Command, MailboxRef, NewMessage, Outcome, Refusal, Role, Stamp};
 use replica::{Event, StampBase};
 use vocab::{
-    AccountId, Batch, BatchId, BlobHash, Damaged, Flags, InlineBody, MemoryRows, Timestamp, UidValidity, Version,
+    AccountId, Batch, BatchId, BlobHash, Damaged, Flags, InlineBody, MemoryRows, SubmitError, Timestamp, UidValidity,
+    Version,
 };
 
 use crate::Control;
@@ -93,6 +94,12 @@ impl World {
 
     /// Orders work at this home.
     pub(crate) fn order(&mut self, n: usize, work: Work, waiter: Waiter) {
+        if let Work::Delivery { body, inline: false, .. } = &work
+            && !self.missing(n, &[BlobHash::of(body)]).is_empty()
+        {
+            // The homes changed while the body was on its way: it is spread again.
+            return self.reply(n, waiter, Err(SubmitError::Unavailable("the body is not here")));
+        }
         let accounts = work.accounts();
         let Some(process) = self.nodes[n].process.as_mut() else { return };
         process.tokens += 1;

@@ -122,7 +122,7 @@ impl World {
         }
     }
 
-    fn reply(&mut self, n: usize, waiter: Waiter, answer: Answer) {
+    pub(crate) fn reply(&mut self, n: usize, waiter: Waiter, answer: Answer) {
         match waiter {
             Waiter::Job { job, attempt } => self.to(n, 0, Inner::Result { job, attempt, answer }),
             Waiter::Remote { node, boot, job, attempt } => {

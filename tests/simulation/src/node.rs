@@ -31,7 +31,7 @@ pub(crate) struct Node {
     pub(crate) known: Option<EpochRecord>,
     /// Epoch on the disk, for the checks.
     pub(crate) record: Option<EpochRecord>,
-    /// Its epoch alone was opened by a node that had served since boot, or by an operator.
+    /// Its epoch alone was opened by a node that had compared since boot, or by an operator.
     pub(crate) alone_by_right: bool,
     /// How wrong the wall clock is (ms, added).
     pub(crate) wall: Ms,
@@ -44,7 +44,8 @@ pub(crate) struct Process {
     pub(crate) replica: Replica,
     pub(crate) started: Ms,
     pub(crate) frozen: Ms,
-    pub(crate) served: bool,
+    /// Has compared with its peer since boot, or may do without: only then it may go on alone.
+    pub(crate) compared: bool,
     pub(crate) operator: bool,
     pub(crate) holds_address: bool,
     pub(crate) quorum: bool,
@@ -130,7 +131,7 @@ impl World {
             replica: Replica::new(config, saved, Instant(0)),
             started: now,
             frozen: 0,
-            served: false,
+            compared: false,
             operator: false,
             holds_address: false,
             quorum: false,
@@ -157,7 +158,7 @@ impl World {
     /// H22: a node that waits takes its own silence for the peer's death. Only with that control.
     pub(crate) fn impatience(&mut self, n: usize, boot: Boot) {
         if self.nodes[n].boot() == Some(boot) && self.calming.is_none() {
-            if self.nodes[n].is_awake() && self.nodes[n].process.as_ref().is_some_and(|p| !p.served) {
+            if self.nodes[n].is_awake() && self.nodes[n].process.as_ref().is_some_and(|p| !p.compared) {
                 self.tell(n, Event::StartAlone);
             }
             self.at(IMPATIENCE_MS, Happening::Impatience(n, boot));

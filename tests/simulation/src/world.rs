@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use replica::{Event, META_KEY, Saved, Serving, Timing};
+use replica::{Event, META_KEY, Mode, Saved, Timing};
 use topology::{EpochKind, EpochRecord};
 use vocab::{Boot, Instant, StoreWrite};
 
@@ -185,10 +185,9 @@ impl World {
         while let Some(output) = self.nodes[node].process.as_mut().and_then(|p| p.replica.next_output()) {
             self.carry_out(node, output);
         }
-        if let Some(process) = self.nodes[node].process.as_mut()
-            && !matches!(process.replica.serving(now), Serving::Not(_))
-        {
-            process.served = true;
+        if let Some(process) = self.nodes[node].process.as_mut().filter(|p| !p.compared) {
+            process.compared =
+                !matches!(process.replica.status(now).mode, Mode::Unformed | Mode::Waiting | Mode::Comparing);
         }
     }
 
@@ -251,7 +250,7 @@ impl World {
         let me = node_id(node);
         if record.is_alone(me) {
             let was_alone = before.is_some_and(|b| b.is_alone(me));
-            let by_right = self.nodes[node].process.as_ref().is_some_and(|p| p.served || p.operator);
+            let by_right = self.nodes[node].process.as_ref().is_some_and(|p| p.compared || p.operator);
             if record.author_is(me) {
                 self.nodes[node].alone_by_right = by_right || (was_alone && self.nodes[node].alone_by_right);
             } else if !was_alone {
