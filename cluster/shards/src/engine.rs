@@ -174,8 +174,7 @@ impl Engine {
         let machine = self.machine();
         let stamp = machine.stamp(account);
         let due = machine.serving(now) == Serving::Home
-            && stamp.gap.is_some()
-            && head.gap_taken != Some(stamp.epoch)
+            && stamp.gap.is_some_and(|gap| head.gap_taken != Some(gap.epoch))
             && account != AccountId::QUEUE
             && head.version != vocab::Version::default();
         due.then_some(stamp.epoch)
