@@ -1,0 +1,140 @@
+//! Commit, forwarding, takeover, heal and full disks: two engines over real stores.
+
+mod pair;
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use mailbox::op::{AccountOp, MailboxRef, NewMessage, Outcome, Role};
+use pair::{ALICE, Pair, message, until};
+use ports::accounts::Accounts as _;
+use ports::blobs::Blobs as _;
+use ports::mail_store::MailStore as _;
+use vocab::{BlobHash, Flags, SubmitError, Timestamp};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_single_node_commits() {
+    let pair = Pair::single().await;
+    pair.nodes[0].init().await;
+    pair.nodes[0].send(&message("one")).await.expect("accepted");
+    assert_eq!(pair.nodes[0].count().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acknowledged_message_is_on_both_disks_and_read_on_both() {
+    let pair = Pair::joint().await;
+    for (n, from) in [(1, 0), (2, 1), (3, 0), (4, 1)] {
+        pair.nodes[from].send(&message("m")).await.expect("accepted");
+        // At once: the backup had it before the acknowledgement.
+        assert_eq!((pair.nodes[0].on_disk(), pair.nodes[1].on_disk()), (n, n));
+        assert_eq!((pair.nodes[0].count().await, pair.nodes[1].count().await), (n, n));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_under_the_same_id_takes_effect_once() {
+    let pair = Pair::joint().await;
+    let accept = pair.nodes[1].send(&message("once")).await.expect("accepted");
+    assert_eq!(pair.nodes[1].send_as(accept, &message("once")).await, Ok(()));
+    // The answer of the home is lost after the commit; the engine asks again under the same id.
+    pair.net.lose.store(1, Ordering::SeqCst);
+    pair.nodes[1].send(&message("lost answer")).await.expect("accepted");
+    assert_eq!(pair.net.lose.load(Ordering::SeqCst), 0);
+    assert_eq!((pair.nodes[0].count().await, pair.nodes[1].count().await), (2, 2));
+    let accounts = pair.nodes[1].engine.accounts();
+    let id = accounts.command_id();
+    let create = AccountOp::CreateMailbox { name: "Work".into(), role: None };
+    let first = accounts.submit(ALICE, id, create.clone()).await;
+    assert!(matches!(first, Ok(Outcome::Created { .. })), "{first:?}");
+    assert_eq!(accounts.submit(ALICE, id, create).await, first);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_body_is_on_both_disks_before_the_answer() {
+    let pair = Pair::joint().await;
+    let line = b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd\r\n";
+    let body = Bytes::from([b"Subject: large\r\n\r\n".to_vec(), line.repeat(5 * 1024 * 1024 / line.len())].concat());
+    let hash = BlobHash::of(&body);
+    for from in [0, 1] {
+        pair.nodes[from].send(&body).await.expect("accepted");
+        for node in &pair.nodes {
+            assert_eq!(node.store.blob(hash, 0, u64::MAX).as_ref(), Some(&body));
+            assert!(node.store.verify_blob(hash));
+        }
+    }
+    assert_eq!((pair.nodes[0].on_disk(), pair.nodes[1].on_disk()), (2, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_nobody_stored_is_never_named() {
+    let pair = Pair::joint().await;
+    let body = message("appended");
+    let append = |blob| AccountOp::Append {
+        mailbox: MailboxRef::Role(Role::Inbox),
+        messages: vec![NewMessage {
+            blob,
+            blob_size: body.len() as u64,
+            prefix: Bytes::new(),
+            facts: mime::facts_of(&body).encode(),
+            flags: Flags::default(),
+            internal_date: Timestamp(1),
+        }],
+    };
+    let node = &pair.nodes[1].engine;
+    let accounts = node.accounts();
+    let refused = accounts.submit(ALICE, accounts.command_id(), append(BlobHash::of(b"nobody has it"))).await;
+    assert!(matches!(refused, Err(SubmitError::Unavailable(_))), "{refused:?}");
+    let hash = node.blobs().put(body.clone()).await.expect("put");
+    let appended = accounts.submit(ALICE, accounts.command_id(), append(hash)).await;
+    assert!(matches!(appended, Ok(Outcome::Appended { .. })), "{appended:?}");
+    assert!(pair.nodes.iter().all(|n| n.store.has_blob(hash)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ha_13_the_backup_goes_on_when_the_home_is_killed_and_the_home_comes_back() {
+    let mut pair = Pair::joint().await;
+    pair.nodes[0].send(&message("before")).await.expect("accepted");
+    pair.kill(0);
+    pair.nodes[1].send(&message("during")).await.expect("accepted by the survivor");
+    assert_eq!(pair.nodes[1].status().epoch_kind, "solo");
+    assert_eq!(pair.nodes[1].count().await, 2);
+    pair.restart(0).await;
+    pair.until_joint().await;
+    pair.nodes[0].send(&message("after")).await.expect("accepted");
+    assert_eq!((pair.nodes[0].on_disk(), pair.nodes[1].on_disk()), (3, 3));
+    assert_eq!((pair.nodes[0].count().await, pair.nodes[1].count().await), (3, 3));
+    let version = |n: usize| pair.nodes[n].store.head(ALICE).expect("head").version;
+    assert_eq!(version(0), version(1));
+    assert!(pair.nodes.iter().all(|n| n.status().branches.is_empty()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_at_the_home_refuses_for_space() {
+    let pair = Pair::joint().await;
+    pair.nodes[0].full.store(true, Ordering::SeqCst);
+    let low = |n: usize| pair.nodes[n].status().warnings.iter().any(|w| w.contains("reserve"));
+    until("the home noticed", || low(0)).await;
+    for node in &pair.nodes {
+        let refused = node.send(&message("full")).await;
+        assert_eq!(refused, Err(SubmitError::Unavailable(vocab::error::NO_SPACE)));
+    }
+    pair.nodes[0].full.store(false, Ordering::SeqCst);
+    until("there is room again", || !low(0)).await;
+    pair.nodes[0].send(&message("room")).await.expect("accepted");
+    assert_eq!(pair.nodes[1].on_disk(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_without_room_leaves_and_comes_back() {
+    let pair = Pair::joint().await;
+    pair.nodes[1].full.store(true, Ordering::SeqCst);
+    until("the backup noticed", || pair.nodes[1].status().warnings.iter().any(|w| w.contains("reserve"))).await;
+    pair.nodes[0].send(&message("goes on")).await.expect("accepted with one copy");
+    let status = pair.nodes[0].status();
+    assert_eq!((status.epoch_kind.as_str(), status.in_sync.as_slice()), ("reduced", [1].as_slice()));
+    pair.nodes[0].send(&Bytes::from(vec![b'x'; 200_000])).await.expect("a large one too");
+    pair.nodes[1].full.store(false, Ordering::SeqCst);
+    pair.until_joint().await;
+    assert_eq!((pair.nodes[0].on_disk(), pair.nodes[1].on_disk()), (2, 2));
+    assert_eq!(pair.nodes[1].count().await, 2);
+}

@@ -1,0 +1,71 @@
+//! A real store behind two switches: the process died, the disk is full.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use ports::Answer;
+use ports::mail_store::MailStore;
+use vocab::{AccountHead, AccountId, BlobHash, Damaged, RowWrite, Rows, StoreWrite, Version};
+
+/// The disk of one process.
+pub struct Disk {
+    pub store: Arc<dyn MailStore>,
+    /// Nothing this process orders reaches the disk any more.
+    pub dead: Arc<AtomicBool>,
+    /// Says that nearly nothing is free.
+    pub full: Arc<AtomicBool>,
+}
+
+impl MailStore for Disk {
+    fn snapshot(&self, account: AccountId) -> Arc<dyn Rows> {
+        self.store.snapshot(account)
+    }
+    fn head(&self, account: AccountId) -> Result<AccountHead, Damaged> {
+        self.store.head(account)
+    }
+    fn versions(&self) -> Result<Vec<(AccountId, Version)>, Damaged> {
+        self.store.versions()
+    }
+    fn chain(&self, account: AccountId) -> Result<Vec<Version>, Damaged> {
+        self.store.chain(account)
+    }
+    fn write(&self, parts: Vec<StoreWrite>) -> Answer<'static, ()> {
+        if self.dead.load(Ordering::SeqCst) {
+            return Box::pin(std::future::pending());
+        }
+        self.store.write(parts)
+    }
+    fn meta(&self, key: &str) -> Option<Bytes> {
+        self.store.meta(key)
+    }
+    fn has_blob(&self, hash: BlobHash) -> bool {
+        self.store.has_blob(hash)
+    }
+    fn blob_size(&self, hash: BlobHash) -> Option<u64> {
+        self.store.blob_size(hash)
+    }
+    fn blob(&self, hash: BlobHash, from: u64, to: u64) -> Option<Bytes> {
+        self.store.blob(hash, from, to)
+    }
+    fn export(
+        &self,
+        snapshot: &Arc<dyn Rows>,
+        after: Option<(u8, Bytes)>,
+        limit_bytes: usize,
+    ) -> Result<Vec<RowWrite>, Damaged> {
+        self.store.export(snapshot, after, limit_bytes)
+    }
+    fn branches(&self) -> Vec<String> {
+        self.store.branches()
+    }
+    fn free_bytes(&self) -> u64 {
+        if self.full.load(Ordering::SeqCst) { 1 } else { 1 << 40 }
+    }
+    fn disk_silent_ms(&self) -> u64 {
+        0
+    }
+    fn synced_writes(&self) -> u64 {
+        self.store.synced_writes()
+    }
+}
