@@ -1,4 +1,5 @@
-//! Runs protocol transcripts, kept as text files, against any sealed session.
+//! Runs protocol transcripts, kept as text files, against any sealed session ([`run`]) or anything else that talks
+//! ([`play`] on a [`Stage`], such as a server behind sockets).
 //!
 //! One line is one step:
 //!
@@ -25,33 +26,74 @@
 //! equal. Everything else matches itself. A literal of the server is just more lines. What the server said and
 //! nobody expected is an error at the next step that is not `S`, and at the end of the file.
 
-use std::collections::BTreeMap;
+mod sealed;
 
-use vocab::Instant;
-use vocab::session::{Output, Session};
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Most steps a session may take without consuming bytes; more is a session that spins.
-const OUTPUTS_MAX: usize = 1_000_000;
+pub use sealed::run;
 
-struct Connection<S> {
-    session: S,
-    unread: Vec<u8>,
-    said: Vec<u8>,
-    closed: bool,
-    tls_wanted: bool,
+/// A step that is not words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The client closes its sending side.
+    End,
+    /// What the session watches changed.
+    Change,
+    /// The node stops serving.
+    Shutdown,
+    /// The handshake the server asked for.
+    Tls,
 }
 
-/// Runs the transcript `text`. `open(n, now)` makes connection `n`; `answer(n, query, now)` answers its questions.
+/// Where a transcript is played. Errors say what was wrong; the line is added by [`play`].
+pub trait Stage {
+    /// Whether this connection's steps are played from here on; a stage that cannot give a step cuts the connection.
+    fn plays(&self, _connection: usize) -> bool {
+        true
+    }
+    /// A connection at its first mention.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    fn open(&mut self, connection: usize) -> Result<(), String>;
+    /// The client sends these bytes.
+    ///
+    /// # Errors
+    /// The server misbehaves.
+    fn send(&mut self, connection: usize, bytes: &[u8]) -> Result<(), String>;
+    /// The next line of the server, without CRLF.
+    ///
+    /// # Errors
+    /// Nothing is said.
+    fn next_line(&mut self, connection: usize) -> Result<String, String>;
+    /// Checks that nothing was said since.
+    ///
+    /// # Errors
+    /// Something was.
+    fn silent(&mut self, connection: usize) -> Result<(), String>;
+    /// Checks that the server closed the connection.
+    ///
+    /// # Errors
+    /// It is open, or more was said.
+    fn closed(&mut self, connection: usize) -> Result<(), String>;
+    /// Time goes on for all connections (ms).
+    ///
+    /// # Errors
+    /// The server misbehaves.
+    fn advance(&mut self, ms: u64) -> Result<(), String>;
+    /// Something happens.
+    ///
+    /// # Errors
+    /// The server did not expect it.
+    fn event(&mut self, connection: usize, event: Event) -> Result<(), String>;
+}
+
+/// Plays the transcript `text`.
 ///
 /// # Errors
 /// Names the line, what was expected and what was said instead.
-pub fn run<S: Session>(
-    text: &str,
-    open: impl FnMut(usize, Instant) -> S,
-    answer: impl FnMut(usize, S::Query, Instant) -> S::Answer,
-) -> Result<(), String> {
-    let mut player =
-        Player { open, answer, connections: BTreeMap::new(), bound: BTreeMap::new(), now: Instant(1_000_000) };
+pub fn play(text: &str, stage: &mut impl Stage) -> Result<(), String> {
+    let mut player = Player { stage, opened: BTreeSet::new(), bound: Bound::new() };
     let mut pending: Vec<(usize, String)> = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.trim_end();
@@ -59,6 +101,10 @@ pub fn run<S: Session>(
             continue;
         }
         let (connection, step) = split_connection(line);
+        // Time is everybody's: `advance` is no step of one connection.
+        if !step.starts_with("advance") && !player.stage.plays(connection) {
+            continue;
+        }
         if let Some(pattern) = step.strip_prefix("S?") {
             pending.push((connection, pattern.trim_start().to_owned()));
             continue;
@@ -69,8 +115,7 @@ pub fn run<S: Session>(
             .map_err(|fault| format!("line {}: {line}\n  {fault}", number + 1))?;
     }
     player.expect_any_order(&mut pending).map_err(|fault| format!("at the end: {fault}"))?;
-    let all: Vec<usize> = player.connections.keys().copied().collect();
-    all.into_iter().try_for_each(|c| player.nothing_unmatched(c)).map_err(|fault| format!("at the end: {fault}"))
+    player.nothing_is_left().map_err(|fault| format!("at the end: {fault}"))
 }
 
 /// `2C: x` is connection 2 and `C: x`; `2 silent` too.
@@ -82,20 +127,13 @@ fn split_connection(line: &str) -> (usize, &str) {
     }
 }
 
-struct Player<S, O, A> {
-    open: O,
-    answer: A,
-    connections: BTreeMap<usize, Connection<S>>,
-    bound: BTreeMap<String, String>,
-    now: Instant,
+struct Player<'a, T> {
+    stage: &'a mut T,
+    opened: BTreeSet<usize>,
+    bound: Bound,
 }
 
-impl<S, O, A> Player<S, O, A>
-where
-    S: Session,
-    O: FnMut(usize, Instant) -> S,
-    A: FnMut(usize, S::Query, Instant) -> S::Answer,
-{
+impl<T: Stage> Player<'_, T> {
     fn step(&mut self, connection: usize, step: &str) -> Result<(), String> {
         self.ensure_open(connection)?;
         if let Some(pattern) = step.strip_prefix("S:") {
@@ -103,129 +141,45 @@ where
         }
         if let Some(text) = step.strip_prefix("C:") {
             let text = self.replace_bound(text.strip_prefix(' ').unwrap_or(text));
-            return self.send(connection, format!("{text}\r\n").as_bytes());
+            return self.stage.send(connection, format!("{text}\r\n").as_bytes());
         }
         if let Some(text) = step.strip_prefix("C|") {
             let text = self.replace_bound(text.strip_prefix(' ').unwrap_or(text));
-            return self.send(connection, &unescape(&text)?);
+            return self.stage.send(connection, &unescape(&text)?);
         }
         if let Some(text) = step.strip_prefix("C*") {
             let (count, text) = text.trim_start().split_once(' ').ok_or("C* needs a count and a text")?;
             let count: usize = count.parse().map_err(|_| "C* needs a count")?;
-            return self.send(connection, unescape(text)?.repeat(count).as_slice());
+            return self.stage.send(connection, unescape(text)?.repeat(count).as_slice());
         }
-        match step.split_once(' ').unwrap_or((step, "")) {
-            ("silent", _) => self.nothing_unmatched(connection),
-            ("advance", time) => self.advance(parse_time(time)?),
-            ("closed", _) => self.expect_closed(connection),
-            ("end", _) => self.event(connection, |session, now| session.on_end(now)),
-            ("change", _) => self.event(connection, |session, now| session.on_change(now)),
-            ("shutdown", _) => self.event(connection, |session, now| session.on_shutdown(now)),
-            ("tls", _) => self.expect_tls(connection),
-            _ => Err("no such step".to_owned()),
-        }
+        let event = match step.split_once(' ').unwrap_or((step, "")) {
+            ("silent", _) => return self.stage.silent(connection),
+            ("advance", time) => return self.stage.advance(parse_time(time)?),
+            ("closed", _) => return self.stage.closed(connection),
+            ("end", _) => Event::End,
+            ("change", _) => Event::Change,
+            ("shutdown", _) => Event::Shutdown,
+            ("tls", _) => Event::Tls,
+            _ => return Err("no such step".to_owned()),
+        };
+        self.stage.event(connection, event)
     }
 
     fn ensure_open(&mut self, connection: usize) -> Result<(), String> {
-        if self.connections.contains_key(&connection) {
-            return Ok(());
-        }
-        let session = (self.open)(connection, self.now);
-        let fresh = Connection { session, unread: Vec::new(), said: Vec::new(), closed: false, tls_wanted: false };
-        self.connections.insert(connection, fresh);
-        self.drain(connection)
+        if self.opened.insert(connection) { self.stage.open(connection) } else { Ok(()) }
     }
 
-    fn connection(&mut self, connection: usize) -> Result<&mut Connection<S>, String> {
-        self.connections.get_mut(&connection).ok_or_else(|| format!("no connection {connection}"))
-    }
-
-    /// Drains outputs, answers questions and offers unread bytes until the session has nothing more to do.
-    fn drain(&mut self, number: usize) -> Result<(), String> {
-        let now = self.now;
-        for _ in 0..OUTPUTS_MAX {
-            let c = self.connections.get_mut(&number).ok_or("no such connection")?;
-            match c.session.next_output() {
-                Some(Output::Write(bytes)) if !c.closed => c.said.extend_from_slice(&bytes),
-                Some(Output::Write(_)) => return Err("the session wrote after it closed".to_owned()),
-                Some(Output::Ask(query)) => {
-                    let answer = (self.answer)(number, query, now);
-                    self.connection(number)?.session.on_answer(answer, now);
-                }
-                Some(Output::StartTls) => {
-                    c.tls_wanted = true;
-                    c.unread.clear();
-                }
-                Some(Output::Close) => c.closed = true,
-                None if c.closed || c.tls_wanted || c.unread.is_empty() => return Ok(()),
-                None => {
-                    let used = c.session.on_bytes(&c.unread, now);
-                    if used == 0 {
-                        // An event without bytes used may still have made output (a refusal); look once more.
-                        match c.session.next_output() {
-                            Some(Output::Write(bytes)) => c.said.extend_from_slice(&bytes),
-                            Some(Output::Close) => c.closed = true,
-                            Some(Output::StartTls) => c.tls_wanted = true,
-                            Some(Output::Ask(query)) => {
-                                let answer = (self.answer)(number, query, now);
-                                self.connection(number)?.session.on_answer(answer, now);
-                            }
-                            None => return Ok(()),
-                        }
-                        continue;
-                    }
-                    c.unread.drain(..used.min(c.unread.len()));
-                }
+    fn nothing_is_left(&mut self) -> Result<(), String> {
+        for connection in self.opened.clone() {
+            if self.stage.plays(connection) {
+                self.stage.silent(connection)?;
             }
         }
-        Err("the session does not come to rest".to_owned())
-    }
-
-    fn event(&mut self, number: usize, event: impl FnOnce(&mut S, Instant)) -> Result<(), String> {
-        self.nothing_unmatched(number)?;
-        let now = self.now;
-        event(&mut self.connection(number)?.session, now);
-        self.drain(number)
-    }
-
-    fn send(&mut self, number: usize, bytes: &[u8]) -> Result<(), String> {
-        self.connection(number)?.unread.extend_from_slice(bytes);
-        self.drain(number)
-    }
-
-    fn advance(&mut self, ms: u64) -> Result<(), String> {
-        let until = self.now.plus_ms(ms);
-        loop {
-            let due = |c: &Connection<S>| c.session.deadline().filter(|_| !c.closed);
-            let next = self.connections.iter().filter_map(|(n, c)| Some((due(c)?, *n))).min();
-            match next {
-                Some((at, number)) if at <= until => {
-                    self.now = self.now.max(at);
-                    let now = self.now;
-                    self.connection(number)?.session.on_deadline(now);
-                    self.drain(number)?;
-                    if due(self.connection(number)?).is_some_and(|again| again <= at) {
-                        return Err("the session's deadline does not move".to_owned());
-                    }
-                }
-                _ => break,
-            }
-        }
-        self.now = until;
         Ok(())
     }
 
-    fn next_line(&mut self, number: usize) -> Result<String, String> {
-        let c = self.connection(number)?;
-        let end = c.said.windows(2).position(|w| w == b"\r\n").ok_or_else(|| {
-            format!("nothing (more) was said{}", if c.closed { ", the connection is closed" } else { "" })
-        })?;
-        let line: Vec<u8> = c.said.drain(..end + 2).take(end).collect();
-        Ok(String::from_utf8_lossy(&line).into_owned())
-    }
-
     fn expect(&mut self, number: usize, pattern: &str) -> Result<(), String> {
-        let line = self.next_line(number)?;
+        let line = self.stage.next_line(number)?;
         match matches(pattern, &line, &self.bound) {
             Some(bound) => {
                 self.bound = bound;
@@ -239,7 +193,7 @@ where
         while let Some((number, _)) = pending.first() {
             let number = *number;
             self.ensure_open(number)?;
-            let line = self.next_line(number).map_err(|fault| format!("{fault}; still expected: {pending:?}"))?;
+            let line = self.stage.next_line(number).map_err(|fault| format!("{fault}; still expected: {pending:?}"))?;
             let hit = pending.iter().enumerate().find_map(|(i, (n, pattern))| {
                 (*n == number).then(|| matches(pattern, &line, &self.bound)).flatten().map(|bound| (i, bound))
             });
@@ -248,31 +202,6 @@ where
             pending.remove(index);
         }
         Ok(())
-    }
-
-    fn nothing_unmatched(&mut self, number: usize) -> Result<(), String> {
-        let Ok(c) = self.connection(number) else { return Ok(()) };
-        if c.said.is_empty() {
-            return Ok(());
-        }
-        Err(format!("connection {number} said unexpectedly: {}", String::from_utf8_lossy(&c.said)))
-    }
-
-    fn expect_closed(&mut self, number: usize) -> Result<(), String> {
-        self.nothing_unmatched(number)?;
-        if self.connection(number)?.closed { Ok(()) } else { Err("the connection is still open".to_owned()) }
-    }
-
-    fn expect_tls(&mut self, number: usize) -> Result<(), String> {
-        self.nothing_unmatched(number)?;
-        let now = self.now;
-        let c = self.connection(number)?;
-        if !c.tls_wanted {
-            return Err("no handshake was asked for".to_owned());
-        }
-        c.tls_wanted = false;
-        c.session.on_tls(now);
-        self.drain(number)
     }
 
     fn replace_bound(&self, text: &str) -> String {
@@ -381,6 +310,8 @@ mod tests {
     use std::collections::VecDeque;
 
     use bytes::Bytes;
+    use vocab::Instant;
+    use vocab::session::{Output, Session};
 
     use super::*;
 
@@ -438,7 +369,7 @@ mod tests {
         }
     }
 
-    fn play(text: &str) -> Result<(), String> {
+    fn play_echo(text: &str) -> Result<(), String> {
         let open = |n, _| {
             let mut echo = Echo { outputs: VecDeque::new(), waiting: false, late_at: None };
             echo.say(&format!("* hello {n}"));
@@ -451,7 +382,7 @@ mod tests {
     fn a_good_transcript_passes() {
         let text = "# RFC 0\nS: * hello $n\nC: a\nS: $n a\nC| b\\r\\nc\\r\\n\nS? *c\nS? *b\n2S: * hello 2\n2C: $n\n2S: 2 1\n\
                     advance 30s\nsilent\nadvance 1m\nS: late\n2S: late\nC: bye\nclosed\n2 end\n2 closed\n";
-        assert_eq!(play(text), Ok(()));
+        assert_eq!(play_echo(text), Ok(()));
     }
 
     #[test]
@@ -465,7 +396,7 @@ mod tests {
             ("S: * hello 1\nsing", "no such step"),
             ("S: * hello $n\nC: x\nS: $n y", "names: {\"n\": \"1\"}"),
         ] {
-            let fault = play(text).expect_err(text);
+            let fault = play_echo(text).expect_err(text);
             assert!(fault.contains(what), "{text}: {fault}");
         }
     }

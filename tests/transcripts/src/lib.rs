@@ -1,1 +1,1 @@
-//! Protocol transcripts against the sealed sessions.
+//! Protocol transcripts against the sealed sessions and over sockets.
