@@ -18,7 +18,7 @@ use tokio::sync::broadcast::error::RecvError;
 use vocab::session::{Output, Session};
 
 use crate::clock;
-use crate::listener::Connection;
+use crate::listener::{Connection, Place, handshake_failed};
 use crate::transport::Transport;
 
 /// Input buffered before a session must have consumed some; above every session's own line limit.
@@ -177,7 +177,11 @@ impl Driver {
                     // Plaintext that came with the command was not said under TLS and must not be heard (RFC 3207 §4.2).
                     self.forget_input();
                     let Some(tls) = &connection.tls else { return Err(io::Error::other("no TLS here")) };
-                    self.transport.start_tls(tls.current()).await?;
+                    if let Err(error) = self.transport.start_tls(tls.current()).await {
+                        let service = connection.place.as_ref().map_or("unknown", Place::service);
+                        handshake_failed(service, connection.peer.address, &error);
+                        return Err(error);
+                    }
                     session.on_tls(clock::now());
                 }
                 Output::Close => {

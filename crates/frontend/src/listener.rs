@@ -171,6 +171,14 @@ impl Places {
     }
 }
 
+impl Place {
+    /// The service it is a place of.
+    #[must_use]
+    pub fn service(&self) -> &'static str {
+        self.places.name
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -251,7 +259,7 @@ async fn receive(stream: TcpStream, client: IpAddr, endpoint: Endpoint, open: Op
     if endpoint.implicit_tls
         && let Err(error) = transport.start_tls(endpoint.tls.current()).await
     {
-        tracing::debug!(service = endpoint.service.name(), %client, %error, "TLS handshake failed");
+        handshake_failed(endpoint.service.name(), client, &error);
         return;
     }
     if !open.is_open() {
@@ -262,6 +270,12 @@ async fn receive(stream: TcpStream, client: IpAddr, endpoint: Endpoint, open: Op
     // The guard of the place moves along and is dropped with the connection.
     let connection = Connection { transport, peer, open, tls: Some(endpoint.tls), place: Some(place) };
     endpoint.service.serve(connection).await;
+}
+
+/// Counts a client that speaks no TLS we accept, or none at all; its connection just ends.
+pub(crate) fn handshake_failed(service: &'static str, client: IpAddr, error: &io::Error) {
+    metrics::counter!("twinpost_tls_failures_total", "service" => service).increment(1);
+    tracing::debug!(service, %client, %error, "TLS handshake failed");
 }
 
 async fn say(mut transport: Transport, text: &str) {
