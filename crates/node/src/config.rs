@@ -14,6 +14,9 @@ pub const DEFAULT_DATA: &str = "/var/lib/twinpost";
 /// What is logged unless the node file says otherwise: Raft's own chatter is not.
 pub const DEFAULT_LOG: &str = "info,openraft=warn";
 
+/// What `[queue] first_retry_ms` may be: no hammering, and nothing above the usual minute.
+const FIRST_RETRY_MS: std::ops::RangeInclusive<u64> = 100..=60_000;
+
 /// Ports of all services; the same on the cluster address and on the node's own.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -80,6 +83,14 @@ pub struct Probe {
     pub targets: Vec<std::net::SocketAddr>,
 }
 
+/// The outbound queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Queue {
+    /// Wait after the first failed attempt; later ones grow from it, none beyond the usual schedule.
+    pub first_retry_ms: Option<u64>,
+}
+
 /// Durations of the takeover rules in milliseconds; the defaults are those of DESIGN 6.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -113,6 +124,8 @@ pub struct RawConfig {
     probe: Probe,
     #[serde(default)]
     timing: Timing,
+    #[serde(default)]
+    queue: Queue,
 }
 
 /// The node file, checked.
@@ -142,6 +155,8 @@ pub struct NodeConfig {
     pub probe: Probe,
     /// Takeover timing.
     pub timing: Timing,
+    /// Outbound queue.
+    pub queue: Queue,
 }
 
 /// Why a node file cannot be used; every fault with its key.
@@ -219,6 +234,10 @@ impl RawConfig {
         if size < 64 * 1024 || size > vocab::limits::MESSAGE_SIZE_MAX as u64 {
             faults.push(format!("message_size_max: 65536 to {}", vocab::limits::MESSAGE_SIZE_MAX));
         }
+        if self.queue.first_retry_ms.is_some_and(|wait| !FIRST_RETRY_MS.contains(&wait)) {
+            let (least, most) = (FIRST_RETRY_MS.start(), FIRST_RETRY_MS.end());
+            faults.push(format!("queue.first_retry_ms: {least} to {most}"));
+        }
         let name = self.name.unwrap_or_else(host_name);
         match address {
             Some(address) if faults.is_empty() => Ok(NodeConfig {
@@ -234,6 +253,7 @@ impl RawConfig {
                 dns: self.dns,
                 probe: self.probe,
                 timing: self.timing,
+                queue: self.queue,
             }),
             _ => Err(faults),
         }
@@ -270,6 +290,16 @@ mod tests {
         let config = check("address = \"127.0.0.11\"\nname = \"n1\"").expect("good");
         assert_eq!(config.ports.smtp, 25);
         assert_eq!(config.hostname, "n1");
+        assert_eq!(config.queue.first_retry_ms, None);
+    }
+
+    #[test]
+    fn the_first_retry_is_bounded() {
+        let text = |wait: u64| format!("address = \"127.0.0.11\"\n[queue]\nfirst_retry_ms = {wait}");
+        assert_eq!(check(&text(500)).expect("good").queue.first_retry_ms, Some(500));
+        for wait in [0, 99, 60_001] {
+            assert!(check(&text(wait)).expect_err("bad")[0].starts_with("queue.first_retry_ms:"));
+        }
     }
 
     #[test]

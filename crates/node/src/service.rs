@@ -68,7 +68,7 @@ pub(crate) fn start(
             resolver: Arc::new(DnsResolver::new(&config.dns.servers)),
             config: control.clone(),
         },
-        RelayConfig::new(config.hostname.clone(), node),
+        relay_config(config, node),
     )
     .context("start the relay")?;
     tokio::spawn(relay.run(async move {
@@ -91,6 +91,11 @@ pub(crate) fn start(
     };
     let frontend = Frontend::start(frontend_config(config, data), ports, administration)?;
     Ok(Services { frontend, relay_stop })
+}
+
+fn relay_config(config: &NodeConfig, node: NodeId) -> RelayConfig {
+    let usual = RelayConfig::new(config.hostname.clone(), node);
+    RelayConfig { first_retry_ms: config.queue.first_retry_ms.unwrap_or(usual.first_retry_ms), ..usual }
 }
 
 fn frontend_config(config: &NodeConfig, data: &DataDir) -> FrontendConfig {

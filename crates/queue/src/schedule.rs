@@ -11,16 +11,22 @@ pub const INTERVALS_MS: [u64; 7] =
 /// An item that old is given up and bounced (ms).
 pub const GIVE_UP_AFTER_MS: u64 = 5 * 24 * 60 * MINUTE_MS;
 
+/// A shorter first waiting time grows by this factor until it meets [`INTERVALS_MS`]; so does the usual one.
+const GROWTH: u64 = 5;
+
 /// When to try again after `attempts` failed attempts (1 or more), or `None` when the time is up. The last attempt is
-/// made just when it is up.
+/// made just when it is up. `first_ms` is the waiting time after the first failure; no wait is longer than that of
+/// [`INTERVALS_MS`], and with its first value all are the same.
 #[must_use]
-pub fn next_attempt(accepted_at: Timestamp, attempts: u32, now: Timestamp) -> Option<Timestamp> {
+pub fn next_attempt(accepted_at: Timestamp, attempts: u32, now: Timestamp, first_ms: u64) -> Option<Timestamp> {
     let end = accepted_at.plus_ms(GIVE_UP_AFTER_MS);
     if now >= end {
         return None;
     }
-    let step = usize::try_from(attempts.saturating_sub(1)).unwrap_or(usize::MAX);
-    let wait = INTERVALS_MS.get(step).or(INTERVALS_MS.last()).copied().unwrap_or(MINUTE_MS);
+    let step = attempts.saturating_sub(1);
+    let usual = usize::try_from(step).ok().and_then(|step| INTERVALS_MS.get(step)).or(INTERVALS_MS.last());
+    let grown = first_ms.saturating_mul(GROWTH.saturating_pow(step));
+    let wait = usual.copied().unwrap_or(MINUTE_MS).min(grown);
     Some(now.plus_ms(wait).min(end))
 }
 
@@ -34,7 +40,7 @@ mod tests {
         let mut now = accepted;
         let mut attempts = 0;
         let mut last_wait = 0;
-        while let Some(next) = next_attempt(accepted, attempts + 1, now) {
+        while let Some(next) = next_attempt(accepted, attempts + 1, now, MINUTE_MS) {
             attempts += 1;
             let wait = next.0 - now.0;
             assert!(wait >= last_wait || next == accepted.plus_ms(GIVE_UP_AFTER_MS));
@@ -43,5 +49,16 @@ mod tests {
         }
         assert_eq!(now, accepted.plus_ms(GIVE_UP_AFTER_MS));
         assert!((30..60).contains(&attempts), "{attempts}");
+    }
+
+    #[test]
+    fn the_first_wait_of_a_minute_is_the_table_and_a_shorter_one_grows_into_it() {
+        let waits = |first| -> Vec<u64> {
+            let wait = |attempts| next_attempt(Timestamp(0), attempts, Timestamp(0), first).expect("in time").0;
+            (1..=7).map(wait).collect()
+        };
+        assert_eq!(waits(MINUTE_MS), INTERVALS_MS);
+        assert_eq!(waits(1000)[..4], [1000, 5000, 25_000, 125_000]);
+        assert_eq!(waits(1000)[6], INTERVALS_MS[6]);
     }
 }

@@ -80,7 +80,8 @@ pub(crate) async fn run(relay: Arc<Relay>, item: QueueItem) -> CommandId {
 async fn judge(relay: &Relay, item: &QueueItem, permanent: bool, failure: Failure) -> AttemptResult {
     let now = wall();
     let attempts = item.attempts.saturating_add(1);
-    let next = if permanent { None } else { next_attempt(item.accepted_at, attempts, now) };
+    let first_ms = relay.config.first_retry_ms;
+    let next = if permanent { None } else { next_attempt(item.accepted_at, attempts, now, first_ms) };
     let Failure { status, diagnostic, remote } = &failure;
     let remote = remote.as_deref().unwrap_or("-");
     if let Some(due) = next {

@@ -49,13 +49,15 @@ pub struct RelayConfig {
     pub port: u16,
     /// Attempts at once.
     pub concurrent_max: usize,
+    /// Wait after the first failed attempt (ms); see [`queue::schedule::next_attempt`].
+    pub first_retry_ms: u64,
 }
 
 impl RelayConfig {
     /// The usual settings.
     #[must_use]
     pub const fn new(hostname: String, node: NodeId) -> Self {
-        Self { hostname, node, port: 25, concurrent_max: 20 }
+        Self { hostname, node, port: 25, concurrent_max: 20, first_retry_ms: queue::schedule::INTERVALS_MS[0] }
     }
 }
 

@@ -91,7 +91,7 @@ impl Committer {
             }
         }
         if !answers.is_empty() {
-            metrics::histogram!("store_group_writes").record(f64::from(u32::try_from(answers.len()).unwrap_or(0)));
+            metrics::histogram!("twinpost_store_group_writes").record(f64::from(u32::try_from(answers.len()).unwrap_or(0)));
             self.write(group)?;
         }
         for answer in answers {
@@ -110,8 +110,8 @@ impl Committer {
         let bytes = group.batch.size_in_bytes();
         self.write_synced(group.batch)?;
         self.disk.publish(group.entries);
-        metrics::histogram!("store_write_seconds").record(begun.elapsed().as_secs_f64());
-        metrics::counter!("store_written_bytes_total").increment(bytes as u64);
+        metrics::histogram!("twinpost_store_write_seconds").record(begun.elapsed().as_secs_f64());
+        metrics::counter!("twinpost_store_written_bytes_total").increment(bytes as u64);
         Ok(())
     }
 

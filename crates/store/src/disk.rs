@@ -103,7 +103,7 @@ impl Disk {
     pub(crate) fn note_synced(&self) {
         self.last_synced_ms.store(self.elapsed_ms(), Ordering::Relaxed);
         self.synced_writes.fetch_add(1, Ordering::Relaxed);
-        metrics::counter!("store_synced_writes_total").increment(1);
+        metrics::counter!("twinpost_store_synced_writes_total").increment(1);
     }
 
     pub(crate) fn silent_ms(&self) -> u64 {

@@ -110,7 +110,7 @@ impl Sweep {
             } else {
                 ledger.delete_body(group, hash)?;
                 self.deleted += 1;
-                metrics::counter!("store_swept_bodies_total").increment(1);
+                metrics::counter!("twinpost_store_swept_bodies_total").increment(1);
             }
         }
         Ok(None)
