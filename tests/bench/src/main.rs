@@ -9,6 +9,8 @@ use clap::Parser;
 use node::demo::node_process::NodeProcess;
 use node::demo::pair::{CLUSTER_ADDRESS, Login, Pair, PairOptions};
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use loads::{ACCOUNTS, Delivery, median};
 use peers::Peers;
 use table::Table;
@@ -99,9 +101,11 @@ async fn measure(args: Args) -> anyhow::Result<()> {
         targets.push(peers.target()?);
     }
     let mut table = Table::new(targets.iter().map(|target| target.name.clone()).collect());
+    let mut terminate = signal(SignalKind::terminate())?;
     let outcome = tokio::select! {
         outcome = rows(&targets, &amounts, &args.only, &mut table) => outcome,
         _ = tokio::signal::ctrl_c() => Ok(()),
+        _ = terminate.recv() => Ok(()),
     };
     table.print();
     if let Some(mut pair) = pair {
