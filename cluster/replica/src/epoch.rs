@@ -99,7 +99,9 @@ impl Replica {
         let own_solo = self.record.as_ref().is_some_and(|r| r.kind == EpochKind::Solo && r.home == me);
         // X10: out of a solo epoch of its own a node enters another's only as guest of a heal.
         let unheard = own_solo && new.home != me && new.in_sync.contains(&me);
-        newer && new.members.contains(&me) && !unheard
+        // X4, X7: what was decided before the other side went on alone is not entered after hearing of that.
+        let stale = self.saved.newest.as_ref().is_some_and(|n| n.id.number >= new.id.number && n.id > new.id);
+        newer && new.members.contains(&me) && !unheard && !(stale && new.home == me)
     }
 
     /// First epoch of a cluster of one.

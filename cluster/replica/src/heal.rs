@@ -87,12 +87,18 @@ impl Replica {
                 self.propose_joint(&record);
             }
         } else if record.is_alone(self.me()) {
-            if record.kind != EpochKind::Heal || !in_register {
+            if record.kind != EpochKind::Heal || !in_register || self.guest_went_alone(&record) {
                 self.propose_heal(&record);
             }
         } else if in_register && self.reduce.is_some() {
             self.propose_reduced(&record);
         }
+    }
+
+    /// The guest has started alone since this heal began (an operator said so): it enters only a newer one (X10).
+    fn guest_went_alone(&self, heal: &EpochRecord) -> bool {
+        let theirs = heal.guest.and_then(|guest| self.peers.get(&guest)).and_then(|p| p.record.as_ref());
+        theirs.is_some_and(|r| Some(r.home) == heal.guest && r.id.number > heal.id.number)
     }
 
     fn propose_joint(&mut self, heal: &EpochRecord) {

@@ -130,7 +130,7 @@ impl World {
         client.pending = Some(pending);
         client.connected = true;
         let serial = client.serial;
-        self.at(PATIENCE_MS, Happening::Told { client: c, serial, side: None, answer: None });
+        self.at(PATIENCE_MS, Happening::Told { client: c, serial, answer: None });
         self.begin_job(n, c, serial, kind);
     }
 
@@ -214,14 +214,14 @@ impl World {
         Some((AccountOp::Expunge { mailbox, placements, only_deleted: false }, pending))
     }
 
-    pub(crate) fn client_told(&mut self, c: usize, serial: u64, side: Option<usize>, answer: Option<Answer>) {
+    pub(crate) fn client_told(&mut self, c: usize, serial: u64, answer: Option<Answer>) {
         if self.clients[c].serial != serial || !self.clients[c].connected {
             return;
         }
         self.clients[c].connected = false;
         let Some(pending) = self.clients[c].pending.take() else { return };
         match (pending, answer) {
-            (Pending::Delivery { accounts, body, .. }, Some(Ok(Done::Delivered))) => {
+            (Pending::Delivery { accounts, body, .. }, Some(Ok(Done::Delivered(side)))) => {
                 let blob = BlobHash::of(&body);
                 self.coverage.accepted += 1;
                 self.note(|| {
@@ -237,7 +237,7 @@ impl World {
                 self.clients[c].pending = Some(pending);
                 return self.client_later(c, 100, 1_200);
             }
-            (Pending::Expunge(placements), Some(Ok(Done::Account(Outcome::Expunged { .. })))) => {
+            (Pending::Expunge(placements), Some(Ok(Done::Account(Outcome::Expunged { .. }, side)))) => {
                 if let Kind::Reader { account, .. } = self.clients[c].kind {
                     self.note(|| {
                         format!("client {c}: expunged {placements:?} of account {}, side {side:?}", account.0)

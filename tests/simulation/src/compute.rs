@@ -20,6 +20,8 @@ use crate::world::{WALL_START, World};
 const MAILBOXES_PER_BATCH: u64 = 1 << 16;
 
 struct Building<'a> {
+    side: Option<usize>,
+
     stamp: Stamp,
     appliers: BTreeMap<AccountId, Applier<'a>>,
     bodies: BTreeMap<BlobHash, Bytes>,
@@ -45,7 +47,7 @@ impl World {
         let works: Vec<(u64, Work)> =
             tokens.filter_map(|token| Some((token, process.waiting.get(&token)?.0.clone()))).collect();
         let accounts: Vec<AccountId> = work.iter().map(|(account, _)| *account).collect();
-        match build(&self.nodes[n].disk.image, &accounts, &works, stamp, batch) {
+        match build(&self.nodes[n].disk.image, &accounts, &works, stamp, (batch, self.side(n))) {
             Ok((result, answers)) => self.computed(n, batch, result, answers),
             Err(damaged) => self.broken("rows", format!("node {}: {damaged}", n + 1)),
         }
@@ -116,14 +118,15 @@ fn build(
     accounts: &[AccountId],
     works: &[(u64, Work)],
     stamp: Stamp,
-    batch: BatchId,
+    (batch, side): (BatchId, Option<usize>),
 ) -> Result<Built, Damaged> {
     let empty = MemoryRows::default();
     let applier = |account: &AccountId| {
         let rows = image.accounts.get(account).unwrap_or(&empty);
         (*account, Applier::new(rows, *account, stamp))
     };
-    let mut building = Building { stamp, appliers: accounts.iter().map(applier).collect(), bodies: BTreeMap::new() };
+    let mut building =
+        Building { side, stamp, appliers: accounts.iter().map(applier).collect(), bodies: BTreeMap::new() };
     let mut answers = Vec::new();
     for (token, work) in works {
         answers.push((*token, building.run(work)?));
@@ -144,7 +147,10 @@ impl<'a> Building<'a> {
 
     fn run(&mut self, work: &Work) -> Result<Done, Damaged> {
         match work {
-            Work::Account { account, command } => Ok(Done::Account(self.account(*account)?.run(command)?.0)),
+            Work::Account { account, command } => {
+                let outcome = self.account(*account)?.run(command)?.0;
+                Ok(Done::Account(outcome, self.side))
+            }
             Work::Gap(account) => {
                 self.account(*account)?.take_gap()?;
                 Ok(Done::Gap)
@@ -175,7 +181,7 @@ impl<'a> Building<'a> {
                 if *inline {
                     self.bodies.insert(hash, body.clone());
                 }
-                Ok(Done::Delivered)
+                Ok(Done::Delivered(self.side))
             }
         }
     }

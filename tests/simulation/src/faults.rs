@@ -85,6 +85,7 @@ impl World {
         let now = self.clock(n);
         let Some(process) = self.nodes[n].process.take() else { return };
         let in_flight = process.replica.status(now).in_flight;
+        self.nodes[n].had_right = process.has_right();
         self.coverage.in_flight_at_crash += u64::from(in_flight > 0);
         let queued = self.nodes[n].disk.queued();
         let keep = if self.rng.percent(50) { 0 } else { self.rng.index(queued + 1) };
@@ -106,7 +107,7 @@ impl World {
         self.epoch_landed(n);
         for job in process.jobs.values() {
             let (client, serial) = (job.client, job.serial);
-            self.at(1, Happening::Told { client, serial, side: None, answer: None });
+            self.at(1, Happening::Told { client, serial, answer: None });
         }
         self.drop_links(n);
         self.disturb_quorum();

@@ -151,8 +151,6 @@ impl World {
     }
 
     fn finish(&mut self, n: usize, id: u64, answer: Answer) {
-        // What is committed alone is known to the home first, whoever asked.
-        let side = self.side(n).or_else(|| (0..self.nodes.len()).find_map(|node| self.side(node)));
         let Some(process) = self.nodes[n].process.as_mut() else { return };
         let Some(job) = process.jobs.remove(&id) else { return };
         if let JobKind::Submit(work) = &job.kind
@@ -160,7 +158,7 @@ impl World {
         {
             process.settle(n, command, &answer);
         }
-        self.at(1, Happening::Told { client: job.client, serial: job.serial, side, answer: Some(answer) });
+        self.at(1, Happening::Told { client: job.client, serial: job.serial, answer: Some(answer) });
     }
 
     /// Snapshot first, then ask whether its version may be read (DESIGN 5).

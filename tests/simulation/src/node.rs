@@ -33,6 +33,8 @@ pub(crate) struct Node {
     pub(crate) record: Option<EpochRecord>,
     /// Its epoch alone was opened by a node that had compared since boot, or by an operator.
     pub(crate) alone_by_right: bool,
+    /// Whether the last process that died might have gone on alone: its last write may say so.
+    pub(crate) had_right: bool,
     /// How wrong the wall clock is (ms, added).
     pub(crate) wall: Ms,
     last_boot: u32,
@@ -74,6 +76,7 @@ impl Node {
             known: None,
             record: None,
             alone_by_right: false,
+            had_right: false,
             wall: rng.range(0, 5_000),
             last_boot: 0,
         }
@@ -90,6 +93,11 @@ impl Node {
 }
 
 impl Process {
+    /// Whether it may go on alone: it has compared, or an operator said so.
+    pub(crate) fn has_right(&self) -> bool {
+        self.compared || self.operator
+    }
+
     /// A fresh command id of this node and boot.
     pub(crate) fn command_id(&mut self, node: usize) -> CommandId {
         self.last_command += 1;
@@ -228,8 +236,10 @@ impl World {
             }
             Output::Committed { batch } => {
                 let computed = self.nodes[n].process.as_mut().and_then(|p| p.computed.remove(&batch));
+                let side = self.side(n);
                 for (token, done) in computed.unwrap_or_default() {
-                    self.answer(n, token, Ok(done));
+                    // In flight when the epoch alone began: it was committed there (X6).
+                    self.answer(n, token, Ok(done.on_side(side)));
                 }
             }
             Output::Dropped { batch } => {

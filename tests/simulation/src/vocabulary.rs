@@ -73,12 +73,23 @@ impl Work {
     }
 }
 
-/// What came of it.
+/// What came of it, and on whose side: the home that committed alone, or nobody's.
 #[derive(Clone, Debug)]
 pub(crate) enum Done {
-    Account(Outcome),
+    Account(Outcome, Option<usize>),
     Gap,
-    Delivered,
+    Delivered(Option<usize>),
+}
+
+impl Done {
+    /// Committed on this side, unless it was computed on one already.
+    pub(crate) fn on_side(self, side: Option<usize>) -> Self {
+        match self {
+            Self::Account(outcome, None) => Self::Account(outcome, side),
+            Self::Delivered(None) => Self::Delivered(side),
+            other => other,
+        }
+    }
 }
 
 pub(crate) type Answer = Result<Done, SubmitError>;
@@ -228,7 +239,6 @@ pub(crate) enum Happening {
     Told {
         client: usize,
         serial: u64,
-        side: Option<usize>,
         answer: Option<Answer>,
     },
     Fault,

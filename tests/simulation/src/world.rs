@@ -150,7 +150,7 @@ impl World {
             Happening::Decide { node, boot, expect, record } => self.decide(node, boot, expect, record),
             Happening::Reconsider => self.reconsider_quorum(),
             Happening::Client(client) => self.client_acts(client),
-            Happening::Told { client, serial, side, answer } => self.client_told(client, serial, side, answer),
+            Happening::Told { client, serial, answer } => self.client_told(client, serial, answer),
             Happening::Fault => self.next_fault(),
             Happening::Start(node) => self.start(node),
             Happening::Resume(node, count) => self.resume(node, count),
@@ -250,7 +250,7 @@ impl World {
         let me = node_id(node);
         if record.is_alone(me) {
             let was_alone = before.is_some_and(|b| b.is_alone(me));
-            let by_right = self.nodes[node].process.as_ref().is_some_and(|p| p.compared || p.operator);
+            let by_right = self.nodes[node].process.as_ref().map_or(self.nodes[node].had_right, Process::has_right);
             if record.author_is(me) {
                 self.nodes[node].alone_by_right = by_right || (was_alone && self.nodes[node].alone_by_right);
             } else if !was_alone {
