@@ -25,8 +25,8 @@ const PATIENCE_MS: Ms = 9_000;
 /// How a reader brings its cache up to date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resync {
-    /// RFC 7162: what changed and what vanished since.
-    QResync,
+    /// QRESYNC (RFC 7162): what changed and what vanished since.
+    Quick,
     /// What changed since, and the list of UIDs.
     CondStore,
     /// New mail from UIDNEXT on, and all flags.
@@ -92,7 +92,7 @@ impl World {
         }
         for number in 0..ACCOUNTS + 4 {
             let account = AccountId(FIRST_ACCOUNT + number % ACCOUNTS);
-            let resync = [Resync::QResync, Resync::CondStore, Resync::UidNext][self.rng.index(3)];
+            let resync = [Resync::Quick, Resync::CondStore, Resync::UidNext][self.rng.index(3)];
             let node = if self.rng.percent(25) { None } else { Some(self.rng.index(self.nodes.len())) };
             self.clients.push(Client::new(Kind::Reader { account, resync, node }));
         }
@@ -336,7 +336,7 @@ fn incremental(
     // A client that is ahead comes from another branch; it is treated as one that knows nothing (I9).
     let since = if known.modseq > mailbox.modseq.0 { ModSeq(0) } else { ModSeq(known.modseq) };
     match resync {
-        Resync::QResync => {
+        Resync::Quick => {
             let uids: Vec<RangeInclusive<Uid>> = messages.keys().map(|uid| *uid..=*uid).collect();
             for uid in read::vanished_since(rows, mailbox, since, &uids)? {
                 messages.remove(&uid);

@@ -205,15 +205,13 @@ impl World {
     fn handle_rarely(&mut self, n: usize, inner: Inner) {
         match inner {
             Inner::Give { to, boot, pull, account } => self.give(n, (to, boot), pull, account),
-            Inner::Given { pull, account, head, rows, bodies } => self.given(n, pull, account, head, rows, bodies),
+            Inner::Given { pull, account, head, rows, bodies } => self.given(n, pull, account, head, (rows, bodies)),
             Inner::PullLost(pull) => self.pull_lost(n, pull),
             Inner::GiveBlobs { to, boot, token, hashes } => self.give_blobs(n, (to, boot), token, hashes),
             Inner::GivenBlobs { token, hashes, bodies } => self.given_blobs(n, token, hashes, bodies),
-            Inner::ProbeEnds { peer } => {
-                // Refused on every path: the machine is there, its process is not.
-                if self.nodes[peer].process.is_none() && self.net.both_open(n, peer) {
-                    self.tell(n, Event::ResetEvidence { peer: node_id(peer) });
-                }
+            // Refused on every path: the machine is there, its process is not.
+            Inner::ProbeEnds { peer } if self.nodes[peer].process.is_none() && self.net.both_open(n, peer) => {
+                self.tell(n, Event::ResetEvidence { peer: node_id(peer) });
             }
             Inner::Learn(record) => self.learn(n, record),
             Inner::Quorum(quorum) => self.quorum_seen(n, quorum),

@@ -57,8 +57,7 @@ impl World {
         pull: Pull,
         account: AccountId,
         head: AccountHead,
-        rows: Vec<RowWrite>,
-        bodies: Vec<InlineBody>,
+        (rows, bodies): (Vec<RowWrite>, Vec<InlineBody>),
     ) {
         if !self.take_pull(n, pull) {
             return;

@@ -19,3 +19,11 @@ fn every_promise_holds_over_the_fixed_seeds() {
         assert!(count > 0, "no history had: {name}");
     }
 }
+
+#[test]
+fn a_seed_replays_bit_by_bit() {
+    let (first, second) = (simulation::run(7, Control::None, true), simulation::run(7, Control::None, true));
+    assert!(first.trace.len() > 50, "a history has a story");
+    assert_eq!(first.trace, second.trace);
+    assert_eq!(first.coverage, second.coverage);
+}
