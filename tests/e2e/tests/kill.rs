@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use e2e::load::{Load, await_service};
 use node::demo::pair::{JOINT_LIMIT, Pair};
+use node::demo::readers::Place;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -138,4 +139,23 @@ async fn ha_16_the_joining_node_killed_inside_the_join() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ha_13_the_first_node_killed_inside_the_join() {
     kill_inside_join(0).await.expect("nothing lost");
+}
+
+/// Negative control: a message that goes behind the clients' backs is missed.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_judge_notices_one_missing_message() {
+    let mut fixture = e2e::pair(1).await.expect("a pair");
+    let pair = &fixture.pair;
+    let mut load = Load::start(pair).expect("clients");
+    load.await_more(30, PROGRESS_LIMIT).await.expect("mail");
+    load.judge(pair).await.expect("nothing lost yet");
+    let place = Place::all(pair).expect("places").remove(1);
+    let mut thief = place.imap(&load.work, 0).await.expect("login");
+    thief.select("INBOX").await.expect("INBOX");
+    thief.command("STORE 1 +FLAGS.SILENT (\\Deleted)").await.expect("answer").ok().expect("stored");
+    thief.command("EXPUNGE").await.expect("answer").ok().expect("expunged");
+    let verdict = load.judge(pair).await.expect_err("one message is gone");
+    assert!(format!("{verdict:#}").contains("is missing"), "{verdict:#}");
+    load.end().await.expect("clients end");
+    fixture.pair.stop().await;
 }
