@@ -62,6 +62,9 @@ impl Compare {
     pub fn left(&self) -> u64 {
         self.todo.len() as u64
     }
+    pub fn todo_accounts(&self) -> impl Iterator<Item = AccountId> + '_ {
+        self.todo.keys().copied()
+    }
     /// Nothing is left but what is on its way.
     pub fn is_near(&self) -> bool {
         self.known && self.todo.is_empty()

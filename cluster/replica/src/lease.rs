@@ -170,6 +170,13 @@ impl Replica {
         out
     }
 
+    /// Accounts that the guest of a heal does not have yet, as its anchor knows; for sizes, which the machine does not.
+    #[must_use]
+    pub fn accounts_left(&self) -> Vec<vocab::AccountId> {
+        let guest = self.record.as_ref().filter(|r| r.home == self.me()).and_then(|r| r.guest);
+        guest.and_then(|node| self.compares.get(&node)).map(|c| c.todo_accounts().collect()).unwrap_or_default()
+    }
+
     /// Everything at a glance.
     #[must_use]
     pub fn status(&self, now: Instant) -> ReplicaStatus {

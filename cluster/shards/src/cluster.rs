@@ -92,7 +92,11 @@ impl Cluster for EngineCluster {
             nodes: nodes.collect(),
             batches_in_flight: replica.in_flight,
             oldest_batch_ms: replica.oldest_ms,
-            sync: replica.sync.map(|s| SyncStatus { node: s.node.0, accounts_left: s.accounts_left, bytes_left: 0 }),
+            sync: replica.sync.map(|s| SyncStatus {
+                node: s.node.0,
+                accounts_left: s.accounts_left,
+                bytes_left: engine.bytes_left(),
+            }),
             branches: engine.store.branches(),
             settings_locked: (!quorum.quorum).then(|| LOCKED.to_owned()),
             warnings,
@@ -125,9 +129,26 @@ impl Cluster for EngineCluster {
     }
 }
 
+/// Accounts whose size is looked up for one status; with more left the number is a lower bound.
+const SIZED_ACCOUNTS_MAX: usize = 10_000;
+
 /// Why settings cannot be changed, and the ways out.
 const LOCKED: &str = "no quorum: changes need both nodes. Bring the other node back; mail goes on meanwhile and \
                       settings can be read";
+
+impl Engine {
+    /// Bytes of the messages in accounts that the node being brought up to date does not have yet; what it holds of
+    /// them already is not taken off.
+    pub(crate) fn bytes_left(&self) -> u64 {
+        let accounts = self.machine().accounts_left();
+        let bytes = |account| -> u64 {
+            let rows = self.store.snapshot(account);
+            let mailboxes = mailbox::read::mailboxes(&*rows).unwrap_or_default();
+            mailboxes.iter().map(|m| m.counts.bytes).sum()
+        };
+        accounts.into_iter().take(SIZED_ACCOUNTS_MAX).map(bytes).sum()
+    }
+}
 
 impl EngineCluster {
     /// This node when it holds the address; else the home of the epoch, which holds it in a pair.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mailbox::op::Change;
 use replica::{Event, Output, Serving};
 use tokio::sync::mpsc;
-use vocab::limits::{DISK_DEAD_MS, DISK_RESERVE_BYTES};
+use vocab::limits::{DISK_DEAD_MS, DISK_RESERVE_BYTES, PAUSE_MS};
 use vocab::{AccountId, NodeId, SubmitError};
 
 use crate::engine::Engine;
@@ -26,6 +26,7 @@ impl Engine {
         let mut events = Vec::with_capacity(EVENTS_AT_ONCE);
         let mut not_serving_since = None;
         let mut last_tick = self.now();
+        let mut clocks = (self.now(), std::time::SystemTime::now());
         loop {
             let now = self.now();
             let wake = self.machine().deadline().map_or(TICK_MAX_MS, |d| d.since(now)).clamp(1, TICK_MAX_MS);
@@ -35,6 +36,7 @@ impl Engine {
             }
             // Also under load, when the inbox is never empty: heartbeats and leases must not starve.
             if events.is_empty() || self.now().since(last_tick) >= TICK_MAX_MS {
+                events.extend(self.slept(&mut clocks).then_some(Event::Paused));
                 events.push(Event::Tick);
                 last_tick = self.now();
             }
@@ -50,6 +52,15 @@ impl Engine {
             }
             self.show_serving(&mut not_serving_since);
         }
+    }
+
+    /// Whether the machine slept since the last look: its monotonic clock stands still then, the wall clock does not.
+    /// A wall clock that was set forward looks the same and costs no more than a fresh lease.
+    fn slept(&self, clocks: &mut (vocab::Instant, std::time::SystemTime)) -> bool {
+        let now = (self.now(), std::time::SystemTime::now());
+        let before = std::mem::replace(clocks, now);
+        let wall = now.1.duration_since(before.1).unwrap_or_default().as_millis();
+        wall > u128::from(now.0.since(before.0) + PAUSE_MS)
     }
 
     /// Front-ends hear "not serving" only when it lasts; the machine itself refuses at once.

@@ -91,7 +91,8 @@ impl Committer {
             }
         }
         if !answers.is_empty() {
-            metrics::histogram!("twinpost_store_group_writes").record(f64::from(u32::try_from(answers.len()).unwrap_or(0)));
+            metrics::histogram!("twinpost_store_group_writes")
+                .record(f64::from(u32::try_from(answers.len()).unwrap_or(0)));
             self.write(group)?;
         }
         for answer in answers {
