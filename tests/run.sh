@@ -2,7 +2,8 @@
 # Every check and every test, in the order of how soon they fail. Goes on after a failure and ends with a summary.
 #   tests/run.sh                everything
 #   tests/run.sh format tidy    only these steps
-# Steps: format lint tidy test e2e. Exits 1 when a step failed, 3 when packages are missing.
+# Steps: format lint tidy test e2e. Exits 1 when a step failed, 3 when packages are missing. A step that takes longer
+# than STEP_LIMIT seconds (2400 unless set) has failed: a test that hangs must not take the others with it.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
@@ -15,14 +16,23 @@ for component in fmt clippy; do
   cargo "$component" --version >/dev/null 2>&1 || rustup component add rustfmt clippy || exit 3
 done
 
+limited() { timeout --kill-after=10 "${STEP_LIMIT:-2400}" "$@"; }
+
 step() {
   case $1 in
-    format) cargo fmt --all --check ;;
-    lint) cargo clippy --locked --workspace --all-targets -- -D warnings ;;
-    tidy) cargo run --locked -q -p xtask -- tidy ;;
-    test) cargo test --locked --workspace --exclude e2e --no-fail-fast ;;
+    format) limited cargo fmt --all --check ;;
+    lint) limited cargo clippy --locked --workspace --all-targets -- -D warnings ;;
+    tidy) limited cargo run --locked -q -p xtask -- tidy ;;
+    # Built first, so that the limit is one for the tests alone.
+    test)
+      limited cargo test --locked --workspace --exclude e2e --no-run &&
+        limited cargo test --locked --workspace --exclude e2e --no-fail-fast
+      ;;
     # Real processes measure time, so nothing else runs beside them.
-    e2e) cargo build --locked -p node && cargo test --locked -p e2e --no-fail-fast -- --test-threads=1 ;;
+    e2e)
+      limited cargo build --locked -p node && limited cargo test --locked -p e2e --no-run &&
+        limited cargo test --locked -p e2e --no-fail-fast -- --test-threads=1
+      ;;
     *) echo "no step $1 (format lint tidy test e2e)" >&2; return 64 ;;
   esac
 }

@@ -71,9 +71,17 @@ mod tests {
         let mut child = Command::new("tail")
             .args(["-f", "/dev/null", "--"])
             .arg(&file)
+            .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("a process");
+        // A process may be there a moment before its arguments are: the kernel lets the parent go on before it has
+        // written them.
+        let files = [file];
+        while running(&files).expect("processes").is_empty() {
+            assert!(child.try_wait().expect("asked").is_none(), "it ended before it was stopped");
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
         let reaper = std::thread::spawn(move || child.wait());
         stop(dir.path()).await.expect("stopped");
         assert!(!reaper.join().expect("joined").expect("waited").success());
