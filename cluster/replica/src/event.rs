@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use topology::EpochRecord;
-use vocab::{AccountHead, AccountId, Batch, BatchId, BlobHash, Boot, NodeId, Version};
+use vocab::{AccountBatch, AccountHead, AccountId, Batch, BatchId, BlobHash, Boot, ChainLink, NodeId, Version};
 
 /// One thing that happened. After every event the driver drains `next_output` until `None`.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,10 +71,10 @@ pub enum Event {
     Chain {
         /// The account.
         account: AccountId,
-        /// Versions since the last agreed one, the present one last.
-        versions: Vec<Version>,
-        /// `head.lineage`: branches merged or archived into the present state.
-        lineage: Vec<Version>,
+        /// Links since the last agreed version, the present one last.
+        links: Vec<ChainLink>,
+        /// The head: `lineage` (branches merged or archived into the present state) and `served` are looked at.
+        head: AccountHead,
     },
     /// The epoch register or the members changed, or quorum came or went. Given at start too.
     Register {
@@ -110,6 +110,8 @@ pub enum Event {
         fetch: u64,
         /// Head of the staged state.
         head: AccountHead,
+        /// Instead of a stage: what leads from the state here to that head, when the peer could tell (`Fetch` only).
+        delta: Option<Box<AccountBatch>>,
     },
     /// A fetch came to nothing; the stage is to be thrown away by the driver.
     FetchFailed {

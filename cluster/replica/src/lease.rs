@@ -126,10 +126,10 @@ impl Replica {
         let _ = account;
         let node = self.me();
         let Some(record) = &self.record else {
-            return StampBase { epoch: vocab::EpochId::default(), home: node, joint: false, gap: None };
+            return StampBase { epoch: vocab::EpochId::default(), home: node, joint: false, gap: None, marks: None };
         };
         let gap = record.gap_epoch().map(|epoch| Gap { k: record.gap_k(node), epoch });
-        StampBase { epoch: record.id, home: node, joint: record.kind == EpochKind::Joint, gap }
+        StampBase { epoch: record.id, home: node, joint: record.kind == EpochKind::Joint, gap, marks: None }
     }
 
     fn mode(&self) -> Mode {

@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 pub use config::{ReplicaConfig, Timing};
 pub use event::Event;
-pub use output::{MayRead, Output, Serving, StampBase};
+pub use output::{MayRead, MergeBase, Output, Serving, StampBase};
 pub use persist::{META_KEY, Saved};
 pub use status::{Mode, ReplicaStatus, SyncProgress};
 use topology::EpochRecord;
@@ -156,14 +156,16 @@ impl Replica {
             Event::Written { token } => self.on_written(token),
             Event::BlobsChecked { token, missing } => self.on_blobs_checked(token, missing),
             Event::Versions(list) => self.versions = Some(list.into_iter().collect()),
-            Event::Chain { account, versions, lineage } => self.on_own_chain(account, versions, lineage),
+            Event::Chain { account, links, head } => {
+                self.on_own_chain(account, links.iter().map(|l| l.version).collect(), head.lineage);
+            }
             Event::Register { record, members, quorum } => self.on_register(record, members, quorum),
             Event::Heard(record) => self.hear(&record),
             Event::ProposeFailed => self.on_propose_failed(),
             Event::GuardWord { peer, boot } => self.on_guard_word(peer, boot),
             Event::ResetEvidence { peer } => self.on_reset_evidence(peer),
             Event::StartAlone => self.on_start_alone(),
-            Event::Fetched { fetch, head } => self.on_fetched(fetch, head),
+            Event::Fetched { fetch, head, delta: _ } => self.on_fetched(fetch, head),
             Event::FetchFailed { fetch } => self.on_fetch_failed(fetch),
             Event::BranchArchived { archive, head } => self.on_archived(archive, head),
             Event::ArchiveFailed { archive } => self.on_archive_failed(archive),

@@ -124,6 +124,7 @@ pub(crate) fn batch_from(wire: link::Batch) -> Option<Batch> {
             head: AccountHead::decode(&a.head).ok()?,
             rows: a.rows.into_iter().map(row).collect::<Option<_>>()?,
             refs: a.refs.into_iter().map(blob).collect::<Option<_>>()?,
+            undo: Vec::new(),
         })
     };
     Some(Batch {

@@ -1,7 +1,7 @@
 //! What the machine orders.
 
 use bytes::Bytes;
-use mailbox::op::Gap;
+use mailbox::op::{Gap, Marks};
 use topology::EpochRecord;
 use vocab::{AccountId, BatchId, BlobHash, EpochId, NodeId, StoreWrite, SubmitError, Version};
 
@@ -18,6 +18,18 @@ pub struct StampBase {
     /// The gap that is due, if any. It is taken by the first batch of the account; a session that reads the account
     /// while `head.gap_taken` is not `gap.epoch` first submits an operation that takes it (X8, X9).
     pub gap: Option<Gap>,
+    /// The in-sync set lacks a member: before a session is shown anything, or told a UID, the account is marked served in
+    /// the same batch that takes the gap (`mailbox::Applier::enter`; X9, X16), and undo rows are kept.
+    pub marks: Option<Marks>,
+}
+
+/// Where the state both branches come from can be restored (DESIGN 7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MergeBase {
+    /// The greatest version both know.
+    pub version: Version,
+    /// Restored from the guest's rows and undo rows; else from this node's.
+    pub at_guest: bool,
 }
 
 /// One order to the driver, in order.
@@ -122,6 +134,35 @@ pub enum Output {
         account: AccountId,
         /// Who has it.
         from: NodeId,
+    },
+    /// As `Fetch`, for a merge: the peer's branch with its undo rows is staged and verified, nothing is switched. Answered
+    /// alike; the stage stays until `Merge` has used it or `StopFetch` comes.
+    FetchBranch {
+        /// For the answer.
+        fetch: u64,
+        /// The account.
+        account: AccountId,
+        /// Who has it.
+        from: NodeId,
+    },
+    /// Merge the staged branch of this fetch into the present state (`mailbox::merge`, `queue::merge`) and answer
+    /// [`crate::Event::Computed`]; no other batch of the account is in flight. `base` = `None`: nothing common can be
+    /// restored, placements of both sides are kept under raised UIDVALIDITYs (M12). The stage is thrown away after it.
+    Merge {
+        /// Id the batch gets.
+        batch: BatchId,
+        /// The account.
+        account: AccountId,
+        /// Number of the `FetchBranch`.
+        fetch: u64,
+        /// The common ancestor.
+        base: Option<MergeBase>,
+        /// Whether clients were shown numbers here since the fork.
+        served: bool,
+        /// Whether the guest's clients were.
+        guest_served: bool,
+        /// Stamp.
+        stamp: StampBase,
     },
     /// Throw the stage of an abandoned fetch away; no answer.
     StopFetch {

@@ -189,6 +189,7 @@ impl Engine {
             joint: base.joint,
             mailbox_counter: batch.counter.wrapping_mul(MAILBOXES_PER_BATCH),
             gap: base.gap,
+            marks: base.marks,
         }
     }
 }

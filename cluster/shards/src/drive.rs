@@ -191,8 +191,8 @@ impl Engine {
     }
 
     fn read_chain(&self, account: AccountId) {
-        match self.store.chain(account).and_then(|versions| Ok((versions, self.store.head(account)?))) {
-            Ok((versions, head)) => self.tell(Event::Chain { account, versions, lineage: head.lineage }),
+        match self.store.chain(account).and_then(|links| Ok((links, self.store.head(account)?))) {
+            Ok((links, head)) => self.tell(Event::Chain { account, links, head }),
             Err(damaged) => fatal(&format!("the version chain of account {} cannot be read: {damaged}", account.0)),
         }
     }

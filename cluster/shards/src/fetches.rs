@@ -47,7 +47,7 @@ impl Engine {
             pulled = self.pull(account, from) => Some(pulled),
         };
         match pulled {
-            Some(Ok(head)) => self.tell(Event::Fetched { fetch, head }),
+            Some(Ok(head)) => self.tell(Event::Fetched { fetch, head, delta: None }),
             Some(Err(error)) => {
                 tracing::warn!(account = account.0, from = from.0, %error, "an account could not be transferred");
                 self.store.write(vec![StoreWrite::Unstage { account }]).await;

@@ -90,17 +90,18 @@ pub(crate) fn seal(
     batch: BatchId,
 ) -> AccountBatch {
     let expected = head.version;
-    let mut rows = Vec::new();
+    let (mut rows, mut undo) = (Vec::new(), Vec::new());
     for (table, key, Written { old, new }) in written {
         if table.is_core() {
             let digest = |value: &Option<Bytes>| value.as_ref().map_or(0, |v| keyed_hash(table, &key, v));
             head.digest = head.digest.wrapping_sub(digest(&old)).wrapping_add(digest(&new));
         }
+        undo.push(RowWrite { table, key: key.clone(), value: old });
         rows.push(RowWrite { table, key, value: new });
     }
     let hash = batch_hash(&head, &rows, &refs);
     head.version = expected.next(batch, &hash);
-    AccountBatch { account, expected, head, rows, refs }
+    AccountBatch { account, expected, head, rows, refs, undo }
 }
 
 /// Hash of everything the batch changes in the account; lengths make the bytes unambiguous.

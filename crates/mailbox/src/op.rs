@@ -183,6 +183,15 @@ pub struct Stamp {
     /// Gap due in this epoch (DESIGN 6, X8): raise uidnext, modseq and clock before anything else, unless
     /// `head.gap_taken` is the gap's epoch already.
     pub gap: Option<Gap>,
+    /// Served marks are due: the in-sync set lacks a member, and undo rows are kept (DESIGN 7).
+    pub marks: Option<Marks>,
+}
+
+/// What a served mark needs to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marks {
+    /// Number of the last joint epoch of this node: a mark of an epoch above it still counts.
+    pub since: u64,
 }
 
 /// The stride of a gap: k x (65,536, 2^32, 100).

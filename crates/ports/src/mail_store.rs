@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 pub use vocab::StoreWrite;
-use vocab::{AccountHead, AccountId, BlobHash, Damaged, RowWrite, Rows, Version};
+use vocab::{AccountHead, ChainLink, AccountId, BlobHash, Damaged, RowWrite, Rows, Version};
 
 use crate::Answer;
 
@@ -27,7 +27,16 @@ pub trait MailStore: Send + Sync {
     ///
     /// # Errors
     /// [`Damaged`].
-    fn chain(&self, account: AccountId) -> Result<Vec<Version>, Damaged>;
+    fn chain(&self, account: AccountId) -> Result<Vec<ChainLink>, Damaged>;
+    /// Every row that changed since `version`, with the value it had then (`None` = absent), each once: over a snapshot
+    /// they give the account as it was. `None` when the chain does not reach back to it or a link was kept without undo
+    /// rows.
+    ///
+    /// # Errors
+    /// [`Damaged`].
+    fn undo_since(&self, account: AccountId, version: Version) -> Result<Option<Vec<RowWrite>>, Damaged>;
+    /// The staged rows of the account, under the head they belong to.
+    fn staged(&self, account: AccountId, head: AccountHead) -> Arc<dyn Rows>;
     /// Writes all parts atomically; resolves when they are synced. Concurrent calls share syncs, in call order.
     fn write(&self, parts: Vec<StoreWrite>) -> Answer<'static, ()>;
     /// A node-local record.

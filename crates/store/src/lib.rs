@@ -13,7 +13,7 @@ use ports::Answer;
 use ports::mail_store::MailStore;
 use rocksdb::{DB, Direction, IteratorMode, WriteOptions};
 use tokio::sync::oneshot;
-use vocab::{AccountHead, AccountId, BlobHash, Damaged, RowWrite, Rows, StoreWrite, Version};
+use vocab::{AccountHead, AccountId, BlobHash, ChainLink, Damaged, RowWrite, Rows, StoreWrite, Version};
 
 mod blobs;
 mod committer;
@@ -143,9 +143,17 @@ impl MailStore for Store {
         self.disk.entries().into_iter().map(version).collect()
     }
 
-    fn chain(&self, account: AccountId) -> Result<Vec<Version>, Damaged> {
+    fn chain(&self, account: AccountId) -> Result<Vec<ChainLink>, Damaged> {
         let links = ledger::chain_links(&self.disk.db, account, 0)?;
-        Ok(links.into_iter().map(|(_, version)| version).collect())
+        Ok(links.into_iter().map(|(_, version)| ChainLink { version, undo: false }).collect())
+    }
+
+    fn undo_since(&self, _account: AccountId, _version: Version) -> Result<Option<Vec<RowWrite>>, Damaged> {
+        Ok(None)
+    }
+
+    fn staged(&self, account: AccountId, head: AccountHead) -> Arc<dyn Rows> {
+        Arc::new(snapshot::AccountSnapshot::staged(Arc::clone(&self.disk.db), account, head))
     }
 
     fn write(&self, parts: Vec<StoreWrite>) -> Answer<'static, ()> {

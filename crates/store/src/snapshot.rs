@@ -41,6 +41,14 @@ impl AccountSnapshot {
         Self { snapshot, account, state }
     }
 
+    /// The rows staged for `account` now, under the head they belong to.
+    pub(crate) fn staged(db: Arc<DB>, account: AccountId, head: AccountHead) -> Self {
+        let mut taken = Self::take(db, account);
+        // A stage is the generation after the present one; an account without state begins with the second.
+        taken.state = taken.state.map(|(generation, _)| (generation.max(1) + 1, head));
+        taken
+    }
+
     fn generation(&self) -> Result<u32, Damaged> {
         self.state.as_ref().map(|(generation, _)| *generation).map_err(Clone::clone)
     }

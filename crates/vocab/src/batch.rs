@@ -39,6 +39,20 @@ pub struct AccountBatch {
     pub rows: Vec<RowWrite>,
     /// References to bodies.
     pub refs: Vec<BlobRef>,
+    /// What every row in `rows` was before, in the same order (`None` = absent). Kept beside the link of the version chain
+    /// in epochs whose in-sync set lacks a member, empty otherwise: from it the state before this batch can be restored
+    /// for a merge (X6, X17). Not part of the version.
+    pub undo: Vec<RowWrite>,
+}
+
+/// One link of an account's version chain, as kept since the last version every member is known to hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChainLink {
+    /// The version.
+    pub version: Version,
+    /// Whether the batch that led to it was kept with its undo rows, so that the version before it can be restored. It was
+    /// then written in an epoch that lacks a member, where served marks are kept too (X15).
+    pub undo: bool,
 }
 
 /// One commit: several accounts of one home when a message goes to several of them.

@@ -23,6 +23,9 @@ pub struct AccountHead {
     pub lineage: Vec<Version>,
     /// Epoch whose gap was taken last (DESIGN 6); a gap is due when the present epoch asks for one and is not this.
     pub gap_taken: Option<EpochId>,
+    /// Epoch in which a client was last shown numbers of this account while the in-sync set lacked a member: the served
+    /// mark (DESIGN 7). It counts while its epoch is newer than the last joint one, so nobody has to clear it.
+    pub served: Option<EpochId>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -41,9 +44,19 @@ struct HeadV1 {
     gap_number: Option<u64>,
     #[prost(uint32, tag = "7")]
     gap_author: u32,
+    #[prost(uint64, optional, tag = "8")]
+    served_number: Option<u64>,
+    #[prost(uint32, tag = "9")]
+    served_author: u32,
 }
 
 impl AccountHead {
+    /// Whether a client was shown numbers since the joint epoch with this number.
+    #[must_use]
+    pub fn is_served_since(&self, joint: u64) -> bool {
+        self.served.is_some_and(|epoch| epoch.number > joint)
+    }
+
     /// Row version byte, then protobuf.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -55,6 +68,8 @@ impl AccountHead {
             lineage: self.lineage.iter().map(|v| v.0.to_vec()).collect(),
             gap_number: self.gap_taken.map(|e| e.number),
             gap_author: self.gap_taken.map_or(0, |e| e.author),
+            served_number: self.served.map(|e| e.number),
+            served_author: self.served.map_or(0, |e| e.author),
         };
         let mut out = vec![HEAD_ROW_VERSION];
         out.extend(row.encode_to_vec());
@@ -80,6 +95,7 @@ impl AccountHead {
             digest: u128::from_be_bytes(row.digest.as_slice().try_into().map_err(|_| bad("digest length"))?),
             lineage: row.lineage.iter().map(|b| version(b)).collect::<Result<_, _>>()?,
             gap_taken: row.gap_number.map(|number| EpochId { number, author: row.gap_author }),
+            served: row.served_number.map(|number| EpochId { number, author: row.served_author }),
         })
     }
 }
@@ -97,12 +113,13 @@ mod tests {
             digest: 5,
             lineage: vec![Version([1; 16])],
             gap_taken: Some(EpochId { number: 4, author: 2 }),
+            served: Some(EpochId { number: 5, author: 1 }),
         };
         let hex: String = head.encode().iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(
             hex,
             "010a100707070707070707070707070707070710ac021880e2cfaa062210000000000000000000000000000000052a10010101010101\
-             0101010101010101010130043802"
+             010101010101010101013004380240054801"
         );
         assert_eq!(AccountHead::decode(&head.encode()), Ok(head));
     }

@@ -31,6 +31,8 @@ impl Table {
     pub const FACTS: Self = Self(8);
     /// kind, 0, name -> document (password hash, scripts, settings)
     pub const DOCUMENTS: Self = Self(9);
+    /// placement id -> a message that an expunge won over a change elsewhere: restorable for a while after a merge
+    pub const RECOVERY: Self = Self(10);
     /// queue item id -> item (system account of the queue)
     pub const QUEUE: Self = Self(16);
     /// due time, item id -> nothing

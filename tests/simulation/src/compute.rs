@@ -36,6 +36,7 @@ impl World {
             joint: base.joint,
             mailbox_counter: batch.counter.wrapping_mul(MAILBOXES_PER_BATCH),
             gap: base.gap,
+            marks: base.marks,
         }
     }
 

@@ -268,8 +268,9 @@ impl World {
             Output::ReadChain { account } => {
                 let image = &self.nodes[n].disk.image;
                 let versions = image.chains.get(&account).cloned().unwrap_or_default();
-                let lineage = image.head(account).lineage;
-                self.to(n, 0, Inner::Event(Event::Chain { account, versions, lineage }));
+                let links = versions.into_iter().map(|version| vocab::ChainLink { version, undo: false }).collect();
+                let head = image.head(account);
+                self.to(n, 0, Inner::Event(Event::Chain { account, links, head }));
             }
             Output::Propose { expect, record } => self.propose(n, expect, record),
             Output::Fetch { fetch, account, from } => {

@@ -79,7 +79,7 @@ impl World {
         let refs = |rows: &[RowWrite]| rows.iter().filter_map(mailbox::blob_ref_of).collect::<Vec<BlobRef>>();
         let (first, second) = (rows[..half].to_vec(), rows[half..].to_vec());
         self.write(n, vec![StoreWrite::Stage { account, refs: refs(&first), rows: first }], After::Nothing);
-        let fetched = After::Event(Event::Fetched { fetch, head });
+        let fetched = After::Event(Event::Fetched { fetch, head, delta: None });
         self.write(n, vec![StoreWrite::Stage { account, refs: refs(&second), rows: second }], fetched);
     }
 

@@ -425,7 +425,7 @@ impl Disk {
             hash[n % 4 * 8..n % 4 * 8 + 8].copy_from_slice(&row.key);
         }
         head.version = expected.next(batch, &hash);
-        AccountBatch { account, expected, head, rows, refs: Vec::new() }
+        AccountBatch { account, expected, head, rows, refs: Vec::new(), undo: Vec::new() }
     }
 
     pub fn write(&mut self, parts: Vec<StoreWrite>) {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use ports::Answer;
 use ports::mail_store::MailStore;
-use vocab::{AccountHead, AccountId, BlobHash, Damaged, RowWrite, Rows, StoreWrite, Version};
+use vocab::{AccountHead, AccountId, BlobHash, ChainLink, Damaged, RowWrite, Rows, StoreWrite, Version};
 
 /// The disk of one process.
 pub struct Disk {
@@ -27,8 +27,14 @@ impl MailStore for Disk {
     fn versions(&self) -> Result<Vec<(AccountId, Version)>, Damaged> {
         self.store.versions()
     }
-    fn chain(&self, account: AccountId) -> Result<Vec<Version>, Damaged> {
+    fn chain(&self, account: AccountId) -> Result<Vec<ChainLink>, Damaged> {
         self.store.chain(account)
+    }
+    fn undo_since(&self, account: AccountId, version: Version) -> Result<Option<Vec<RowWrite>>, Damaged> {
+        self.store.undo_since(account, version)
+    }
+    fn staged(&self, account: AccountId, head: AccountHead) -> Arc<dyn Rows> {
+        self.store.staged(account, head)
     }
     fn write(&self, parts: Vec<StoreWrite>) -> Answer<'static, ()> {
         if self.dead.load(Ordering::SeqCst) {

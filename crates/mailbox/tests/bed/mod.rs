@@ -43,7 +43,7 @@ impl Bed {
     pub fn empty() -> Self {
         let epoch = EpochId { number: 1, author: 0 };
         let at = Timestamp(u64::from(SECONDS) * 1000);
-        let stamp = Stamp { epoch, home: NodeId(1), at, joint: true, mailbox_counter: 1, gap: None };
+        let stamp = Stamp { epoch, home: NodeId(1), at, joint: true, mailbox_counter: 1, gap: None, marks: None };
         let rows = MemoryRows::default();
         Self { rows, stamp, counter: 0, settled: 0, batches: 0, changes: Vec::new(), last: None }
     }

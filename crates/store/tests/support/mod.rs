@@ -71,7 +71,7 @@ pub fn reference(hash: BlobHash, n: u64, present: bool) -> BlobRef {
 }
 
 pub fn account(account: AccountId, n: u8, rows: Vec<RowWrite>, refs: Vec<BlobRef>) -> StoreWrite {
-    StoreWrite::Account(AccountBatch { account, expected: version(n.saturating_sub(1)), head: head(n), rows, refs })
+    StoreWrite::Account(AccountBatch { account, expected: version(n.saturating_sub(1)), head: head(n), rows, refs, undo: Vec::new() })
 }
 
 pub fn body(bytes: &[u8]) -> (BlobHash, StoreWrite) {
@@ -100,4 +100,9 @@ pub fn scan(rows: &Arc<dyn Rows>, table: Table, range: (Bound<&[u8]>, Bound<&[u8
 /// Awaits one write with a limit, so that a lost answer fails instead of hanging.
 pub async fn write(store: &Arc<Store>, parts: Vec<StoreWrite>) {
     tokio::time::timeout(Duration::from_secs(20), store.write(parts)).await.expect("the write is answered");
+}
+
+/// Versions on the chain of an account.
+pub fn versions(store: &Store, account: AccountId) -> Vec<Version> {
+    store.chain(account).unwrap().into_iter().map(|link| link.version).collect()
 }
