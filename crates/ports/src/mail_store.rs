@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 pub use vocab::StoreWrite;
-use vocab::{AccountHead, ChainLink, AccountId, BlobHash, Damaged, RowWrite, Rows, Version};
+use vocab::{AccountHead, AccountId, BlobHash, ChainLink, Damaged, RowWrite, Rows, Version};
 
 use crate::Answer;
 

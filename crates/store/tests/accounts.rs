@@ -35,7 +35,7 @@ async fn written_state_is_there_after_reopening() {
         assert_eq!(store.head(ALICE).unwrap(), head(2));
         assert_eq!(store.snapshot(ALICE).head(), head(2));
         assert_eq!(store.versions().unwrap(), [(ALICE, version(2)), (BOB, version(9))]);
-        assert_eq!(versions(&store, ALICE), [version(1), version(2)]);
+        assert_eq!(versions(store, ALICE), [version(1), version(2)]);
         assert_eq!(store.meta("epoch").as_deref(), Some(&b"5"[..]));
         assert_eq!(store.meta("epo"), None);
     };
@@ -147,7 +147,7 @@ async fn a_stage_shows_only_after_its_switch_and_leaves_no_old_rows() {
         let keys = scan(&store.snapshot(ALICE), ROWS, (Bound::Unbounded, Bound::Unbounded), false);
         assert_eq!(keys, ["new"]);
         assert_eq!(value(store, ALICE, Table::OUTCOMES, "o"), None);
-        assert_eq!((store.head(ALICE).unwrap(), versions(&store, ALICE)), (head(5), vec![version(5)]));
+        assert_eq!((store.head(ALICE).unwrap(), versions(store, ALICE)), (head(5), vec![version(5)]));
         assert_eq!(value(store, BOB, ROWS, "first").as_deref(), Some("2"));
     };
     check(&store);

@@ -93,6 +93,7 @@ impl Inner {
             joint: true,
             mailbox_counter: self.mailbox_counter,
             gap: None,
+            marks: None,
         };
         self.batches += 1;
         let batch = BatchId { epoch: EPOCH, home: HOME, counter: self.batches };

@@ -55,6 +55,7 @@ impl Home {
             joint: true,
             mailbox_counter: self.mailbox_counter,
             gap: None,
+            marks: None,
         };
         let view = self.rows.clone();
         let mut applier = Applier::new(&view, ACCOUNT, stamp);

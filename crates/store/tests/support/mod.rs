@@ -71,7 +71,14 @@ pub fn reference(hash: BlobHash, n: u64, present: bool) -> BlobRef {
 }
 
 pub fn account(account: AccountId, n: u8, rows: Vec<RowWrite>, refs: Vec<BlobRef>) -> StoreWrite {
-    StoreWrite::Account(AccountBatch { account, expected: version(n.saturating_sub(1)), head: head(n), rows, refs, undo: Vec::new() })
+    StoreWrite::Account(AccountBatch {
+        account,
+        expected: version(n.saturating_sub(1)),
+        head: head(n),
+        rows,
+        refs,
+        undo: Vec::new(),
+    })
 }
 
 pub fn body(bytes: &[u8]) -> (BlobHash, StoreWrite) {
