@@ -104,6 +104,21 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
+    /// What must be written before a session is shown this account or told a UID of it: the stamp's gap, and the served mark
+    /// while the in-sync set lacks a member (X9, X16). Nothing when both are there or the account has no state.
+    ///
+    /// # Errors
+    /// [`Damaged`].
+    pub fn enter(&mut self) -> Result<(), Damaged> {
+        self.take_gap()?;
+        let (marks, epoch) = (self.work.stamp.marks, self.work.stamp.epoch);
+        let head = &self.work.rows.head;
+        if marks.is_some_and(|marks| !head.is_served_since(marks.since)) && read::exists(&self.work.rows)? {
+            self.work.rows.head.served = Some(epoch);
+        }
+        Ok(())
+    }
+
     /// The account's part of the batch; `None` when nothing changed.
     ///
     /// # Errors
@@ -135,7 +150,7 @@ fn dispatch(work: &mut Work<'_>, op: &AccountOp) -> Result<Outcome, Fail> {
     }
 }
 
-fn finish(account: AccountId, work: Work<'_>, batch: BatchId) -> Option<AccountBatch> {
+pub(crate) fn finish(account: AccountId, work: Work<'_>, batch: BatchId) -> Option<AccountBatch> {
     let head = work.rows.head.clone();
     let refs = blob_refs(work.refs);
     let written: Vec<_> =

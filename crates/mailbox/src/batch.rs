@@ -7,6 +7,7 @@ use bytes::Bytes;
 use vocab::{AccountBatch, AccountHead, AccountId, BatchId, BlobRef, Damaged, RowWrite, Rows, Table};
 
 use crate::overlay::Written;
+use crate::recovery::RecoveryItem;
 use crate::rows::Placement;
 
 /// Key of the row hashes that a digest sums; part of the stored format.
@@ -21,11 +22,15 @@ pub fn row_digest(row: &RowWrite) -> u128 {
     }
 }
 
-/// The reference to a body that a placement row makes; `None` for other rows, deletes and damaged ones.
+/// The reference to a body that a placement or recovery row makes; `None` for other rows, deletes and damaged ones.
 #[must_use]
 pub fn blob_ref_of(row: &RowWrite) -> Option<BlobRef> {
-    let value = row.value.as_ref().filter(|_| row.table == Table::PLACEMENTS)?;
-    let placement = Placement::decode(&row.key, value).ok()?;
+    let value = row.value.as_ref()?;
+    let placement = match row.table {
+        Table::PLACEMENTS => Placement::decode(&row.key, value).ok()?,
+        Table::RECOVERY => RecoveryItem::decode(value).ok()?.placement,
+        _ => return None,
+    };
     Some(BlobRef { hash: placement.blob, placement: placement.id, present: true })
 }
 

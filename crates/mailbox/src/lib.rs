@@ -12,12 +12,14 @@ mod documents;
 mod expunge;
 mod flags;
 mod hierarchy;
+pub mod merge;
 mod modseq;
 pub mod names;
 pub mod op;
 pub mod outcomes;
 mod overlay;
 pub mod read;
+pub mod recovery;
 pub mod rows;
 #[cfg(test)]
 mod rows_golden;
@@ -25,3 +27,4 @@ mod work;
 
 pub use apply::{Applier, gap_batch};
 pub use batch::{blob_ref_of, digest_of, finish_rows, row_digest};
+pub use merge::{Branch, MergeInput, MergeReport, Merged, merge};

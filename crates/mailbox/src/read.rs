@@ -9,6 +9,7 @@ use vocab::rows::prefix_end;
 use vocab::{Damaged, MailboxId, ModSeq, PlacementId, Rows, Table, Uid};
 
 use crate::op::Role;
+use crate::recovery::RecoveryItem;
 use crate::rows::{
     Document, Expunged, Mailbox, Placement, UidRow, decode_name, decode_place, document_key, is_facts_key, modseq_key,
     placement_key, uid_of_key,
@@ -303,6 +304,19 @@ pub fn document_names(rows: &dyn Rows, kind: &str) -> Result<Vec<String>, Damage
     let mut found = Vec::new();
     scan_prefix(rows, Table::DOCUMENTS, &prefix, &mut |key, _| {
         found.push(String::from_utf8_lossy(key.get(prefix.len()..).unwrap_or_default()).into_owned());
+        GO_ON
+    })?;
+    Ok(found)
+}
+
+/// Messages that a merge keeps restorable.
+///
+/// # Errors
+/// [`Damaged`].
+pub fn recovery(rows: &dyn Rows) -> Result<Vec<RecoveryItem>, Damaged> {
+    let mut found = Vec::new();
+    scan_prefix(rows, Table::RECOVERY, &[], &mut |_, value| {
+        found.push(RecoveryItem::decode(value)?);
         GO_ON
     })?;
     Ok(found)

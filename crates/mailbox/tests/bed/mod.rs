@@ -1,6 +1,8 @@
 //! One account in memory and commands against it; every batch is checked for digest and chain.
 #![allow(dead_code)]
 
+pub mod pair;
+
 use bytes::Bytes;
 use mailbox::op::{AccountOp, Change, Command, MailboxRef, NewMessage, Outcome, Role, Stamp};
 use mailbox::rows::{Mailbox, Placement};

@@ -1,0 +1,147 @@
+//! The merge of two branches of one account (DESIGN 7): a pure function of base, anchor, guest and served marks.
+//!
+//! Each step makes a plan over both sides loaded in memory; one writer turns the plan into the wanted rows, and the
+//! difference to the anchor's rows is an ordinary batch.
+
+mod numbers;
+mod placements;
+mod registers;
+mod side;
+mod tree;
+mod write;
+
+use vocab::{AccountBatch, AccountId, BatchId, CommandId, Damaged, Rows};
+
+use crate::apply;
+use crate::op::{Change, Stamp};
+use crate::work::Work;
+use placements::Union;
+use side::Sides;
+
+/// One branch and whether a client saw its numbers since all branches were one.
+#[derive(Clone, Copy)]
+pub struct Branch<'a> {
+    /// Its rows.
+    pub rows: &'a dyn Rows,
+    /// Whether it served the account since the fork (DESIGN 7, X15, X16).
+    pub served: bool,
+}
+
+/// What a merge needs.
+#[derive(Clone, Copy)]
+pub struct MergeInput<'a> {
+    /// Which account.
+    pub account: AccountId,
+    /// The greatest common version; `None` when it cannot be restored: then the mail of both sides is kept and
+    /// UIDVALIDITY raised (M12).
+    pub base: Option<&'a dyn Rows>,
+    /// The branch of the side that merges.
+    pub anchor: Branch<'a>,
+    /// The other branch.
+    pub guest: Branch<'a>,
+    /// Stamp of the batch; its gap and marks are not looked at.
+    pub stamp: Stamp,
+}
+
+/// What the merge did that somebody should know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MergeReport {
+    /// Messages under another UID than on one of the sides.
+    pub renumbered: u64,
+    /// Messages put into the recovery table.
+    pub recovered: u64,
+    /// Documents kept twice: the winner, and the loser under a conflict name.
+    pub kept_twice: u64,
+    /// What had to be decided, in words.
+    pub conflicts: Vec<String>,
+    /// Mailboxes whose UIDVALIDITY was raised, and why.
+    pub raised: Vec<String>,
+}
+
+/// The result.
+#[derive(Clone, Debug)]
+pub struct Merged {
+    /// A batch over the anchor's rows.
+    pub batch: AccountBatch,
+    /// What observers hear after the commit.
+    pub changes: Vec<Change>,
+    /// For the log and the administrator.
+    pub report: MergeReport,
+    /// The counter of the next mailbox id under this stamp.
+    pub mailbox_counter: u64,
+}
+
+/// Rules that a test switches off to see that it would notice.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Numbering by rule W; off: the anchor's numbers stay, the guest's where they are free.
+    pub rule_w: bool,
+    /// The vanish floor is raised to the stamp.
+    pub floor: bool,
+    /// What changed gets the stamp as modseq.
+    pub restamp: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { rule_w: true, floor: true, restamp: true }
+    }
+}
+
+/// Merges the guest's branch into the anchor's. A guest that is in the anchor's lineage already changes no row.
+///
+/// # Errors
+/// [`Damaged`] when rows of one of the branches cannot be read: repair that branch first.
+pub fn merge(input: &MergeInput<'_>, batch: BatchId) -> Result<Merged, Damaged> {
+    merge_by(input, batch, Rules::default())
+}
+
+/// As [`merge`], by these rules.
+///
+/// # Errors
+/// As [`merge`].
+#[doc(hidden)]
+pub fn merge_by(input: &MergeInput<'_>, batch: BatchId, rules: Rules) -> Result<Merged, Damaged> {
+    let (anchor, guest) = (input.anchor.rows.head(), input.guest.rows.head());
+    if anchor.version == guest.version || anchor.lineage.contains(&guest.version) {
+        let batch = crate::batch::seal(input.account, anchor, std::iter::empty(), Vec::new(), batch);
+        let mailbox_counter = input.stamp.mailbox_counter;
+        return Ok(Merged { batch, changes: Vec::new(), report: MergeReport::default(), mailbox_counter });
+    }
+    if let Some(base) = input.base
+        && let Some(merged) = attempt(input, batch, rules, Some(base))?
+    {
+        return Ok(merged);
+    }
+    let unsound = || Damaged("merge: not even both sides' mail together makes a sound account".to_owned());
+    attempt(input, batch, rules, None)?.ok_or_else(unsound)
+}
+
+/// `None` when the plan does not hold its own checks.
+fn attempt(
+    input: &MergeInput<'_>,
+    batch: BatchId,
+    rules: Rules,
+    base: Option<&dyn Rows>,
+) -> Result<Option<Merged>, Damaged> {
+    let sides = Sides::load(input, base)?;
+    let mut work = Work::new(input.anchor.rows, input.stamp);
+    work.begin(CommandId::default());
+    let mut report = MergeReport::default();
+    write::join_heads(&mut work, &sides);
+    if sides.purged() {
+        report.conflicts.push("one side was purged: so is the other".to_owned());
+        crate::hierarchy::purge(&mut work).map_err(|_| Damaged("merge: purge".to_owned()))?;
+    } else {
+        let union = Union::of(&sides);
+        let tree = tree::Tree::of(&sides, &union, &mut work, &mut report);
+        let Some(numbered) = numbers::number(&sides, &union, &tree, rules) else { return Ok(None) };
+        let plan = write::Plan { sides: &sides, union: &union, tree: &tree, numbered: &numbered, rules };
+        write::write(&mut work, input, &plan, &mut report)?;
+    }
+    let mailbox_counter = work.stamp.mailbox_counter;
+    let changes = work.commit();
+    let batch = apply::finish(input.account, work, batch);
+    Ok(batch.map(|batch| Merged { batch, changes, report, mailbox_counter }))
+}
