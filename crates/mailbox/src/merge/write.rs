@@ -156,11 +156,10 @@ fn stamped(plan: &Plan<'_>, kept: &Kept, place: (MailboxId, Uid), stamp: ModSeq)
     let from_one = plan.tree.mailboxes.get(&place.0).is_some_and(|planned| planned.from_one);
     let id = placement.id;
     let rows = plan.sides.both().map(|side| side.placed.get(&id));
+    let stamp = if plan.rules.restamp { stamp } else { placement.modseq };
     let [Some((at, a)), Some((_, g))] = rows else {
         placement.created = stamp;
-        if plan.rules.restamp {
-            placement.modseq = stamp;
-        }
+        placement.modseq = stamp;
         return (placement, true);
     };
     let stays = !from_one && plan.sides.both().iter().all(|side| side.place(id) == Some(place));
@@ -170,7 +169,7 @@ fn stamped(plan: &Plan<'_>, kept: &Kept, place: (MailboxId, Uid), stamp: ModSeq)
     if stays && a == g && *at == place.0 {
         return (placement, false);
     }
-    placement.modseq = if plan.rules.restamp { stamp } else { a.modseq.max(g.modseq) };
+    placement.modseq = stamp;
     (placement, true)
 }
 
