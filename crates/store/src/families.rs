@@ -10,9 +10,10 @@ use rocksdb::{
 pub const HEAD: &str = "head";
 /// Rows of tables below 64.
 pub const ROWS: &str = "rows";
-/// Values before a change, kept while a fork lasts. Nothing yet.
+/// (shard, account, link sequence, table, key) -> present or absent, value: what a row was before the link's batch, kept
+/// while a fork lasts.
 pub const PRE_IMAGES: &str = "pre_images";
-/// Touched and served marks of a fork. Nothing yet.
+/// Nothing: touched marks are the chain's undo rows, served marks are in the heads.
 pub const MARKS: &str = "marks";
 /// Bodies: a record under the hash, chunks under (hash, number).
 pub const BLOBS: &str = "blobs";
@@ -28,7 +29,7 @@ pub const RECOVERY: &str = "recovery";
 pub const ARCHIVE: &str = "archive";
 /// Node-local records.
 pub const META: &str = "meta";
-/// (shard, account, sequence) -> version.
+/// (shard, account, sequence) -> version, whether it has undo rows.
 pub const CHAIN: &str = "chain";
 
 /// All families of this format; RocksDB's own `default` stays empty.

@@ -9,7 +9,7 @@ use crate::options::OpenError;
 use crate::{families, keys};
 
 /// The only format this release reads and writes.
-pub const FORMAT_VERSION: &[u8] = b"twinpost-store-1";
+pub const FORMAT_VERSION: &[u8] = b"twinpost-store-2";
 
 /// Refuses a folder with families this release does not know, before RocksDB touches it.
 pub(crate) fn check_families(path: &Path) -> Result<(), OpenError> {

@@ -74,6 +74,19 @@ pub fn sequence_of(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(key.get(ACCOUNT_BYTES..ACCOUNT_BYTES + 8)?.try_into().ok()?))
 }
 
+/// (shard, account, sequence, table, key): what the row was before the link with this sequence number.
+#[must_use]
+pub fn undo_row(owner: AccountId, sequence: u64, name: Table, key: &[u8]) -> Vec<u8> {
+    [&link(owner, sequence)[..], &[name.0], key].concat()
+}
+
+/// Table and key of the row in the key of an undo row.
+#[must_use]
+pub fn undone(key: &[u8]) -> Option<(Table, &[u8])> {
+    let (table, key) = key.get(ACCOUNT_BYTES + 8..)?.split_first()?;
+    Some((Table(*table), key))
+}
+
 /// (hash, chunk): one chunk of a body. The record of the body itself lies under the bare hash.
 #[must_use]
 pub fn chunk(hash: BlobHash, index: u32) -> [u8; HASH_BYTES + 4] {

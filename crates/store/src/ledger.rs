@@ -7,10 +7,9 @@ use std::sync::Arc;
 use rocksdb::{ColumnFamily, DB, IteratorMode, ReadOptions, WriteBatch};
 use vocab::limits::BLOB_CHUNK_BYTES;
 use vocab::rows::prefix_end;
-use vocab::{
-    AccountBatch, AccountHead, AccountId, BlobHash, BlobRef, Damaged, PlacementId, RowWrite, StoreWrite, Version,
-};
+use vocab::{AccountBatch, AccountHead, AccountId, BlobHash, BlobRef, Damaged, PlacementId, RowWrite, StoreWrite};
 
+use crate::chain::Link;
 use crate::disk::{Disk, Entry};
 use crate::snapshot::{damaged, encode_head};
 use crate::{blobs, families, keys};
@@ -29,9 +28,9 @@ pub(crate) struct Group {
     /// Account states to publish after the write.
     pub(crate) entries: HashMap<AccountId, Entry>,
     /// Links of the version chain that are in `batch` only.
-    links: HashMap<AccountId, Vec<(u64, Version)>>,
+    pub(crate) links: HashMap<AccountId, Vec<Link>>,
     /// Accounts whose links on disk are deleted by `batch`.
-    chains_reset: HashSet<AccountId>,
+    pub(crate) chains_reset: HashSet<AccountId>,
     /// Bodies whose record is in `batch`.
     bodies: HashSet<BlobHash>,
 }
@@ -46,9 +45,9 @@ pub(crate) struct Ledger {
     pub(crate) disk: Arc<Disk>,
     /// Accounts with a stage and its generation.
     pub(crate) staged: HashMap<AccountId, u32>,
-    next_link: HashMap<AccountId, u64>,
+    pub(crate) next_link: HashMap<AccountId, u64>,
     /// Links before this one are deleted; a scan that began there would walk over what is left of them.
-    oldest_link: HashMap<AccountId, u64>,
+    pub(crate) oldest_link: HashMap<AccountId, u64>,
     uploads: HashMap<BlobHash, Upload>,
 }
 
@@ -63,7 +62,7 @@ impl Ledger {
         }
     }
 
-    fn family(&self, name: &str) -> &ColumnFamily {
+    pub(crate) fn family(&self, name: &str) -> &ColumnFamily {
         families::family(&self.disk.db, name)
     }
 
@@ -115,10 +114,11 @@ impl Ledger {
     fn add_account(&mut self, group: &mut Group, batch: &AccountBatch) -> Result<(), Damaged> {
         let account = batch.account;
         let generation = self.generation(group, account);
+        self.chain_batch(group, batch)?;
         self.put_rows(group, account, generation, &batch.rows);
         self.put_refs(group, account, generation, &batch.refs);
         self.put_head(group, account, generation, &batch.head);
-        self.add_link(group, account, batch.head.version)
+        Ok(())
     }
 
     fn put_head(&self, group: &mut Group, account: AccountId, generation: u32, head: &AccountHead) {
@@ -254,13 +254,7 @@ impl Ledger {
         group.batch.delete_cf(self.family(families::META), keys::stage(account));
         self.drop_generation(group, account, old);
         self.put_head(group, account, old + 1, &head);
-        let next = self.next_link(group, account)?;
-        let chain = self.family(families::CHAIN);
-        group.batch.delete_range_cf(chain, keys::link(account, 0), keys::link(account, next));
-        group.links.remove(&account);
-        group.chains_reset.insert(account);
-        self.oldest_link.insert(account, next);
-        self.add_link(group, account, head.version)
+        self.reset_chain(group, account, head.version)
     }
 
     fn unstage(&mut self, group: &mut Group, account: AccountId) {
@@ -283,46 +277,6 @@ impl Ledger {
         group.batch.delete_range_cf(self.family(families::ROWS), from, to);
         group.batch.delete_range_cf(self.family(families::OUTCOMES), from, to);
         group.batch.put_cf(self.family(families::META), keys::DROPPED, []);
-    }
-
-    fn next_link(&mut self, group: &Group, account: AccountId) -> Result<u64, Damaged> {
-        if let Some((last, _)) = group.links.get(&account).and_then(|links| links.last()) {
-            return Ok(last + 1);
-        }
-        if let Some(next) = self.next_link.get(&account) {
-            return Ok(*next);
-        }
-        Ok(last_link(&self.disk.db, account)?.map_or(0, |sequence| sequence + 1))
-    }
-
-    fn add_link(&mut self, group: &mut Group, account: AccountId, version: Version) -> Result<(), Damaged> {
-        let sequence = self.next_link(group, account)?;
-        group.batch.put_cf(self.family(families::CHAIN), keys::link(account, sequence), version.0);
-        group.links.entry(account).or_default().push((sequence, version));
-        self.next_link.insert(account, sequence + 1);
-        Ok(())
-    }
-
-    /// Point deletes: in joint operation this runs with every batch and takes away one link.
-    fn trim_chain(&mut self, group: &mut Group, account: AccountId, agreed: Version) -> Result<(), Damaged> {
-        let mut links = if group.chains_reset.contains(&account) {
-            Vec::new()
-        } else {
-            chain_links(&self.disk.db, account, self.oldest_link.get(&account).copied().unwrap_or(0))?
-        };
-        links.extend(group.links.get(&account).into_iter().flatten().copied());
-        let Some(keep) = links.iter().rev().find(|(_, version)| *version == agreed).map(|(sequence, _)| *sequence)
-        else {
-            return Ok(());
-        };
-        for (sequence, _) in links.iter().take_while(|(sequence, _)| *sequence < keep) {
-            group.batch.delete_cf(self.family(families::CHAIN), keys::link(account, *sequence));
-        }
-        self.oldest_link.insert(account, keep);
-        if let Some(pending) = group.links.get_mut(&account) {
-            pending.retain(|(sequence, _)| *sequence >= keep);
-        }
-        Ok(())
     }
 }
 
@@ -354,29 +308,4 @@ fn chunks_on_disk(db: &DB, hash: BlobHash) -> Result<BTreeSet<u32>, Damaged> {
         Ok(keys::chunk_of(&key))
     };
     chunks.filter_map(|item| number(item).transpose()).collect()
-}
-
-/// Iterates over links on disk from `from` on, or back from the end if that is `None`.
-fn links(db: &DB, account: AccountId, from: Option<u64>) -> impl Iterator<Item = Result<(u64, Version), Damaged>> {
-    let mut bounds = ReadOptions::default();
-    bounds.set_iterate_lower_bound(keys::link(account, from.unwrap_or(0)));
-    if let Some(end) = prefix_end(&keys::account(account)) {
-        bounds.set_iterate_upper_bound(end);
-    }
-    let mode = if from.is_some() { IteratorMode::Start } else { IteratorMode::End };
-    db.iterator_cf_opt(families::family(db, families::CHAIN), bounds, mode).map(|item: Item| {
-        let (key, value) = item.map_err(|e| damaged(&e))?;
-        let link = keys::sequence_of(&key).zip(Version::from_bytes(&value));
-        link.ok_or_else(|| Damaged("link of the version chain".into()))
-    })
-}
-
-/// Links of the chain on disk from sequence `from` on, oldest first.
-pub(crate) fn chain_links(db: &DB, account: AccountId, from: u64) -> Result<Vec<(u64, Version)>, Damaged> {
-    links(db, account, Some(from)).collect()
-}
-
-/// Sequence of the newest link on disk.
-fn last_link(db: &DB, account: AccountId) -> Result<Option<u64>, Damaged> {
-    links(db, account, None).next().transpose().map(|link| link.map(|(sequence, _)| sequence))
 }

@@ -1,7 +1,8 @@
 //! RocksDB: rows, blobs, heads; the only user of RocksDB for mail.
 //!
 //! Reading is direct; writing goes through one thread (`committer.rs`) that syncs once for everything that waits. Key
-//! layout: `keys.rs`; families and tuning: `families.rs`; what a write means: `ledger.rs`.
+//! layout: `keys.rs`; families and tuning: `families.rs`; what a write means: `ledger.rs`;
+//! what leads back to older versions: `chain.rs`.
 
 use std::path::Path;
 use std::sync::mpsc::{self, Sender};
@@ -16,6 +17,7 @@ use tokio::sync::oneshot;
 use vocab::{AccountHead, AccountId, BlobHash, ChainLink, Damaged, RowWrite, Rows, StoreWrite, Version};
 
 mod blobs;
+mod chain;
 mod committer;
 mod disk;
 pub mod families;
@@ -144,12 +146,12 @@ impl MailStore for Store {
     }
 
     fn chain(&self, account: AccountId) -> Result<Vec<ChainLink>, Damaged> {
-        let links = ledger::chain_links(&self.disk.db, account, 0)?;
-        Ok(links.into_iter().map(|(_, version)| ChainLink { version, undo: false }).collect())
+        let links = chain::chain_links(&self.disk.db, account, 0)?;
+        Ok(links.into_iter().map(|link| ChainLink { version: link.version, undo: link.undo }).collect())
     }
 
-    fn undo_since(&self, _account: AccountId, _version: Version) -> Result<Option<Vec<RowWrite>>, Damaged> {
-        Ok(None)
+    fn undo_since(&self, account: AccountId, version: Version) -> Result<Option<Vec<RowWrite>>, Damaged> {
+        chain::undo_since(&self.disk.db, account, version)
     }
 
     fn staged(&self, account: AccountId, head: AccountHead) -> Arc<dyn Rows> {

@@ -18,6 +18,7 @@ fn keys_and_families_are_frozen() {
         format!("table {}", hex(&store::keys::table(account, 9, Table::PLACEMENTS))),
         format!("row {}", hex(&store::keys::row(account, 9, Table::OUTCOMES, b"key"))),
         format!("link {}", hex(&store::keys::link(account, 10))),
+        format!("undo {}", hex(&store::keys::undo_row(account, 10, Table::PLACEMENTS, b"key"))),
         format!("chunk {}", hex(&store::keys::chunk(hash, 11))),
         format!("blob_ref {}", hex(&store::keys::blob_ref(hash, account, 9, placement))),
         format!("archive {}", hex(&store::keys::archive("b1", b"key"))),
@@ -35,12 +36,15 @@ fn keys_give_back_what_went_in() {
     assert_eq!(store::keys::account_of(&store::keys::account(account)), Some(account));
     assert_eq!(store::keys::sequence_of(&store::keys::link(account, 5)), Some(5));
     assert_eq!(store::keys::chunk_of(&store::keys::chunk(hash, 6)), Some(6));
+    let undo = store::keys::undo_row(account, 4, Table::FACTS, b"k");
+    assert_eq!(store::keys::undone(&undo), Some((Table::FACTS, &b"k"[..])));
     let reference = store::keys::blob_ref(hash, account, 8, PlacementId::default());
     assert_eq!(store::keys::ref_owner(&reference), Some((hash, account, 8)));
     for short in [&[][..], &[1, 2, 3]] {
         assert_eq!(store::keys::account_of(short), None);
         assert_eq!(store::keys::sequence_of(short), None);
         assert_eq!(store::keys::chunk_of(short), None);
+        assert_eq!(store::keys::undone(short), None);
         assert_eq!(store::keys::ref_owner(short), None);
     }
 }
