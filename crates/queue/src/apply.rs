@@ -73,7 +73,7 @@ fn enqueue(view: &dyn Rows, items: &[QueueItem]) -> Result<Applied, Damaged> {
     Ok((rows, refs, QueueOutcome::Done))
 }
 
-fn replace(old: &QueueItem, new: &QueueItem) -> Vec<RowWrite> {
+pub(crate) fn replace(old: &QueueItem, new: &QueueItem) -> Vec<RowWrite> {
     let mut rows = vec![item_row(new)];
     if old.due != new.due {
         rows.push(due_row(old, false));
@@ -82,22 +82,22 @@ fn replace(old: &QueueItem, new: &QueueItem) -> Vec<RowWrite> {
     rows
 }
 
-fn remove(item: &QueueItem) -> Applied {
+pub(crate) fn remove(item: &QueueItem) -> Applied {
     let key = item.id.to_bytes().to_vec().into();
     let rows = vec![RowWrite { table: Table::QUEUE, key, value: None }, due_row(item, false)];
     (rows, vec![blob_ref(item, false)], QueueOutcome::Done)
 }
 
-fn item_row(item: &QueueItem) -> RowWrite {
+pub(crate) fn item_row(item: &QueueItem) -> RowWrite {
     RowWrite { table: Table::QUEUE, key: item.id.to_bytes().to_vec().into(), value: Some(encode_item(item)) }
 }
 
-fn due_row(item: &QueueItem, present: bool) -> RowWrite {
+pub(crate) fn due_row(item: &QueueItem, present: bool) -> RowWrite {
     let value = present.then(bytes::Bytes::new);
     RowWrite { table: Table::QUEUE_DUE, key: due_key(item.due, item.id), value }
 }
 
-fn blob_ref(item: &QueueItem, present: bool) -> BlobRef {
+pub(crate) fn blob_ref(item: &QueueItem, present: bool) -> BlobRef {
     BlobRef { hash: item.blob, placement: PlacementId { command: item.id, index: 0 }, present }
 }
 

@@ -5,6 +5,7 @@
 pub mod apply;
 pub mod bounce;
 pub mod codec;
+pub mod merge;
 pub mod op;
 pub mod read;
 mod refs;
@@ -12,5 +13,6 @@ mod rows;
 pub mod schedule;
 
 pub use apply::apply;
+pub use merge::{QueueMergeReport, merge};
 pub use op::{AttemptResult, Failure, QueueItem, QueueOp, QueueOutcome};
 pub use refs::blob_ref_of;

@@ -1,0 +1,268 @@
+//! Two branches of the queue become one: nothing pending is lost, nothing finished comes back.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use queue::apply::ATTEMPT_LOST_AFTER_MS;
+use queue::{AttemptResult, Failure, QueueItem, QueueOp, QueueOutcome, apply, merge};
+use vocab::{
+    Address, BlobHash, BlobRef, Boot, CommandId, MemoryRows, NodeId, PlacementId, ReversePath, RowWrite, Rows, Table,
+    Timestamp,
+};
+
+const T0: Timestamp = Timestamp(1_700_000_000_000);
+
+fn id(number: u32) -> CommandId {
+    CommandId { origin: NodeId(1), boot: Boot(2), counter: 3, recipient: number }
+}
+
+fn item(number: u32) -> QueueItem {
+    QueueItem {
+        id: id(number),
+        reverse_path: ReversePath::Null,
+        recipient: Address::parse("bob@elsewhere.example").unwrap(),
+        original_recipient: None,
+        blob: BlobHash([u8::try_from(number).unwrap(); 32]),
+        size: 1,
+        smtputf8: false,
+        eight_bit: false,
+        accepted_at: T0,
+        attempts: 0,
+        due: T0,
+        attempt: None,
+        last_status: None,
+    }
+}
+
+/// One node's rows and references.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Side {
+    rows: MemoryRows,
+    refs: BTreeSet<(BlobHash, PlacementId)>,
+}
+
+impl Side {
+    fn write(&mut self, rows: &[RowWrite], refs: &[BlobRef]) {
+        self.rows.write(rows);
+        for reference in refs {
+            let key = (reference.hash, reference.placement);
+            let new = if reference.present { self.refs.insert(key) } else { self.refs.remove(&key) };
+            assert!(new, "a reference is added once and dropped once");
+        }
+    }
+
+    fn run(&mut self, op: &QueueOp, at: Timestamp) -> QueueOutcome {
+        let (rows, refs, outcome) = apply(&self.rows, op, at).unwrap();
+        self.write(&rows, &refs);
+        outcome
+    }
+
+    fn items(&self) -> BTreeMap<CommandId, QueueItem> {
+        let items = queue::read::list(&self.rows, usize::MAX).unwrap();
+        items.into_iter().map(|item| (item.id, item)).collect()
+    }
+
+    fn accept(&mut self, key: u8, value: Option<&'static [u8]>) {
+        let value = value.map(Bytes::from_static);
+        self.rows.write(&[RowWrite { table: Table::ACCEPTS, key: vec![key].into(), value }]);
+    }
+
+    fn accepts(&self) -> Vec<u8> {
+        self.rows.rows.keys().filter(|(table, _)| *table == Table::ACCEPTS).map(|(_, key)| key[0]).collect()
+    }
+
+    /// The due index and the references are exactly those of the items.
+    fn check(&self) {
+        let items = self.items();
+        let (due, _) = queue::read::due(&self.rows, Timestamp(u64::MAX), usize::MAX).unwrap();
+        assert_eq!(due.len(), items.len());
+        assert_eq!(due.into_iter().map(|item| (item.id, item)).collect::<BTreeMap<_, _>>(), items);
+        let refs = items.values().map(|item| (item.blob, PlacementId { command: item.id, index: 0 })).collect();
+        assert_eq!(self.refs, refs);
+    }
+}
+
+fn merged(base: Option<&Side>, anchor: &Side, guest: &Side) -> (Side, queue::QueueMergeReport) {
+    let base = base.map(|side| &side.rows as &dyn Rows);
+    let (rows, refs, report) = merge(base, &anchor.rows, &guest.rows, T0).unwrap();
+    let mut result = anchor.clone();
+    result.write(&rows, &refs);
+    result.check();
+    (result, report)
+}
+
+fn deferred(due: u64) -> AttemptResult {
+    let failure = Failure { status: "4.4.1".into(), diagnostic: format!("until {due}"), remote: None };
+    AttemptResult::Deferred(failure, T0.plus_ms(due))
+}
+
+fn start(number: u32, node: u32, at: u64) -> QueueOp {
+    QueueOp::AttemptStart { id: id(number), node: NodeId(node), at: T0.plus_ms(at) }
+}
+
+fn end(number: u32, result: AttemptResult) -> QueueOp {
+    QueueOp::AttemptEnd { id: id(number), result }
+}
+
+/// A base of items 1 to `count`.
+fn base(count: u32) -> Side {
+    let mut side = Side::default();
+    side.run(&QueueOp::Enqueue((1..=count).map(item).collect()), T0);
+    side
+}
+
+#[test]
+fn attempts_add_up_and_the_later_due_time_wins() {
+    let base = base(1);
+    let (mut anchor, mut guest) = (base.clone(), base.clone());
+    anchor.run(&start(1, 1, 0), T0);
+    anchor.run(&end(1, deferred(5000)), T0);
+    anchor.run(&start(1, 1, 5000), T0);
+    anchor.run(&end(1, deferred(9000)), T0);
+    guest.run(&start(1, 2, 100), T0);
+    guest.run(&end(1, deferred(7000)), T0);
+    let (result, report) = merged(Some(&base), &anchor, &guest);
+    let item = &result.items()[&id(1)];
+    assert_eq!((item.attempts, item.due, item.attempt), (3, T0.plus_ms(9000), None));
+    assert_eq!(item.last_status.as_ref().unwrap().diagnostic, "until 9000");
+    assert_eq!((report.items, report.tried_twice), (1, vec![id(1)]));
+    assert_eq!(merged(None, &anchor, &guest).0.items()[&id(1)].attempts, 2, "no base: the greater number");
+}
+
+#[test]
+fn an_open_attempt_is_kept_until_the_other_side_has_ended_it() {
+    let mut before = base(2);
+    before.run(&start(2, 1, 0), T0);
+    let (mut anchor, mut guest) = (before.clone(), before.clone());
+    // Item 1: tried to the end here, still being tried there.
+    anchor.run(&start(1, 1, 0), T0);
+    anchor.run(&end(1, deferred(2 * ATTEMPT_LOST_AFTER_MS)), T0);
+    guest.run(&start(1, 2, 50), T0);
+    // Item 2: the attempt of the base was ended there; here nothing is known of its end.
+    guest.run(&end(2, deferred(600)), T0);
+    let (result, report) = merged(Some(&before), &anchor, &guest);
+    let first = &result.items()[&id(1)];
+    assert_eq!((first.attempt, first.attempts), (Some((NodeId(2), T0.plus_ms(50))), 2));
+    assert_eq!(first.due, T0.plus_ms(2 * ATTEMPT_LOST_AFTER_MS));
+    let second = &result.items()[&id(2)];
+    assert_eq!((second.attempt, second.attempts, second.due), (None, 1, T0.plus_ms(600)));
+    assert_eq!(report.open_attempts, 1);
+}
+
+#[test]
+fn what_one_side_finished_is_done_and_what_both_finished_is_reported() {
+    let base = base(4);
+    let (mut anchor, mut guest) = (base.clone(), base.clone());
+    let failure = Failure { status: "5.1.1".into(), diagnostic: "no".into(), remote: None };
+    anchor.run(&end(1, AttemptResult::Delivered), T0);
+    guest.run(&end(2, AttemptResult::Failed(failure)), T0);
+    anchor.run(&end(3, AttemptResult::Delivered), T0);
+    guest.run(&end(3, AttemptResult::Delivered), T0);
+    guest.run(&QueueOp::Enqueue(vec![item(9)]), T0);
+    let (result, report) = merged(Some(&base), &anchor, &guest);
+    assert_eq!(result.items().into_keys().collect::<Vec<_>>(), [id(4), id(9)]);
+    assert_eq!((report.items, report.finished, report.finished_twice), (2, vec![id(1), id(2)], vec![id(3)]));
+    let (result, _) = merged(None, &anchor, &guest);
+    assert_eq!(result.items().into_keys().collect::<Vec<_>>(), [id(1), id(2), id(4), id(9)], "nothing is lost");
+}
+
+#[test]
+fn accept_records_are_united_and_fanned_out_ones_stay_away() {
+    let mut base = Side::default();
+    for key in 1..=3 {
+        base.accept(key, Some(b"old"));
+    }
+    let (mut anchor, mut guest) = (base.clone(), base.clone());
+    anchor.accept(1, None);
+    guest.accept(2, None);
+    anchor.accept(4, Some(b"new"));
+    guest.accept(5, Some(b"new"));
+    assert_eq!(merged(Some(&base), &anchor, &guest).0.accepts(), [3, 4, 5]);
+    assert_eq!(merged(Some(&base), &guest, &anchor).0, merged(Some(&base), &anchor, &guest).0);
+    assert_eq!(merged(None, &anchor, &guest).0.accepts(), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_damaged_row_stops_the_merge() {
+    let whole = base(1);
+    let mut torn = whole.clone();
+    let key = Bytes::copy_from_slice(&id(1).to_bytes());
+    torn.rows.write(&[RowWrite { table: Table::QUEUE, key, value: Some(Bytes::from_static(b"?")) }]);
+    for (b, a, g) in [(&torn, &whole, &whole), (&whole, &torn, &whole), (&whole, &whole, &torn)] {
+        assert!(merge(Some(&b.rows), &a.rows, &g.rows, T0).is_err());
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Step {
+    number: u32,
+    what: u8,
+    after: u64,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = (0..8_u32, 0..5_u8, 0..2 * ATTEMPT_LOST_AFTER_MS);
+    prop::collection::vec(step.prop_map(|(number, what, after)| Step { number, what, after }), 0..24)
+}
+
+/// Plays steps of node `node`; its new items have numbers of their own. Gives what it finished.
+fn play(side: &mut Side, node: u32, steps: &[Step]) -> BTreeSet<CommandId> {
+    let mut finished = BTreeSet::new();
+    for step in steps {
+        let number = step.number;
+        let before = side.items();
+        match step.what {
+            0 => {
+                side.run(&QueueOp::Enqueue(vec![item(node * 20 + number)]), T0);
+            }
+            1 | 2 => {
+                side.run(&start(number, node, step.after), T0.plus_ms(step.after));
+            }
+            3 => {
+                side.run(&end(number, deferred(step.after)), T0);
+            }
+            _ => {
+                side.run(&end(number, AttemptResult::Delivered), T0);
+            }
+        }
+        finished.extend(before.into_keys().filter(|id| !side.items().contains_key(id)));
+    }
+    finished
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn a_merge_is_symmetric_and_idempotent_and_keeps_the_rules(
+        shared in steps(), ours in steps(), theirs in steps(), count in 0..8_u32,
+    ) {
+        let mut base = base(count);
+        play(&mut base, 3, &shared);
+        let (mut anchor, mut guest) = (base.clone(), base.clone());
+        let here = play(&mut anchor, 1, &ours);
+        let there = play(&mut guest, 2, &theirs);
+        for known in [Some(&base), None] {
+            let (result, report) = merged(known, &anchor, &guest);
+            prop_assert_eq!(&(result.clone(), report), &merged(known, &guest, &anchor), "symmetric");
+            prop_assert_eq!(&merged(known, &result, &result).0, &result, "idempotent");
+            prop_assert_eq!(&merged(Some(&anchor), &result, &anchor).0, &result, "forward only");
+            prop_assert_eq!(&merged(known, &anchor, &anchor).0, &anchor, "equal sides stay");
+        }
+        prop_assert_eq!(&merged(Some(&base), &anchor, &base).0, &anchor, "a silent side changes nothing");
+        let result = merged(Some(&base), &anchor, &guest).0.items();
+        let (a, g) = (anchor.items(), guest.items());
+        let all: BTreeSet<_> = base.items().into_keys().chain(a.keys().copied()).chain(g.keys().copied()).collect();
+        let done: BTreeSet<_> = here.union(&there).copied().collect();
+        // An item enqueued anew after it was finished is there again; steps give a side only numbers of its own.
+        let pending: BTreeSet<_> =
+            all.into_iter().filter(|id| !done.contains(id) || (!base.items().contains_key(id)
+                && (a.contains_key(id) || g.contains_key(id)))).collect();
+        prop_assert_eq!(result.keys().copied().collect::<BTreeSet<_>>(), pending, "none lost, none resurrected");
+        for (id, item) in &result {
+            let [x, y, z] = [&a, &g, &base.items()].map(|side| side.get(id).map_or(0, |item| item.attempts));
+            prop_assert_eq!(item.attempts + z, if a.get(id) == g.get(id) { x + z } else { x + y });
+        }
+    }
+}
