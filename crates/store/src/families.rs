@@ -25,7 +25,7 @@ pub const ORPHANS: &str = "orphans";
 pub const OUTCOMES: &str = "outcomes";
 /// What was expunged on one side of a fork. Nothing yet.
 pub const RECOVERY: &str = "recovery";
-/// Archived branches.
+/// (branch, 0, key) -> how many bodies the row needs, their hashes, the caller's value.
 pub const ARCHIVE: &str = "archive";
 /// Node-local records.
 pub const META: &str = "meta";

@@ -137,6 +137,8 @@ pub fn record(name: &str) -> Vec<u8> {
 
 /// Prefix of the records that say which accounts have a stage; (shard, account) follows, the generation is the value.
 pub const STAGE: &[u8] = b"s";
+/// Prefix of the records of archived branches: the name follows, the value is the wall-clock ms of the newest row.
+pub const BRANCH: &[u8] = b"b";
 /// The format of the folder.
 pub const FORMAT: &[u8] = b"format";
 /// Written when nothing else is, to see whether the disk still answers.
@@ -148,4 +150,10 @@ pub const DROPPED: &[u8] = b"dropped";
 #[must_use]
 pub fn stage(owner: AccountId) -> Vec<u8> {
     [STAGE, &account(owner)].concat()
+}
+
+/// The record that says when the branch was written.
+#[must_use]
+pub fn branch(name: &str) -> Vec<u8> {
+    [BRANCH, name.as_bytes()].concat()
 }

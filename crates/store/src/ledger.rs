@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rocksdb::{ColumnFamily, DB, IteratorMode, ReadOptions, WriteBatch};
 use vocab::limits::BLOB_CHUNK_BYTES;
 use vocab::rows::prefix_end;
-use vocab::{AccountBatch, AccountHead, AccountId, BlobHash, BlobRef, Damaged, PlacementId, RowWrite, StoreWrite};
+use vocab::{AccountBatch, AccountHead, AccountId, BlobHash, BlobRef, Damaged, RowWrite, StoreWrite};
 
 use crate::chain::Link;
 use crate::disk::{Disk, Entry};
@@ -95,9 +95,7 @@ impl Ledger {
                 StoreWrite::Unstage { account } => self.unstage(group, account),
                 StoreWrite::TrimChain { account, agreed } => self.trim_chain(group, account, agreed)?,
                 StoreWrite::Archive { branch, key, value, refs } => {
-                    let key = keys::archive(&branch, &key);
-                    self.put_archive_refs(group, &key, &refs);
-                    group.batch.put_cf(self.family(families::ARCHIVE), key, value);
+                    self.archive(group, &branch, &key, (&value, &refs));
                 }
             }
         }
@@ -155,16 +153,6 @@ impl Ledger {
     /// The body may be without references from now on.
     pub(crate) fn put_orphan(&self, group: &mut Group, hash: BlobHash) {
         group.batch.put_cf(self.family(families::ORPHANS), hash.0, self.disk.now_ms().to_be_bytes());
-    }
-
-    fn put_archive_refs(&self, group: &mut Group, key: &[u8], refs: &[BlobHash]) {
-        // One reference per row and body: the row's name, hashed to the width of a placement id.
-        let name = BlobHash::of(key);
-        let placement = name.0.get(..24).and_then(PlacementId::from_bytes).unwrap_or_default();
-        for hash in refs {
-            let key = keys::blob_ref(*hash, keys::ARCHIVE_OWNER, 0, placement);
-            group.batch.put_cf(self.family(families::BLOB_REFS), key, []);
-        }
     }
 
     fn add_body(&self, group: &mut Group, hash: BlobHash, bytes: &[u8], named: bool) -> Result<(), Damaged> {

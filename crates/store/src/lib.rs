@@ -16,6 +16,7 @@ use rocksdb::{DB, Direction, IteratorMode, WriteOptions};
 use tokio::sync::oneshot;
 use vocab::{AccountHead, AccountId, BlobHash, ChainLink, Damaged, RowWrite, Rows, StoreWrite, Version};
 
+mod archive;
 mod blobs;
 mod chain;
 mod committer;
@@ -30,7 +31,7 @@ mod sweep;
 
 pub use committer::GROUP_BYTES_MAX;
 pub use format::FORMAT_VERSION;
-pub use options::{BLOCK_CACHE_BYTES, IDLE_WRITE, OpenError, SWEEP_PAUSE_MS, StoreOptions};
+pub use options::{BLOCK_CACHE_BYTES, BRANCH_KEEP_MS, IDLE_WRITE, OpenError, SWEEP_PAUSE_MS, StoreOptions};
 
 use committer::{Committer, Order};
 use disk::Disk;
@@ -83,7 +84,7 @@ impl Store {
         blobs::verify(&self.disk.db, hash)
     }
 
-    /// Runs one whole pass that deletes bodies without references, and says how many went. It runs by itself every
+    /// Runs one whole pass that deletes old branches and bodies without references, and says how many bodies went. It runs by itself every
     /// [`SWEEP_PAUSE_MS`]; this is for operators and tests.
     pub async fn sweep(&self) -> u64 {
         let (answer, done) = oneshot::channel();
@@ -202,7 +203,7 @@ impl MailStore for Store {
     }
 
     fn branches(&self) -> Vec<String> {
-        sweep::branches(&self.disk.db)
+        archive::branches(&self.disk.db)
     }
 
     fn free_bytes(&self) -> u64 {

@@ -11,6 +11,9 @@ pub const IDLE_WRITE: Duration = Duration::from_secs(1);
 /// Pause between two passes that look for bodies without references.
 pub const SWEEP_PAUSE_MS: u64 = 10 * 60 * 1000;
 
+/// An archived branch is deleted this long after its last row was written (ms).
+pub const BRANCH_KEEP_MS: u64 = 30 * 24 * 3600 * 1000;
+
 /// Choices of a store. The default is right for production.
 #[derive(Clone)]
 pub struct StoreOptions {

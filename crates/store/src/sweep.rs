@@ -1,12 +1,12 @@
-//! Deletes bodies that nobody needs, in small steps between writes. First references of dropped generations go, then
-//! bodies that have been without a reference for long enough.
+//! Deletes bodies that nobody needs, in small steps between writes. First archived branches go whose time is
+//! over, then references of dropped generations, then bodies that have been without a reference for long enough.
 
 use std::collections::HashMap;
 
 use rocksdb::{Direction, IteratorMode};
-use vocab::rows::prefix_end;
 use vocab::{BlobHash, Damaged};
 
+use crate::archive::drop_branches;
 use crate::ledger::{Group, Ledger};
 use crate::snapshot::damaged;
 use crate::{families, keys};
@@ -23,6 +23,8 @@ const LOOKING: &[u8] = b"looking";
 enum Stage {
     /// Waiting for the next pass.
     Rest,
+    /// Looking for archived branches whose time is over.
+    Branches { from: Vec<u8> },
     /// Looking for references of dropped generations.
     Refs { from: Vec<u8> },
     /// Looking for bodies without references.
@@ -47,7 +49,7 @@ impl Sweep {
     }
 
     pub(crate) fn restart(&mut self) {
-        self.stage = Stage::Refs { from: Vec::new() };
+        self.stage = Stage::Branches { from: keys::BRANCH.to_vec() };
     }
 
     /// Whether a step is to be made now; begins a pass when the pause is over.
@@ -67,6 +69,10 @@ impl Sweep {
     ) -> Result<(), Damaged> {
         self.stage = match std::mem::replace(&mut self.stage, Stage::Rest) {
             Stage::Rest => Stage::Rest,
+            Stage::Branches { from } => match drop_branches(ledger, &from, group)? {
+                Some(from) => Stage::Branches { from },
+                None => Stage::Refs { from: Vec::new() },
+            },
             Stage::Refs { from } => match drop_refs(ledger, &from, group)? {
                 Some(from) => Stage::Refs { from },
                 None => Stage::Orphans { from: Vec::new() },
@@ -156,27 +162,4 @@ fn drop_refs(ledger: &Ledger, from: &[u8], group: &mut Group) -> Result<Option<V
         group.batch.delete_cf(meta, keys::DROPPED);
     }
     Ok(None)
-}
-
-/// Names of archived branches, in order.
-pub(crate) fn branches(db: &rocksdb::DB) -> Vec<String> {
-    let archive = families::family(db, families::ARCHIVE);
-    let mut names: Vec<String> = Vec::new();
-    let mut from = Vec::new();
-    loop {
-        let first = match db.iterator_cf(archive, IteratorMode::From(&from, Direction::Forward)).next() {
-            None => return names,
-            Some(Ok((key, _))) => key,
-            Some(Err(error)) => {
-                tracing::error!(%error, "archived branches cannot be read");
-                return names;
-            }
-        };
-        let name = first.split(|byte| *byte == 0).next().unwrap_or_default();
-        names.push(String::from_utf8_lossy(name).into_owned());
-        match prefix_end(&[name, &[0]].concat()) {
-            Some(end) => from = end,
-            None => return names,
-        }
-    }
 }

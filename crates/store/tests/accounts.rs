@@ -296,3 +296,43 @@ async fn branches_are_listed_once_each() {
     }
     assert_eq!(store.branches(), ["b-1", "b-10", "b-2"]);
 }
+
+#[tokio::test]
+async fn an_archived_branch_goes_with_its_bodies_after_its_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::default();
+    let store = Store::open(folder.path(), options(&clock).0).unwrap();
+    let ((old, old_body), (shared, shared_body)) = (body(b"only in the old branch"), body(b"in both branches"));
+    let archive = |branch: &str, n: u32, refs: Vec<BlobHash>| StoreWrite::Archive {
+        branch: branch.into(),
+        key: Bytes::copy_from_slice(&n.to_be_bytes()),
+        value: Bytes::from_static(b"row"),
+        refs,
+    };
+    // More rows than one step of the sweep takes; the second branch's name begins with the first one's.
+    let mut parts: Vec<_> = (1..2500).map(|n| archive("b-1", n, vec![])).collect();
+    parts.extend([old_body, shared_body, archive("b-1", 0, vec![old, shared])]);
+    write(&store, parts).await;
+    clock.advance(1);
+    write(&store, vec![archive("b-10", 0, vec![shared])]).await;
+    clock.advance(store::BRANCH_KEEP_MS - 2);
+    assert_eq!((store.sweep().await, store.branches()), (0, vec!["b-1".to_owned(), "b-10".to_owned()]));
+    let store = {
+        drop(store);
+        Store::open(folder.path(), options(&clock).0).unwrap()
+    };
+    clock.advance(1);
+    assert_eq!((store.sweep().await, store.branches()), (0, vec!["b-10".to_owned()]), "bodies have a day more");
+    clock.advance(1);
+    write(&store, vec![archive("b-10", 1, vec![])]).await;
+    clock.advance(BLOB_ORPHAN_MS);
+    assert_eq!(store.sweep().await, 1);
+    assert!(!store.has_blob(old) && store.has_blob(shared));
+    assert_eq!(store.branches(), ["b-10"], "its last row is young");
+    clock.advance(store::BRANCH_KEEP_MS);
+    store.sweep().await;
+    assert!(store.branches().is_empty());
+    clock.advance(BLOB_ORPHAN_MS);
+    store.sweep().await;
+    assert!(!store.has_blob(shared));
+}

@@ -22,6 +22,7 @@ fn keys_and_families_are_frozen() {
         format!("chunk {}", hex(&store::keys::chunk(hash, 11))),
         format!("blob_ref {}", hex(&store::keys::blob_ref(hash, account, 9, placement))),
         format!("archive {}", hex(&store::keys::archive("b1", b"key"))),
+        format!("branch {}", hex(&store::keys::branch("b1"))),
         format!("record {}", hex(&store::keys::record("epoch"))),
         format!("stage {}", hex(&store::keys::stage(account))),
         format!("format {} {}", hex(store::keys::FORMAT), hex(store::FORMAT_VERSION)),
