@@ -9,13 +9,13 @@ use bed::pair::{Pair, merge_rows, picture};
 use bed::{Bed, message};
 use mailbox::Applier;
 use mailbox::merge::Rules;
-use mailbox::op::{AccountOp, FlagMode, MailboxRef};
+use mailbox::op::{AccountOp, FlagMode, Gap, MailboxRef, Stamp};
 use mailbox::read;
 use mailbox::rows::Mailbox;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
-use vocab::{Flags, MailboxId, MemoryRows, ModSeq, PlacementId, Uid, UidValidity};
+use vocab::{EpochId, Flags, MailboxId, MemoryRows, ModSeq, NodeId, PlacementId, Uid, UidValidity};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -283,6 +283,11 @@ proptest! {
     }
 
     #[test]
+    fn a_heal_that_breaks_off_is_healed_later(history in history(), more in history()) {
+        prop_assert_eq!(nested_holds(&history, &more), Ok(()));
+    }
+
+    #[test]
     fn a_silent_side_is_a_fast_forward(history in history()) {
         let (mut pair, _) = split(&history);
         pair.g.rows = pair.base.clone();
@@ -293,6 +298,41 @@ proptest! {
             prop_assert_eq!(picture(&pair.merged()), picture(&pair.swapped()));
         }
     }
+}
+
+/// The guest never hears of the first merge and goes on alone; so does the anchor with the result. Served marks are
+/// inherited.
+fn nested_holds(history: &History, more: &History) -> Result<(), String> {
+    let (mut pair, mut clients) = split(history);
+    if pair.a.rows.head.version == pair.g.rows.head.version {
+        return Ok(());
+    }
+    let (first, _) = pair.merged_by(Rules::default(), Some(&pair.base));
+    pair.base = pair.g.rows.clone();
+    pair.served[0] |= pair.served[1];
+    pair.a = first;
+    for (bed, node) in [(&mut pair.a, 1), (&mut pair.g, 2)] {
+        let epoch = EpochId { number: 12, author: node };
+        bed.counter = u64::from(node) * 100_000;
+        bed.batches = 100;
+        let gap = Some(Gap { k: u64::from(node) + 5, epoch });
+        bed.stamp = Stamp { epoch, home: NodeId(node), gap, mailbox_counter: 1, ..bed.stamp };
+    }
+    for (at_guest, steps) in &more.rounds {
+        let (bed, side) = if *at_guest { (&mut pair.g, 1) } else { (&mut pair.a, 0) };
+        pair.served[side] |= run(bed, &mut clients, side, steps);
+    }
+    if pair.a.rows.head.lineage.contains(&pair.g.rows.head.version) {
+        return Ok(());
+    }
+    let epoch = EpochId { number: 15, author: 1 };
+    let stamp = Stamp { epoch, ..pair.stamp() };
+    let (second, _) = merge_rows(&pair.a.rows, &pair.g.rows, pair.served, Some(&pair.base), (Rules::default(), stamp));
+    nothing_lost_nothing_back(&pair, &second.rows);
+    clients.iter_mut().try_for_each(|client| {
+        client.sync(&second.rows);
+        client.check(&second.rows)
+    })
 }
 
 /// How many of so many histories show that these rules are wrong.
