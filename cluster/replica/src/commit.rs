@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use prost::Message as _;
-use topology::EpochKind;
-use vocab::{AccountId, Batch, BatchId, Instant, NodeId, StoreWrite, SubmitError, Version};
+use vocab::{AccountBatch, AccountId, Batch, BatchId, Instant, NodeId, StoreWrite, SubmitError, Version};
 use wire::link::{self, item::Kind};
 
+use crate::epoch::is_full;
 use crate::follow::Reason;
 use crate::order::{Ready, Work};
 use crate::output::Output;
@@ -42,8 +42,8 @@ pub(crate) struct Flight {
     pub answered: bool,
     /// Counted as slow already.
     pub slow: bool,
-    /// Ordered by a comparison with this peer: the lock of the account belongs to it.
-    pub raise: Option<NodeId>,
+    /// Ordered by the comparison with this peer: the lock of the account belongs to it, and the peer pulls the result.
+    pub owner: Option<NodeId>,
 }
 
 impl Flight {
@@ -112,7 +112,7 @@ impl Replica {
         &self,
         works: Vec<(u64, Work)>,
         accounts: Vec<AccountId>,
-        raise: Option<NodeId>,
+        owner: Option<NodeId>,
     ) -> Flight {
         Flight {
             since: works.iter().map(|(_, w)| w.since).min().unwrap_or(self.now),
@@ -125,7 +125,7 @@ impl Replica {
             waiting: BTreeSet::new(),
             answered: false,
             slow: false,
-            raise,
+            owner,
         }
     }
 
@@ -144,10 +144,11 @@ impl Replica {
             self.drop_computed(id);
             return;
         }
-        let Some(batch) = result else {
+        let Some(batch) = result.filter(|batch| self.completes(id, batch)) else {
             self.finish_empty(id);
             return;
         };
+        let Some(flight) = self.flights.get(&id) else { return };
         let fits = batch.id == id
             && !batch.accounts.is_empty()
             && batch.accounts.windows(2).all(|w| matches!(w, [a, b] if a.account < b.account))
@@ -160,7 +161,9 @@ impl Replica {
             let tokens = flight.tokens();
             self.outputs.push_back(Output::Dropped { batch: id });
             self.log(format!("batch {id} was computed on another state than the present one"));
-            self.forget(id);
+            if let Some(flight) = self.forget(id) {
+                self.give_back(&flight);
+            }
             self.fail(tokens, SubmitError::Unavailable("the account changed under the computation"));
             return;
         }
@@ -168,8 +171,13 @@ impl Replica {
     }
 
     fn start_sending(&mut self, id: BatchId, batch: Batch) {
-        let peers = self.commit_peers();
-        let encoded = if peers.is_empty() { Bytes::new() } else { message::batch_to(&batch).encode_to_vec().into() };
+        let owner = self.flights.get(&id).and_then(|f| f.owner);
+        let peers: Vec<NodeId> = self.commit_peers().into_iter().filter(|p| Some(*p) != owner).collect();
+        let encoded: Bytes = if peers.is_empty() {
+            Bytes::new()
+        } else {
+            message::batch_to(&batch, !self.trims()).encode_to_vec().into()
+        };
         let now = self.now;
         let Some(flight) = self.flights.get_mut(&id) else { return };
         flight.stage = Stage::Sent;
@@ -219,7 +227,7 @@ impl Replica {
 
     /// Whether every data node holds what is committed, so that older links of the chain are of no use.
     pub(crate) fn trims(&self) -> bool {
-        self.record.as_ref().is_some_and(|r| r.kind == EpochKind::Joint && r.members.len() == r.in_sync.len())
+        self.record.as_ref().is_some_and(is_full)
     }
 
     pub(crate) fn on_local_written(&mut self, id: BatchId) {
@@ -229,7 +237,7 @@ impl Replica {
         for (account, version) in &versions {
             self.set_version(*account, *version);
         }
-        if flight.raise.is_none() {
+        if flight.owner.is_none() {
             for account in &flight.accounts {
                 self.orders.release(*account);
             }
@@ -240,14 +248,21 @@ impl Replica {
             self.say(peer, Kind::Confirmed(confirmed.clone()));
         }
         self.stream(batch);
-        if let Some(peer) = flight.raise {
-            self.on_raised(peer, &flight.accounts);
+        if let Some(peer) = flight.owner {
+            self.on_result_written(peer, &flight.accounts);
         }
     }
 
     fn finish_empty(&mut self, id: BatchId) {
         let Some(flight) = self.flights.get(&id) else { return };
-        let (tokens, raise, accounts) = (flight.tokens(), flight.raise, flight.accounts.clone());
+        let tokens = flight.tokens();
+        if let Some(peer) = flight.owner {
+            let accounts = flight.accounts.clone();
+            self.outputs.push_back(Output::Dropped { batch: id });
+            self.forget(id);
+            self.on_no_result(peer, &accounts);
+            return;
+        }
         // What was found is an answer from state, so it needs the right to serve it.
         if matches!(self.serving(self.now), crate::Serving::Home) {
             self.outputs.push_back(Output::Committed { batch: id });
@@ -256,14 +271,12 @@ impl Replica {
             self.fail(tokens, SubmitError::Unavailable("this node may not answer now"));
         }
         self.forget(id);
-        if let Some(peer) = raise {
-            self.on_raised(peer, &accounts);
-        }
     }
 
     fn drop_computed(&mut self, id: BatchId) {
         self.outputs.push_back(Output::Dropped { batch: id });
         let Some(flight) = self.forget(id) else { return };
+        self.give_back(&flight);
         let home = self.record.as_ref().is_some_and(|r| r.home == self.config.node);
         if home {
             self.orders.put_back(flight.works);
@@ -275,7 +288,7 @@ impl Replica {
     /// Takes it out of flight without an answer.
     fn forget(&mut self, id: BatchId) -> Option<Flight> {
         let flight = self.flights.remove(&id)?;
-        if flight.raise.is_none() {
+        if flight.owner.is_none() {
             for account in &flight.accounts {
                 self.orders.release(*account);
             }
@@ -307,6 +320,7 @@ impl Replica {
     /// A batch that was sent and will not be finished by this home.
     pub(crate) fn abandon(&mut self, id: BatchId) {
         let Some(flight) = self.forget(id) else { return };
+        self.give_back(&flight);
         self.outputs.push_back(Output::Dropped { batch: id });
         if !flight.answered {
             self.fail(flight.tokens(), SubmitError::Unknown("the home moved while it was committed"));
@@ -380,17 +394,29 @@ impl Replica {
     }
 }
 
-/// What is written for a batch on any node, in one synced write.
+/// What is written for a batch on any node, in one synced write. `agreed`: every data node holds what is committed, so
+/// neither undo rows nor older links are kept.
 pub(crate) fn parts(batch: &Batch, agreed: bool) -> Vec<StoreWrite> {
     let mut parts = Vec::with_capacity(2 * batch.accounts.len() + 1);
     if !batch.bodies.is_empty() {
         parts.push(StoreWrite::Bodies(batch.bodies.clone()));
     }
     for account in &batch.accounts {
-        parts.push(StoreWrite::Account(account.clone()));
+        parts.push(StoreWrite::Account(if agreed { without_undo(account) } else { account.clone() }));
         if agreed && account.expected != Version::default() {
             parts.push(StoreWrite::TrimChain { account: account.account, agreed: account.expected });
         }
     }
     parts
+}
+
+fn without_undo(account: &AccountBatch) -> AccountBatch {
+    AccountBatch {
+        account: account.account,
+        expected: account.expected,
+        head: account.head.clone(),
+        rows: account.rows.clone(),
+        refs: account.refs.clone(),
+        undo: Vec::new(),
+    }
 }

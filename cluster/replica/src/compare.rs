@@ -2,23 +2,24 @@
 //! (DESIGN 5 and 7; X3, X5). The home of the epoch, or the anchor of a heal, leads it.
 //!
 //! Per account: equal; the other is behind and fetches; the other is ahead and this node fetches; both changed, then
-//! the other's branch is archived on both nodes and every UIDVALIDITY here is raised before the other fetches.
+//! the two are merged here (`merge`), or what cannot be is archived (`archive`), before the other fetches.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use topology::EpochKind;
-use vocab::{AccountHead, AccountId, Batch, BatchId, EpochId, Instant, NodeId, Version};
+use vocab::{AccountHead, AccountId, Batch, BatchId, ChainLink, EpochId, Instant, NodeId, Version};
 use wire::link::{self, item::Kind};
 
 use crate::commit::Stage;
-use crate::guest::{FETCHES_MAX, FetchJob};
+use crate::guest::{FETCHES_MAX, FetchJob, Why};
+use crate::merge::{Plan, Side};
 use crate::output::Output;
 use crate::{Replica, message};
 
 /// Batches kept for an account while the guest fetches it; beyond that it fetches again.
 pub(crate) const TAIL_BATCHES_MAX: usize = 1024;
 /// Wait before an account whose transfer failed is tried again (ms).
-const RETRY_MS: u64 = 500;
+pub(crate) const RETRY_MS: u64 = 500;
 
 /// Where one account stands that is not level.
 #[derive(Debug)]
@@ -31,11 +32,23 @@ pub(crate) enum Step {
     TheirChain,
     /// They fetch; batches committed meanwhile follow.
     Pulling { tail: Option<Vec<(BatchId, Batch)>> },
-    /// They are ahead: to be fetched once no batch of the account is in flight (X12).
-    WantFetch,
+    /// They are ahead: to be fetched once no batch of the account is in flight (X12). `keep`: our branch is archived
+    /// first, because it is part of their state but not of their chain.
+    /// `mine`: our version when that was found; a change since then is not to be overwritten.
+    WantFetch { keep: bool, mine: Version },
     /// We fetch, the account is locked.
     Fetching,
-    /// Both changed: to be archived once no batch of the account is in flight.
+    /// Both changed: to be merged once no batch of the account is in flight; their chain.
+    WantMerge(Side),
+    /// Locked, our own chain is being read for the merge.
+    MergeChain(Side),
+    /// Locked, their branch is to be fetched.
+    WantBranch(Plan),
+    /// Their branch is being fetched.
+    Branch(Plan),
+    /// The driver merges, or the result is being written.
+    Merging,
+    /// Cannot be merged: to be archived once no batch of the account is in flight.
     WantArchive,
     /// Both nodes archive their branch.
     Archiving { own: u64, mine: bool, theirs: bool, floor: u32 },
@@ -53,7 +66,7 @@ pub(crate) struct Compare {
     /// Their whole list has come.
     pub(crate) known: bool,
     pub(crate) todo: BTreeMap<AccountId, Step>,
-    locked: BTreeSet<AccountId>,
+    pub(crate) locked: BTreeSet<AccountId>,
     /// Streamed to the guest, not acknowledged.
     pub(crate) streaming: Vec<(BatchId, Vec<AccountId>)>,
 }
@@ -80,7 +93,7 @@ impl Compare {
         let at = self.streaming.iter().position(|(b, _)| *b == id)?;
         Some(self.streaming.remove(at).1)
     }
-    fn theirs(&self, account: AccountId) -> Version {
+    pub(crate) fn theirs(&self, account: AccountId) -> Version {
         self.theirs.get(&account).copied().unwrap_or_default()
     }
 }
@@ -123,10 +136,11 @@ impl Replica {
     pub(crate) fn stop_compare(&mut self, peer: NodeId) {
         let Some(compare) = self.compares.remove(&peer) else { return };
         self.stop_fetches(peer, false);
-        for flight in self.flights.values_mut() {
-            if flight.raise == Some(peer) {
-                // It ends as an ordinary batch, which frees the account.
-                flight.raise = None;
+        for flight in self.flights.values_mut().filter(|f| f.owner == Some(peer)) {
+            // One that is under way ends as an ordinary batch, which frees the account.
+            flight.owner = None;
+            if let Stage::Computing { stale } = &mut flight.stage {
+                *stale = true;
             }
         }
         for account in compare.locked {
@@ -139,7 +153,7 @@ impl Replica {
         self.hold = None;
     }
 
-    fn compare(&mut self, peer: NodeId, session: u64) -> Option<&mut Compare> {
+    pub(crate) fn compare(&mut self, peer: NodeId, session: u64) -> Option<&mut Compare> {
         self.compares.get_mut(&peer).filter(|c| c.session == session)
     }
 
@@ -177,7 +191,7 @@ impl Replica {
             let now = self.now;
             let ready = |s: &Step| match s {
                 Step::Start(at) => *at <= now,
-                Step::WantFetch | Step::WantArchive => true,
+                Step::WantFetch { .. } | Step::WantMerge(_) | Step::WantBranch(_) | Step::WantArchive => true,
                 _ => false,
             };
             let Some(compare) = self.compares.get(&peer) else { continue };
@@ -189,13 +203,13 @@ impl Replica {
         }
     }
 
-    fn set_step(&mut self, peer: NodeId, account: AccountId, step: Step) {
+    pub(crate) fn set_step(&mut self, peer: NodeId, account: AccountId, step: Step) {
         if let Some(compare) = self.compares.get_mut(&peer) {
             compare.todo.insert(account, step);
         }
     }
 
-    fn again(&mut self, peer: NodeId, account: AccountId, wait_ms: u64) {
+    pub(crate) fn again(&mut self, peer: NodeId, account: AccountId, wait_ms: u64) {
         self.unlock(peer, account);
         self.set_step(peer, account, Step::Start(self.now.plus_ms(wait_ms)));
     }
@@ -229,20 +243,22 @@ impl Replica {
     fn step_account(&mut self, peer: NodeId, account: AccountId) {
         let Some(compare) = self.compares.get(&peer) else { return };
         let (theirs, session) = (compare.theirs(account), compare.session);
-        let archive = match compare.todo.get(&account) {
-            Some(Step::Start(_)) => return self.start_account(peer, account, theirs),
-            Some(Step::WantFetch) => false,
-            Some(Step::WantArchive) => true,
-            _ => return,
-        };
-        if archive && self.lock(peer, account) {
-            let own = self.number();
-            self.set_step(peer, account, Step::Archiving { own, mine: false, theirs: false, floor: 0 });
-            self.outputs.push_back(Output::ArchiveBranch { archive: own, account, from: Some(peer) });
-            self.say(peer, Kind::Archive(link::Archive { session, account: account.0 }));
-        } else if !archive && self.guest.fetches.len() < FETCHES_MAX && self.lock_for_fetch(peer, account) {
-            self.set_step(peer, account, Step::Fetching);
-            self.fetch(FetchJob { account, from: peer, session, asked: false });
+        match compare.todo.get(&account) {
+            Some(Step::Start(_)) => self.start_account(peer, account, theirs),
+            Some(Step::WantFetch { keep, mine }) => {
+                let (keep, mine) = (*keep, *mine);
+                if self.guest.fetches.len() < FETCHES_MAX && self.lock_for_fetch(peer, account) {
+                    if self.version(account) != mine {
+                        return self.again(peer, account, 0);
+                    }
+                    self.set_step(peer, account, Step::Fetching);
+                    self.fetch(FetchJob::new(account, peer, session, Why::Takeover { keep }));
+                }
+            }
+            Some(Step::WantMerge(_)) => self.begin_merge(peer, account),
+            Some(Step::WantBranch(_)) => self.fetch_branch(peer, account, session),
+            Some(Step::WantArchive) => self.begin_archive(peer, account, session),
+            _ => {}
         }
     }
 
@@ -250,9 +266,9 @@ impl Replica {
         if self.is_level(account, theirs) {
             self.level(peer, account);
         } else if theirs == Version::default() {
-            self.order_pull(peer, account);
+            self.order_pull(peer, account, false);
         } else if self.version(account) == Version::default() {
-            self.set_step(peer, account, Step::WantFetch);
+            self.set_step(peer, account, Step::WantFetch { keep: false, mine: Version::default() });
             self.step_account(peer, account);
         } else {
             self.set_step(peer, account, Step::OwnChain);
@@ -261,7 +277,7 @@ impl Replica {
     }
 
     /// A batch that was sent before the link broke cannot be finished on a state that is to be replaced.
-    fn lock_for_fetch(&mut self, peer: NodeId, account: AccountId) -> bool {
+    pub(crate) fn lock_for_fetch(&mut self, peer: NodeId, account: AccountId) -> bool {
         let sent = |f: &crate::commit::Flight| f.accounts.contains(&account) && f.waiting.contains(&peer);
         let stuck: Vec<BatchId> = self.flights.iter().filter(|(_, f)| sent(f)).map(|(id, _)| *id).collect();
         for id in stuck {
@@ -270,23 +286,28 @@ impl Replica {
         self.lock(peer, account)
     }
 
-    fn order_pull(&mut self, peer: NodeId, account: AccountId) {
+    pub(crate) fn order_pull(&mut self, peer: NodeId, account: AccountId, keep_branch: bool) {
         self.unlock(peer, account);
         let Some(session) = self.compares.get(&peer).map(|c| c.session) else { return };
         self.set_step(peer, account, Step::Pulling { tail: Some(Vec::new()) });
-        self.say(peer, Kind::Pull(link::Pull { session, account: account.0 }));
+        self.say(peer, Kind::Pull(link::Pull { session, account: account.0, keep_branch }));
     }
 
-    pub(crate) fn on_own_chain(&mut self, account: AccountId, versions: Vec<Version>, lineage: Vec<Version>) {
-        self.say_chain(account, &versions, &lineage);
-        let waits = |c: &Compare| matches!(c.todo.get(&account), Some(Step::OwnChain));
+    pub(crate) fn on_own_chain(&mut self, account: AccountId, links: Vec<ChainLink>, head: AccountHead) {
+        let mine = Side { served: head.is_served_since(self.saved.joint), links, lineage: head.lineage };
+        self.say_chain(account, &mine);
+        let waits = |c: &Compare| matches!(c.todo.get(&account), Some(Step::OwnChain | Step::MergeChain(_)));
         let peers: Vec<NodeId> = self.compares.iter().filter(|(_, c)| waits(c)).map(|(id, _)| *id).collect();
         for peer in peers {
             let Some(compare) = self.compares.get(&peer) else { continue };
             let (theirs, session) = (compare.theirs(account), compare.session);
-            // Their branch in our lineage was archived on both nodes before (an interrupted heal).
-            if versions.contains(&theirs) || lineage.contains(&theirs) {
-                self.order_pull(peer, account);
+            if matches!(compare.todo.get(&account), Some(Step::MergeChain(_))) {
+                self.plan_merge(peer, account, head.version, &mine);
+            } else if mine.position(theirs).is_some() {
+                self.order_pull(peer, account, false);
+            } else if mine.lineage.contains(&theirs) {
+                // Their branch is part of our state already (an interrupted heal).
+                self.order_pull(peer, account, self.config.merge);
             } else {
                 self.set_step(peer, account, Step::TheirChain);
                 self.say(peer, Kind::AskChain(link::AskChain { session, account: account.0 }));
@@ -294,18 +315,19 @@ impl Replica {
         }
     }
 
-    pub(crate) fn on_their_chain(&mut self, peer: NodeId, session: u64, account: AccountId, chain: &[Version]) {
-        let mine = self.version(account);
+    pub(crate) fn on_their_chain(&mut self, peer: NodeId, session: u64, account: AccountId, chain: Side) {
+        let (mine, merge) = (self.version(account), self.config.merge);
         let Some(compare) = self.compare(peer, session) else { return };
         if !matches!(compare.todo.get(&account), Some(Step::TheirChain)) {
             return;
         }
-        if chain.contains(&mine) {
+        if chain.knows(mine) {
             self.log(format!("node {} is ahead in account {}", peer.0, account.0));
-            self.set_step(peer, account, Step::WantFetch);
+            let keep = merge && chain.position(mine).is_none();
+            self.set_step(peer, account, Step::WantFetch { keep, mine });
         } else {
             self.log(format!("account {} changed on both nodes since they parted", account.0));
-            self.set_step(peer, account, Step::WantArchive);
+            self.set_step(peer, account, if merge { Step::WantMerge(chain) } else { Step::WantArchive });
         }
     }
 
@@ -341,72 +363,6 @@ impl Replica {
 
     pub(crate) fn on_own_fetch_failed(&mut self, peer: NodeId, account: AccountId) {
         self.again(peer, account, RETRY_MS);
-    }
-
-    pub(crate) fn on_own_archive(&mut self, archive: u64, head: &AccountHead) {
-        let found = self.compares.iter().find_map(|(peer, c)| {
-            let mut own = c.todo.iter().filter(|(_, s)| matches!(s, Step::Archiving { own, .. } if *own == archive));
-            own.next().map(|(account, _)| (*peer, *account))
-        });
-        let Some((peer, account)) = found else { return };
-        self.archived(peer, account, true, head.version, head.uidvalidity);
-    }
-
-    pub(crate) fn on_own_archive_failed(&mut self, archive: u64) {
-        self.on_own_archive(archive, &AccountHead::default());
-    }
-
-    pub(crate) fn on_their_archive(
-        &mut self,
-        peer: NodeId,
-        session: u64,
-        account: AccountId,
-        version: Version,
-        uidvalidity: u32,
-    ) {
-        if self.compare(peer, session).is_some() {
-            self.archived(peer, account, false, version, uidvalidity);
-        }
-    }
-
-    fn archived(&mut self, peer: NodeId, account: AccountId, here: bool, version: Version, uidvalidity: u32) {
-        let Some(compare) = self.compares.get_mut(&peer) else { return };
-        let expected = compare.theirs(account);
-        let Some(Step::Archiving { mine, theirs, floor, .. }) = compare.todo.get_mut(&account) else { return };
-        if version != expected {
-            self.again(peer, account, RETRY_MS);
-            return;
-        }
-        if here {
-            *mine = true;
-        } else {
-            *theirs = true;
-        }
-        *floor = uidvalidity.max(*floor);
-        let (both, floor) = (*mine && *theirs, *floor);
-        if both {
-            self.raise(peer, account, floor, expected);
-        }
-    }
-
-    fn raise(&mut self, peer: NodeId, account: AccountId, floor: u32, branch: Version) {
-        self.set_step(peer, account, Step::Raising);
-        self.outputs.push_back(Output::Alert(format!(
-            "account {} changed on both nodes while they were apart: the branch {branch} of node {} is archived on \
-             both nodes and every UIDVALIDITY is raised",
-            account.0, peer.0
-        )));
-        let id = self.batch_id();
-        let flight = self.new_flight(Vec::new(), vec![account], Some(peer));
-        self.flights.insert(id, flight);
-        let stamp = self.stamp(account);
-        self.outputs.push_back(Output::Raise { batch: id, account, floor, branch, stamp });
-    }
-
-    pub(crate) fn on_raised(&mut self, peer: NodeId, accounts: &[AccountId]) {
-        for account in accounts {
-            self.order_pull(peer, *account);
-        }
     }
 
     /// Between members of the in-sync set being level is enough; a heal ends with the join mark.

@@ -47,4 +47,7 @@ pub struct ReplicaConfig {
     pub boot: Boot,
     /// Times.
     pub timing: Timing,
+    /// Accounts that changed on both sides are merged: the driver can carry out `FetchBranch` and `Merge`. Else one
+    /// branch is archived and every UIDVALIDITY raised.
+    pub merge: bool,
 }

@@ -18,6 +18,11 @@ pub(crate) struct Proposal {
     since: Instant,
 }
 
+/// Every data member is in sync: what is committed is everywhere, so nothing is kept for a merge.
+pub(crate) fn is_full(record: &EpochRecord) -> bool {
+    record.kind == EpochKind::Joint && record.members.len() == record.in_sync.len()
+}
+
 impl Replica {
     /// Newest epoch known, voted for or heard of (X7).
     pub(crate) fn newest(&self) -> Option<&EpochRecord> {
@@ -147,12 +152,14 @@ impl Replica {
             }
         }
         self.make_computing_stale();
+        let joint = if is_full(&new) { new.id.number } else { self.saved.joint };
         let newest = self.saved.newest.take().filter(|n| n.id > new.id);
         self.saved = Saved {
             record: Some(new.clone()),
             newest,
             join_mark: self.saved.join_mark.filter(|mark| *mark == new.id),
             was_in_sync: self.saved.was_in_sync || new.in_sync.contains(&self.me()),
+            joint,
         };
         let mut parts = vec![self.saved.to_write()];
         parts.append(&mut batches);

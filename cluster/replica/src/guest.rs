@@ -2,23 +2,60 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use vocab::{AccountHead, AccountId, EpochId, NodeId, StoreWrite, Version};
+use vocab::{AccountBatch, AccountHead, AccountId, EpochId, NodeId, StoreWrite, Version};
 use wire::link::{self, item::Kind};
 
+use crate::merge::Side;
 use crate::output::Output;
 use crate::{Pending, Replica, message};
 
 /// Accounts fetched at the same time.
 pub(crate) const FETCHES_MAX: usize = 4;
 
+/// What a fetch is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// Told to by the home. `keep`: our own branch is archived before it is switched away.
+    Asked { keep: bool },
+    /// This node is the home and takes over what the other has; `keep` as above.
+    Takeover { keep: bool },
+    /// This node is the home and merges the other's branch.
+    Merge,
+}
+
+impl Why {
+    pub const fn is_asked(self) -> bool {
+        matches!(self, Self::Asked { .. })
+    }
+    const fn keeps(self) -> bool {
+        matches!(self, Self::Asked { keep: true } | Self::Takeover { keep: true })
+    }
+}
+
+/// What came of a fetch.
+#[derive(Clone, Debug)]
+struct Staged {
+    head: AccountHead,
+    delta: Option<Box<AccountBatch>>,
+    /// Archiving of our own branch, which comes first.
+    archive: u64,
+}
+
 /// A fetch under way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct FetchJob {
     pub account: AccountId,
     pub from: NodeId,
     pub session: u64,
-    /// Told to by the home (else this node is the home and takes over what the other has).
-    pub asked: bool,
+    pub why: Why,
+    /// It is done and waits for the archive.
+    staged: Option<Staged>,
+}
+
+impl FetchJob {
+    pub const fn new(account: AccountId, from: NodeId, session: u64, why: Why) -> Self {
+        Self { account, from, session, why, staged: None }
+    }
 }
 
 /// Work for the node that compares with us.
@@ -28,7 +65,7 @@ pub(crate) struct Guest {
     session: Option<(NodeId, u64)>,
     /// Its opening question, until everything accepted is written.
     asked: Option<(NodeId, u64, EpochId)>,
-    pulls: VecDeque<AccountId>,
+    pulls: VecDeque<(AccountId, bool)>,
     pub fetches: BTreeMap<u64, FetchJob>,
     /// Accounts being switched.
     switching: BTreeSet<AccountId>,
@@ -89,8 +126,13 @@ impl Replica {
     }
 
     pub(crate) fn stop_fetches(&mut self, peer: NodeId, asked: bool) {
-        let over: Vec<u64> =
-            self.guest.fetches.iter().filter(|(_, f)| f.from == peer && f.asked == asked).map(|(n, _)| *n).collect();
+        let over: Vec<u64> = self
+            .guest
+            .fetches
+            .iter()
+            .filter(|(_, f)| f.from == peer && f.why.is_asked() == asked)
+            .map(|(n, _)| *n)
+            .collect();
         for fetch in over {
             self.guest.fetches.remove(&fetch);
             self.outputs.push_back(Output::StopFetch { fetch });
@@ -109,18 +151,16 @@ impl Replica {
     }
 
     /// Answers the peer's question, if it was one.
-    pub(crate) fn say_chain(&mut self, account: AccountId, versions: &[Version], lineage: &[Version]) {
-        let mine = |q: &&(NodeId, u64, AccountId)| q.2 == account;
-        let Some((to, session, _)) = self.guest.chains.iter().find(mine).copied() else { return };
+    pub(crate) fn say_chain(&mut self, account: AccountId, mine: &Side) {
+        let asks = |q: &&(NodeId, u64, AccountId)| q.2 == account;
+        let Some((to, session, _)) = self.guest.chains.iter().find(asks).copied() else { return };
         self.guest.chains.retain(|q| q.2 != account);
-        let versions = versions.iter().map(message::bytes).collect();
-        let lineage = lineage.iter().map(message::bytes).collect();
-        self.say(to, Kind::Chain(link::Chain { session, account: account.0, versions, lineage }));
+        self.say(to, Kind::Chain(mine.to_wire(session, account)));
     }
 
-    pub(crate) fn on_pull(&mut self, from: NodeId, session: u64, account: AccountId) {
+    pub(crate) fn on_pull(&mut self, from: NodeId, session: u64, account: AccountId, keep: bool) {
         if self.in_session(from, session) {
-            self.guest.pulls.push_back(account);
+            self.guest.pulls.push_back((account, keep));
             self.step_pulls();
         }
     }
@@ -128,37 +168,78 @@ impl Replica {
     fn step_pulls(&mut self) {
         let Some((from, session)) = self.guest.session else { return };
         while self.guest.fetches.len() < FETCHES_MAX {
-            let Some(account) = self.guest.pulls.pop_front() else { return };
-            self.fetch(FetchJob { account, from, session, asked: true });
+            let Some((account, keep)) = self.guest.pulls.pop_front() else { return };
+            self.fetch(FetchJob::new(account, from, session, Why::Asked { keep }));
         }
     }
 
     pub(crate) fn fetch(&mut self, job: FetchJob) {
         let fetch = self.number();
+        let (account, from) = (job.account, job.from);
+        self.outputs.push_back(if job.why == Why::Merge {
+            Output::FetchBranch { fetch, account, from }
+        } else {
+            Output::Fetch { fetch, account, from }
+        });
         self.guest.fetches.insert(fetch, job);
-        self.outputs.push_back(Output::Fetch { fetch, account: job.account, from: job.from });
     }
 
-    pub(crate) fn on_fetched(&mut self, fetch: u64, head: AccountHead) {
-        let Some(job) = self.guest.fetches.remove(&fetch) else { return };
-        let version = head.version;
-        self.guest.switching.insert(job.account);
-        let FetchJob { account, from, session, asked } = job;
-        self.write(
-            vec![StoreWrite::Switch { account, head }],
-            Pending::Switch { account, version, session, peer: from, asked },
-        );
+    pub(crate) fn on_fetched(&mut self, fetch: u64, head: AccountHead, delta: Option<Box<AccountBatch>>) {
+        let Some(job) = self.guest.fetches.get(&fetch) else { return };
+        let (account, why, mine) = (job.account, job.why, self.version(job.account));
+        if why == Why::Merge {
+            if let Some(job) = self.guest.fetches.remove(&fetch) {
+                self.on_branch(&job, fetch, head.version);
+            }
+            return;
+        }
+        let fits = |d: &AccountBatch| d.account == account && d.expected == mine && d.head == head;
+        if delta.as_ref().is_some_and(|d| !fits(d)) {
+            self.log(format!("what was fetched of account {} does not continue its state", account.0));
+            self.on_fetch_failed(fetch);
+            return;
+        }
+        let keep = why.keeps() && mine != Version::default();
+        let archive = self.number();
+        if let Some(job) = self.guest.fetches.get_mut(&fetch) {
+            job.staged = Some(Staged { head, delta, archive });
+        }
+        if keep {
+            self.outputs.push_back(Output::ArchiveBranch { archive, account, from: None });
+        } else {
+            self.switch(fetch);
+        }
+    }
+
+    fn switch(&mut self, fetch: u64) {
+        let Some(FetchJob { account, from, session, why, staged: Some(staged) }) = self.guest.fetches.remove(&fetch)
+        else {
+            return;
+        };
+        let version = staged.head.version;
+        self.guest.switching.insert(account);
+        let part = match staged.delta {
+            Some(delta) => StoreWrite::Account(*delta),
+            None => StoreWrite::Switch { account, head: staged.head },
+        };
+        self.write(vec![part], Pending::Switch { account, version, session, peer: from, asked: why.is_asked() });
         self.step_pulls();
     }
 
     pub(crate) fn on_fetch_failed(&mut self, fetch: u64) {
         let Some(job) = self.guest.fetches.remove(&fetch) else { return };
-        if job.asked {
+        if job.why.is_asked() {
             self.say_now(job.from, job.session, job.account);
             self.step_pulls();
         } else {
             self.on_own_fetch_failed(job.from, job.account);
         }
+    }
+
+    /// The fetch that waits for this archive.
+    fn fetch_behind(&self, archive: u64) -> Option<u64> {
+        let waits = |f: &FetchJob| f.staged.as_ref().is_some_and(|s| s.archive == archive);
+        self.guest.fetches.iter().find(|(_, f)| waits(f)).map(|(fetch, _)| *fetch)
     }
 
     /// Tells the home what this node holds now, whether or not the fetch came to anything.
@@ -178,6 +259,10 @@ impl Replica {
     }
 
     pub(crate) fn on_archived(&mut self, archive: u64, head: AccountHead) {
+        if let Some(fetch) = self.fetch_behind(archive) {
+            self.switch(fetch);
+            return;
+        }
         let Some((to, session, account)) = self.guest.archives.remove(&archive) else {
             self.on_own_archive(archive, &head);
             return;
@@ -192,6 +277,11 @@ impl Replica {
     }
 
     pub(crate) fn on_archive_failed(&mut self, archive: u64) {
+        if let Some(fetch) = self.fetch_behind(archive) {
+            self.outputs.push_back(Output::StopFetch { fetch });
+            self.on_fetch_failed(fetch);
+            return;
+        }
         match self.guest.archives.remove(&archive) {
             // The anchor sees an answer with another version and starts this account again.
             Some((to, session, account)) => {

@@ -1,10 +1,11 @@
 //! Who may serve what now: home lease, read lease, confirmed versions (DESIGN 5; X1, X2, X3).
 
-use mailbox::op::Gap;
+use mailbox::op::{Gap, Marks};
 use topology::{EpochKind, EpochRecord};
 use vocab::{AccountId, Instant, NodeId, Version};
 
 use crate::Replica;
+use crate::epoch::is_full;
 use crate::output::{MayRead, Serving, StampBase};
 use crate::status::{Mode, ReplicaStatus, SyncProgress};
 
@@ -43,8 +44,11 @@ impl Replica {
         if self.compared != Some(id) {
             return Serving::Not("not compared with the other node yet");
         }
+        // X4: who went on in another epoch, without this node, renews nothing.
+        let with_us = |r: &EpochRecord| r.id <= id || (r.home == self.me() && r.in_sync.contains(&self.me()));
         let in_contact = |p: &NodeId| {
-            let echoed = self.peers.get(p).and_then(|p| p.echoed);
+            let peer = self.peers.get(p).filter(|p| p.record.as_ref().is_none_or(with_us));
+            let echoed = peer.and_then(|p| p.echoed);
             echoed.is_some_and(|at| self.counts(at) && now < at.plus_ms(self.config.timing.lease))
         };
         if peers.iter().all(in_contact) { Serving::Home } else { Serving::Not("no contact with the other node") }
@@ -129,7 +133,8 @@ impl Replica {
             return StampBase { epoch: vocab::EpochId::default(), home: node, joint: false, gap: None, marks: None };
         };
         let gap = record.gap_epoch().map(|epoch| Gap { k: record.gap_k(node), epoch });
-        StampBase { epoch: record.id, home: node, joint: record.kind == EpochKind::Joint, gap, marks: None }
+        let marks = (!is_full(record)).then_some(Marks { since: self.saved.joint });
+        StampBase { epoch: record.id, home: node, joint: record.kind == EpochKind::Joint, gap, marks }
     }
 
     fn mode(&self) -> Mode {

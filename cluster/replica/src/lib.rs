@@ -3,6 +3,7 @@
 //! The machine orders and decides; the driver computes (`mailbox::apply` on its store) and does I/O. Rules are those of
 //! DESIGN 5 to 7; where a rule has a number (X1 to X24) the comment and the test name it.
 
+mod archive;
 mod commit;
 mod compare;
 mod config;
@@ -13,6 +14,7 @@ mod guest;
 mod heal;
 mod lease;
 mod link;
+mod merge;
 mod message;
 mod order;
 mod output;
@@ -156,16 +158,14 @@ impl Replica {
             Event::Written { token } => self.on_written(token),
             Event::BlobsChecked { token, missing } => self.on_blobs_checked(token, missing),
             Event::Versions(list) => self.versions = Some(list.into_iter().collect()),
-            Event::Chain { account, links, head } => {
-                self.on_own_chain(account, links.iter().map(|l| l.version).collect(), head.lineage);
-            }
+            Event::Chain { account, links, head } => self.on_own_chain(account, links, head),
             Event::Register { record, members, quorum } => self.on_register(record, members, quorum),
             Event::Heard(record) => self.hear(&record),
             Event::ProposeFailed => self.on_propose_failed(),
             Event::GuardWord { peer, boot } => self.on_guard_word(peer, boot),
             Event::ResetEvidence { peer } => self.on_reset_evidence(peer),
             Event::StartAlone => self.on_start_alone(),
-            Event::Fetched { fetch, head, delta: _ } => self.on_fetched(fetch, head),
+            Event::Fetched { fetch, head, delta } => self.on_fetched(fetch, head, delta),
             Event::FetchFailed { fetch } => self.on_fetch_failed(fetch),
             Event::BranchArchived { archive, head } => self.on_archived(archive, head),
             Event::ArchiveFailed { archive } => self.on_archive_failed(archive),

@@ -7,6 +7,7 @@ use vocab::{AccountId, BatchId, Boot, EpochId, Instant, NodeId, Version, limits}
 use wire::link::{self, item::Kind};
 
 use crate::Replica;
+use crate::merge::Side;
 use crate::message::{self, epoch_from, epoch_to, record_from, record_to};
 use crate::output::Output;
 
@@ -174,11 +175,9 @@ impl Replica {
         match kind {
             Kind::AskChain(ask) => self.on_ask_chain(id, ask.session, AccountId(ask.account)),
             Kind::Chain(chain) => {
-                let read = |list: &[Bytes]| list.iter().map(|b| Version::from_bytes(b)).collect::<Option<Vec<_>>>();
-                let all = [read(&chain.versions)?, read(&chain.lineage)?].concat();
-                self.on_their_chain(id, chain.session, AccountId(chain.account), &all);
+                self.on_their_chain(id, chain.session, AccountId(chain.account), Side::from_wire(&chain)?);
             }
-            Kind::Pull(pull) => self.on_pull(id, pull.session, AccountId(pull.account)),
+            Kind::Pull(pull) => self.on_pull(id, pull.session, AccountId(pull.account), pull.keep_branch),
             Kind::Now(now) => {
                 self.on_now(id, now.session, AccountId(now.account), Version::from_bytes(&now.version)?);
             }
@@ -283,7 +282,7 @@ impl Replica {
 
     fn on_batch_part(&mut self, id: NodeId, part: &link::BatchPart) -> Option<()> {
         let peer = self.peers.get_mut(&id)?;
-        if peer.incoming.len() + part.bytes.len() > 2 * limits::BATCH_BYTES_MAX {
+        if peer.incoming.len() + part.bytes.len() > 3 * limits::BATCH_BYTES_MAX {
             peer.incoming.clear();
             return None;
         }

@@ -89,7 +89,8 @@ pub(crate) fn bytes(version: &Version) -> bytes::Bytes {
     bytes::Bytes::copy_from_slice(&version.0)
 }
 
-pub(crate) fn batch_to(batch: &Batch) -> link::Batch {
+/// Its undo rows go only where they are kept.
+pub(crate) fn batch_to(batch: &Batch, undo: bool) -> link::Batch {
     let row = |r: &RowWrite| link::RowWrite { table: u32::from(r.table.0), key: r.key.clone(), value: r.value.clone() };
     let blob = |r: &BlobRef| link::BlobRef {
         hash: bytes::Bytes::copy_from_slice(&r.hash.0),
@@ -102,6 +103,7 @@ pub(crate) fn batch_to(batch: &Batch) -> link::Batch {
         head: a.head.encode().into(),
         rows: a.rows.iter().map(row).collect(),
         refs: a.refs.iter().map(blob).collect(),
+        undo: a.undo.iter().filter(|_| undo).map(row).collect(),
     };
     link::Batch {
         id: bytes::Bytes::copy_from_slice(&batch.id.to_bytes()),
@@ -124,7 +126,7 @@ pub(crate) fn batch_from(wire: link::Batch) -> Option<Batch> {
             head: AccountHead::decode(&a.head).ok()?,
             rows: a.rows.into_iter().map(row).collect::<Option<_>>()?,
             refs: a.refs.into_iter().map(blob).collect::<Option<_>>()?,
-            undo: Vec::new(),
+            undo: a.undo.into_iter().map(row).collect::<Option<_>>()?,
         })
     };
     Some(Batch {

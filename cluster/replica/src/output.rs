@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use mailbox::op::{Gap, Marks};
 use topology::EpochRecord;
-use vocab::{AccountId, BatchId, BlobHash, EpochId, NodeId, StoreWrite, SubmitError, Version};
+use vocab::{AccountHead, AccountId, BatchId, BlobHash, EpochId, NodeId, StoreWrite, SubmitError, Version};
 
 /// What the home adds to every batch; the driver completes it to a `mailbox::op::Stamp` with the time and its own
 /// mailbox counter.
@@ -21,6 +21,17 @@ pub struct StampBase {
     /// The in-sync set lacks a member: before a session is shown anything, or told a UID, the account is marked served in
     /// the same batch that takes the gap (`mailbox::Applier::enter`; X9, X16), and undo rows are kept.
     pub marks: Option<Marks>,
+}
+
+impl StampBase {
+    /// Whether a session that is about to be shown this state, or told a UID of it, must first have the account entered
+    /// (`mailbox::Applier::enter`). Accounts without state have nothing to show.
+    #[must_use]
+    pub fn entry_due(&self, head: &AccountHead) -> bool {
+        let gap = self.gap.is_some_and(|gap| head.gap_taken != Some(gap.epoch));
+        let mark = self.marks.is_some_and(|marks| !head.is_served_since(marks.since));
+        (gap || mark) && head.version != Version::default()
+    }
 }
 
 /// Where the state both branches come from can be restored (DESIGN 7).

@@ -23,6 +23,8 @@ pub struct Saved {
     pub join_mark: Option<EpochId>,
     /// Whether this node ever was in an in-sync set: a node that was not has nothing to start alone with.
     pub was_in_sync: bool,
+    /// Number of the last epoch entered that had every data member in sync; 0 = none. Served marks of later ones count.
+    pub joint: u64,
 }
 
 impl Saved {
@@ -47,6 +49,7 @@ impl Saved {
             newest: record(wire.newest)?,
             join_mark: wire.join_mark.map(|id| message::epoch_from(&id)),
             was_in_sync: wire.was_in_sync,
+            joint: wire.joint,
         })
     }
 
@@ -58,6 +61,7 @@ impl Saved {
             newest: self.newest.as_ref().map(message::record_to),
             join_mark: self.join_mark.map(message::epoch_to),
             was_in_sync: self.was_in_sync,
+            joint: self.joint,
         };
         let mut value = vec![RECORD_VERSION];
         value.extend(wire.encode_to_vec());

@@ -41,7 +41,7 @@ impl Replica {
         let Some(compare) = self.compares.get_mut(&peer) else { return };
         compare.theirs.extend(batch.accounts.iter().map(|a| (a.account, a.head.version)));
         compare.streaming.push((id, batch.accounts.iter().map(|a| a.account).collect()));
-        let (epoch, encoded) = (compare.epoch, message::batch_to(batch).encode_to_vec().into());
+        let (epoch, encoded) = (compare.epoch, message::batch_to(batch, !self.trims()).encode_to_vec().into());
         self.say_batch(peer, epoch, id, &encoded);
     }
 

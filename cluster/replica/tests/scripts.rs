@@ -291,6 +291,65 @@ fn h30_an_account_changed_on_both_sides_is_archived_on_both_and_raised() {
 }
 
 #[test]
+fn an_account_changed_on_both_sides_is_merged_and_the_guests_branch_kept() {
+    let mut world = World::pair();
+    world.merges = true;
+    for id in [A, B] {
+        world.kill(id);
+        world.boot(id);
+    }
+    world.mend();
+    world.run(1000);
+    world.submit(A, &[16]);
+    let parted = world.version(A, 16);
+    world.cut();
+    world.run(2000);
+    let (a, b) = (world.submit(A, &[16]), world.submit(B, &[16]));
+    let branch = world.version(B, 16);
+    world.mend();
+    world.run(1000);
+    assert_eq!((world.kind(A), world.kind(B)), (EpochKind::Joint, EpochKind::Joint));
+    world.assert_equal();
+    assert!(world.tokens(A, 16).contains(&a) && world.tokens(A, 16).contains(&b));
+    let merge = world.nodes[&A].orders.iter().find_map(|o| match o {
+        Output::Merge { base, .. } => *base,
+        _ => None,
+    });
+    assert_eq!(merge.map(|base| (base.version, base.at_guest)), Some((parted, false)));
+    assert!(world.nodes[&A].disk.branches.is_empty());
+    assert!(world.nodes[&B].disk.branches.contains_key(&(AccountId(16), branch)));
+}
+
+#[test]
+fn what_was_committed_while_the_others_chain_was_asked_for_is_not_overwritten() {
+    // The other is found ahead; before the account is locked for the fetch, a change of it is committed here.
+    for pause in 0..12 {
+        let mut world = World::pair();
+        world.merges = true;
+        for id in [A, B] {
+            world.kill(id);
+            world.boot(id);
+        }
+        world.mend();
+        world.run(1000);
+        world.submit(A, &[16]);
+        world.cut();
+        world.run(2000);
+        let there = world.submit(B, &[16]);
+        world.mend();
+        for _ in 0..pause {
+            world.step(A);
+            world.step(B);
+        }
+        let here = world.submit(A, &[16]);
+        world.run(2000);
+        world.assert_equal();
+        assert!(world.tokens(A, 16).contains(&there));
+        assert!(!world.is_committed(A, here) || world.tokens(A, 16).contains(&here), "pause {pause}");
+    }
+}
+
+#[test]
 fn h31_a_heal_that_is_interrupted_begins_again_from_comparing() {
     let mut world = World::pair();
     world.submit(A, &[16]);

@@ -103,18 +103,18 @@ impl Engine {
     /// A snapshot this node may show (DESIGN 5): snapshot first, then ask whether its version may be read.
     pub(crate) async fn readable(&self, account: AccountId) -> Result<Arc<dyn Rows>, SubmitError> {
         let deadline = tokio::time::Instant::now() + READ_WAIT;
-        let mut gap_taken = None;
+        let mut entered = None;
         loop {
             let confirmed = self.confirmed.notified();
             let rows = self.store.snapshot(account);
             match self.may_read(account, rows.head().version) {
                 replica::MayRead::Yes => {
-                    let due = self.gap_due(account, &rows.head());
-                    if due.is_none() || due == gap_taken {
+                    let due = self.entry_due(account, &rows.head());
+                    if due.is_none() || due == entered {
                         return Ok(rows);
                     }
-                    if self.order(Work::Gap(account)).await.is_ok() {
-                        gap_taken = due;
+                    if self.order(Work::Enter(account)).await.is_ok() {
+                        entered = due;
                         continue;
                     }
                     if tokio::time::Instant::now() >= deadline {

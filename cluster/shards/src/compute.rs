@@ -171,7 +171,7 @@ impl Engine {
         }
     }
 
-    fn keep(&self, batch: BatchId, computed: Computed) {
+    pub(crate) fn keep(&self, batch: BatchId, computed: Computed) {
         self.computed.lock().unwrap_or_else(PoisonError::into_inner).insert(batch, computed);
     }
 
@@ -180,7 +180,7 @@ impl Engine {
         tokens.iter().filter_map(|t| waiting.get(t).map(|w| (*t, Arc::clone(&w.work)))).collect()
     }
 
-    fn stamp(&self, batch: BatchId, base: StampBase) -> Stamp {
+    pub(crate) fn stamp(&self, batch: BatchId, base: StampBase) -> Stamp {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Stamp {
             epoch: base.epoch,
@@ -228,17 +228,20 @@ impl<'a> Building<'a> {
     fn run(&mut self, work: &Work) -> Result<Done, Damaged> {
         match work {
             Work::Account { account, command, bodies } => {
-                let (outcome, changes) = self.account(*account)?.run(command)?;
+                let applier = self.account(*account)?;
+                // Its answer may name UIDs.
+                applier.enter()?;
+                let (outcome, changes) = applier.run(command)?;
                 self.changes.entry(*account).or_default().extend(changes);
                 if matches!(outcome, Outcome::Appended { .. }) {
                     self.bodies.extend(bodies.iter().map(|b| (b.hash, b.bytes.clone())));
                 }
                 Ok(Done::Account(outcome))
             }
-            Work::Gap(account) if *account == AccountId::QUEUE => Ok(Done::Gap),
-            Work::Gap(account) => {
-                self.account(*account)?.take_gap()?;
-                Ok(Done::Gap)
+            Work::Enter(account) if *account == AccountId::QUEUE => Ok(Done::Entered),
+            Work::Enter(account) => {
+                self.account(*account)?.enter()?;
+                Ok(Done::Entered)
             }
             Work::Queue(op) => self.queue(op).map(Done::Queue),
             Work::Delivery(delivery) => self.deliver(delivery).map(|()| Done::Delivered),

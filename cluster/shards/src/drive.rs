@@ -11,6 +11,8 @@ use vocab::limits::{DISK_DEAD_MS, DISK_RESERVE_BYTES, PAUSE_MS};
 use vocab::{AccountId, NodeId, SubmitError};
 
 use crate::engine::Engine;
+use crate::fetches::Purpose;
+use crate::merge::MergeOrder;
 
 /// Longest sleep of the loop (ms): ticks come at least this often.
 const TICK_MAX_MS: u64 = 50;
@@ -122,7 +124,12 @@ impl Engine {
                 Ok(versions) => self.tell(Event::Versions(versions)),
                 Err(damaged) => fatal(&format!("account heads cannot be read: {damaged}")),
             },
-            Output::Fetch { fetch, account, from } => self.start_fetch(fetch, account, from),
+            Output::Fetch { fetch, account, from } => self.start_fetch(fetch, account, from, Purpose::Switch),
+            Output::FetchBranch { fetch, account, from } => self.start_fetch(fetch, account, from, Purpose::Merge),
+            Output::Merge { batch, account, fetch, base, served, guest_served, stamp } => {
+                let order = MergeOrder { batch, account, fetch, base, served, guest_served, stamp };
+                tokio::spawn(Arc::clone(self).merge(order));
+            }
             Output::StopFetch { fetch } => self.stop_fetch(fetch),
             Output::ReadChain { account } => self.read_chain(account),
             Output::AddressHeld(held) => {

@@ -19,6 +19,7 @@ use crate::blobs::SmallBodies;
 use crate::chunks::Collector;
 use crate::compute::Computed;
 use crate::fetches::Fetches;
+use crate::merge::Branches;
 use crate::tracker::Tracker;
 use crate::transfer::Transfers;
 use crate::watch::Watchers;
@@ -83,6 +84,7 @@ pub struct Engine {
     pub(crate) small: SmallBodies,
     pub(crate) transfers: Transfers,
     pub(crate) fetches: Fetches,
+    pub(crate) branches: Branches,
     pub(crate) collector: Collector,
     written: mpsc::UnboundedSender<(u64, ports::Answer<'static, ()>)>,
     pub(crate) watchers: Watchers,
@@ -103,7 +105,7 @@ impl Engine {
         let saved = Saved::from_meta(config.store.meta(replica::META_KEY).as_deref())?;
         let (events, inbox) = mpsc::unbounded_channel();
         let (written, writes) = mpsc::unbounded_channel();
-        let replica = ReplicaConfig { node: config.node, boot: config.boot, timing: config.timing };
+        let replica = ReplicaConfig { node: config.node, boot: config.boot, timing: config.timing, merge: true };
         let engine = Arc::new(Self {
             node: config.node,
             boot: config.boot,
@@ -121,6 +123,7 @@ impl Engine {
             small: SmallBodies::default(),
             transfers: Transfers::default(),
             fetches: Fetches::default(),
+            branches: Branches::default(),
             collector: Collector::default(),
             written,
             watchers: Watchers::default(),
@@ -168,15 +171,12 @@ impl Engine {
         self.machine().may_read(account, version, now)
     }
 
-    /// The epoch whose gap a session that reads this account must take first (only the home may).
-    pub(crate) fn gap_due(&self, account: AccountId, head: &AccountHead) -> Option<EpochId> {
+    /// The epoch in which a session that reads this account must enter it first (only the home can).
+    pub(crate) fn entry_due(&self, account: AccountId, head: &AccountHead) -> Option<EpochId> {
         let now = self.now();
         let machine = self.machine();
         let stamp = machine.stamp(account);
-        let due = machine.serving(now) == Serving::Home
-            && stamp.gap.is_some_and(|gap| head.gap_taken != Some(gap.epoch))
-            && account != AccountId::QUEUE
-            && head.version != vocab::Version::default();
+        let due = machine.serving(now) == Serving::Home && account != AccountId::QUEUE && stamp.entry_due(head);
         due.then_some(stamp.epoch)
     }
 

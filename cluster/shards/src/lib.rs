@@ -12,6 +12,7 @@ mod engine;
 mod fetches;
 mod forward;
 mod intake;
+mod merge;
 mod outbox;
 mod retry;
 mod serve;

@@ -78,6 +78,7 @@ impl Engine {
                 self.serve_close(close.transfer);
                 reply::Kind::Done(w::Done {})
             }
+            call::Kind::Undo(read) => self.serve_undo(&read)?,
             call::Kind::ReadBlob(read) => self.serve_blob(&read)?,
             call::Kind::WriteBlob(write) => self.keep_chunk(from, write).await?,
             call::Kind::HasBlobs(has) => {

@@ -77,6 +77,7 @@ impl Engine {
                     table: u32::from(r.table.0),
                     key: r.key,
                     value: r.value.unwrap_or_default(),
+                    absent: false,
                 };
                 reply::Kind::Rows(w::Rows { rows: part.into_iter().map(row).collect(), last })
             }

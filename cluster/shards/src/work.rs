@@ -20,8 +20,8 @@ pub(crate) enum Work {
         /// Small bodies it names.
         bodies: Vec<InlineBody>,
     },
-    /// The gap of this epoch, because a session wants to read before anything changed.
-    Gap(AccountId),
+    /// The gap and the served mark of this epoch, because a session wants to read.
+    Enter(AccountId),
     /// An operation on the outbound queue.
     Queue(QueueOp),
     /// A message for several accounts and the queue at once.
@@ -48,7 +48,7 @@ pub(crate) struct DeliveryWork {
 #[derive(Clone, Debug)]
 pub(crate) enum Done {
     Account(Outcome),
-    Gap,
+    Entered,
     Queue(QueueOutcome),
     Delivered,
 }
@@ -57,7 +57,7 @@ impl Work {
     /// Whether it may make the disk fuller by more than a mark: what frees space is never refused for lack of it.
     pub(crate) fn needs_space(&self) -> bool {
         match self {
-            Self::Gap(_) | Self::Queue(QueueOp::AttemptEnd { .. }) => false,
+            Self::Enter(_) | Self::Queue(QueueOp::AttemptEnd { .. }) => false,
             Self::Account { command, .. } => {
                 !matches!(command.op, AccountOp::Expunge { .. } | AccountOp::DeleteMailbox { .. } | AccountOp::Purge)
             }
@@ -80,7 +80,7 @@ impl Work {
     /// The accounts it changes, ascending.
     pub(crate) fn accounts(&self) -> Vec<AccountId> {
         match self {
-            Self::Account { account, .. } | Self::Gap(account) => vec![*account],
+            Self::Account { account, .. } | Self::Enter(account) => vec![*account],
             Self::Queue(_) => vec![AccountId::QUEUE],
             Self::Delivery(delivery) => {
                 let account = |r: &Recipient| match r {

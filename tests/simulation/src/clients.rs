@@ -167,7 +167,7 @@ impl World {
         let change = self.calming.is_none() && self.rng.percent(45);
         let op = if change { self.choose_change(c, account) } else { None };
         let Some((op, pending)) = op else {
-            return self.begin(c, n, Pending::Read, JobKind::Read { account, gap_asked: false });
+            return self.begin(c, n, Pending::Read, JobKind::Read { account, entry_asked: false });
         };
         let Some(process) = self.nodes[n].process.as_mut() else { return };
         let command = Command { id: process.command_id(n), settled: process.settled(), op };
@@ -269,7 +269,8 @@ impl World {
             Err(damaged) => return self.broken("rows", format!("node {}: account {}: {damaged}", n + 1, account.0)),
         };
         let mut archived: Option<BTreeSet<BlobHash>> = None;
-        for node in &self.nodes {
+        // A branch that was merged is archived too, but then every rule holds.
+        for node in self.nodes.iter().filter(|_| self.raised.contains(&account)) {
             if let Some(more) = node.disk.image.archived(account) {
                 archived.get_or_insert_default().extend(more);
             }

@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use mailbox::Applier;
+use mailbox::merge::MergeInput;
 use mailbox::op::{AccountOp, Command, MailboxRef, NewMessage, Outcome, Refusal, Role, Stamp};
-use replica::{Event, StampBase};
+use replica::{Event, MergeBase, StampBase};
 use vocab::{
-    AccountId, Batch, BatchId, BlobHash, Damaged, Flags, InlineBody, MemoryRows, SubmitError, Timestamp, UidValidity,
-    Version,
+    AccountId, Batch, BatchId, BlobHash, Damaged, Flags, InlineBody, MemoryRows, Rows, SubmitError, Timestamp,
+    UidValidity, Version,
 };
 
 use crate::Control;
-use crate::disk::Image;
-use crate::vocabulary::{Done, Waiter, Work};
+use crate::disk::{Image, restored};
+use crate::vocabulary::{Done, Merge, Waiter, Work};
 use crate::world::{WALL_START, World};
 
 /// Mailboxes one batch may create per batch counter; ids of batches never overlap.
@@ -95,6 +96,48 @@ impl World {
         }
     }
 
+    /// Merges the branch that was fetched, as the engine does.
+    pub(crate) fn merge(&mut self, n: usize, order: &Merge) {
+        let stamp = self.stamp(n, order.batch, order.stamp);
+        let branch = self.nodes[n].process.as_mut().and_then(|p| p.branches.remove(&order.fetch));
+        let Some(branch) = branch else { return };
+        let image = &self.nodes[n].disk.image;
+        let (Some(rows), Some(chain)) = (image.accounts.get(&order.account), image.chains.get(&order.account)) else {
+            return self.broken("driver", format!("a merge of account {} that is not here", order.account.0));
+        };
+        let restore = |base: MergeBase| match base.at_guest {
+            true => restored(&branch.rows, &branch.chain, base.version),
+            false => restored(rows, chain, base.version),
+        };
+        let base = order.base.and_then(restore);
+        if order.base.is_some() && base.is_none() {
+            return self.broken("driver", format!("the base of account {} cannot be restored", order.account.0));
+        }
+        let input = MergeInput {
+            account: order.account,
+            base: base.as_ref().map(|rows| rows as &dyn Rows),
+            anchor: mailbox::merge::Branch { rows, served: order.served },
+            guest: mailbox::merge::Branch { rows: &branch.rows, served: order.guest_served },
+            stamp,
+        };
+        match mailbox::merge::merge(&input, order.batch) {
+            Ok(merged) => {
+                self.coverage.merges += 1;
+                self.coverage.merged_without_base += u64::from(order.base.is_none());
+                self.coverage.renumbered += merged.report.renumbered;
+                let accounts = vec![merged.batch];
+                self.tell(
+                    n,
+                    Event::Computed {
+                        batch: order.batch,
+                        result: Some(Batch { id: order.batch, accounts, bodies: Vec::new() }),
+                    },
+                );
+            }
+            Err(damaged) => self.broken("rows", format!("node {}: {damaged}", n + 1)),
+        }
+    }
+
     /// Orders work at this home.
     pub(crate) fn order(&mut self, n: usize, work: Work, waiter: Waiter) {
         if let Work::Delivery { body, inline: false, .. } = &work
@@ -149,12 +192,14 @@ impl<'a> Building<'a> {
     fn run(&mut self, work: &Work) -> Result<Done, Damaged> {
         match work {
             Work::Account { account, command } => {
-                let outcome = self.account(*account)?.run(command)?.0;
+                let applier = self.account(*account)?;
+                applier.enter()?;
+                let outcome = applier.run(command)?.0;
                 Ok(Done::Account(outcome, self.side))
             }
-            Work::Gap(account) => {
-                self.account(*account)?.take_gap()?;
-                Ok(Done::Gap)
+            Work::Enter(account) => {
+                self.account(*account)?.enter()?;
+                Ok(Done::Entered)
             }
             Work::Delivery { accept, accounts, body, inline } => {
                 let hash = BlobHash::of(body);

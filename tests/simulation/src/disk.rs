@@ -7,11 +7,28 @@ use vocab::{AccountBatch, AccountHead, AccountId, BlobHash, InlineBody, MemoryRo
 
 use crate::vocabulary::After;
 
+/// One link of a version chain, with what its batch replaced when that was kept.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Link {
+    pub(crate) version: Version,
+    pub(crate) undo: Option<Vec<RowWrite>>,
+}
+
+/// The account as it was at `version`, from what it is now and a chain that leads here.
+pub(crate) fn restored(now: &MemoryRows, chain: &[Link], version: Version) -> Option<MemoryRows> {
+    let at = chain.iter().rposition(|link| link.version == version)?;
+    let mut rows = now.clone();
+    for link in chain.iter().skip(at + 1).rev() {
+        rows.write(link.undo.as_deref()?);
+    }
+    Some(rows)
+}
+
 /// What is on the medium.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Image {
     pub(crate) accounts: BTreeMap<AccountId, MemoryRows>,
-    pub(crate) chains: BTreeMap<AccountId, Vec<Version>>,
+    pub(crate) chains: BTreeMap<AccountId, Vec<Link>>,
     pub(crate) stages: BTreeMap<AccountId, Vec<RowWrite>>,
     pub(crate) blobs: BTreeMap<BlobHash, Bytes>,
     pub(crate) meta: BTreeMap<String, Bytes>,
@@ -143,7 +160,7 @@ impl Image {
             StoreWrite::Switch { account, head } => {
                 let mut rows = MemoryRows { head, ..MemoryRows::default() };
                 rows.write(&self.stages.remove(&account).unwrap_or_default());
-                self.chains.insert(account, vec![rows.head.version]);
+                self.chains.insert(account, vec![Link { version: rows.head.version, undo: None }]);
                 self.accounts.insert(account, rows);
             }
             StoreWrite::Unstage { account } => {
@@ -151,7 +168,7 @@ impl Image {
             }
             StoreWrite::TrimChain { account, agreed } => {
                 let chain = self.chains.entry(account).or_default();
-                if let Some(at) = chain.iter().rposition(|version| *version == agreed) {
+                if let Some(at) = chain.iter().rposition(|link| link.version == agreed) {
                     chain.drain(..at);
                 }
             }
@@ -165,7 +182,9 @@ impl Image {
         let rows = self.accounts.entry(batch.account).or_default();
         rows.write(&batch.rows);
         rows.head = batch.head.clone();
-        self.chains.entry(batch.account).or_default().push(batch.head.version);
+        // A batch without rows needs none to be taken back.
+        let undo = (!batch.undo.is_empty() || batch.rows.is_empty()).then(|| batch.undo.clone());
+        self.chains.entry(batch.account).or_default().push(Link { version: batch.head.version, undo });
     }
 }
 

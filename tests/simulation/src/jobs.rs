@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use replica::{MayRead, Serving};
-use vocab::{AccountId, Boot, SubmitError, Version};
+use vocab::{AccountId, Boot, SubmitError};
 
 use crate::node::chunk;
 use crate::peers::CALL_WAIT_MS;
@@ -35,7 +35,7 @@ impl World {
         match kind {
             JobKind::Submit(Work::Delivery { body, inline: false, .. }) => self.spread(n, id, attempt, &body),
             JobKind::Submit(work) => self.submit(n, id, attempt, work),
-            JobKind::Read { account, gap_asked } => self.try_read(n, id, account, gap_asked),
+            JobKind::Read { account, entry_asked } => self.try_read(n, id, account, entry_asked),
         }
     }
 
@@ -162,7 +162,7 @@ impl World {
     }
 
     /// Snapshot first, then ask whether its version may be read (DESIGN 5).
-    fn try_read(&mut self, n: usize, id: u64, account: AccountId, gap_asked: bool) {
+    fn try_read(&mut self, n: usize, id: u64, account: AccountId, entry_asked: bool) {
         let now = self.clock(n);
         let head = self.nodes[n].disk.image.head(account);
         let Some(process) = self.nodes[n].process.as_mut() else { return };
@@ -175,19 +175,17 @@ impl World {
             return self.to(n, RETRY_MS, Inner::Step(id));
         }
         let stamp = process.replica.stamp(account);
-        let due = process.replica.serving(now) == Serving::Home
-            && stamp.gap.is_some_and(|gap| head.gap_taken != Some(gap.epoch))
-            && head.version != Version::default();
-        if due && !gap_asked {
-            job.kind = JobKind::Read { account, gap_asked: true };
+        let due = process.replica.serving(now) == Serving::Home && stamp.entry_due(&head);
+        if due && !entry_asked {
+            job.kind = JobKind::Read { account, entry_asked: true };
             let attempt = job.attempt;
-            return self.order(n, Work::Gap(account), Waiter::Job { job: id, attempt });
+            return self.order(n, Work::Enter(account), Waiter::Job { job: id, attempt });
         }
         if process.replica.serving(now) == Serving::Backup {
             self.coverage.backup_reads += 1;
         }
         let client = job.client;
         self.show(n, client, account);
-        self.finish(n, id, Ok(Done::Gap));
+        self.finish(n, id, Ok(Done::Entered));
     }
 }

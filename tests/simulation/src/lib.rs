@@ -78,6 +78,12 @@ pub struct Coverage {
     pub archived: u64,
     /// Accounts raised above an archived branch.
     pub raised: u64,
+    /// Branches merged.
+    pub merges: u64,
+    /// Of these, without a common state to compare with (M12).
+    pub merged_without_base: u64,
+    /// Messages that got a new UID in a merge.
+    pub renumbered: u64,
     /// Accounts transferred.
     pub transfers: u64,
     /// Bodies pulled from the peer.
@@ -120,6 +126,9 @@ impl Coverage {
             gaps,
             archived,
             raised,
+            merges,
+            merged_without_base,
+            renumbered,
             transfers,
             blobs_fetched,
         } = self;
@@ -147,6 +156,9 @@ impl Coverage {
             (gaps, other.gaps),
             (archived, other.archived),
             (raised, other.raised),
+            (merges, other.merges),
+            (merged_without_base, other.merged_without_base),
+            (renumbered, other.renumbered),
             (transfers, other.transfers),
             (blobs_fetched, other.blobs_fetched),
         ] {
@@ -156,7 +168,7 @@ impl Coverage {
 
     /// Every counter with its name.
     #[must_use]
-    pub fn counters(&self) -> [(&'static str, u64); 25] {
+    pub fn counters(&self) -> [(&'static str, u64); 28] {
         [
             ("operations", self.operations),
             ("messages", self.messages),
@@ -181,6 +193,9 @@ impl Coverage {
             ("gaps taken", self.gaps),
             ("branches archived", self.archived),
             ("accounts raised", self.raised),
+            ("branches merged", self.merges),
+            ("branches merged without a base", self.merged_without_base),
+            ("messages renumbered", self.renumbered),
             ("accounts transferred", self.transfers),
             ("bodies fetched", self.blobs_fetched),
         ]

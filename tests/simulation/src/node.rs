@@ -7,9 +7,11 @@ use topology::EpochRecord;
 use vocab::{BatchId, Boot, CommandId, Instant, StoreWrite, SubmitError};
 
 use crate::Control;
-use crate::disk::Disk;
+use crate::disk::{Disk, Link};
 use crate::rng::Rng;
-use crate::vocabulary::{After, Answer, Done, Happening, Inner, Job, Ms, Pull, Waiter, Work, index_of, node_id};
+use crate::vocabulary::{
+    After, Answer, Branch, Done, Happening, Inner, Job, Merge, Ms, Pull, Waiter, Work, index_of, node_id,
+};
 use crate::world::{World, timing};
 
 /// Name of the boot counter on the disk.
@@ -62,6 +64,8 @@ pub(crate) struct Process {
     outstanding: BTreeMap<u64, ()>,
     /// Pulls that wait for the peer.
     pub(crate) pulls: Vec<Pull>,
+    /// Branches of a peer that wait for their merge, by fetch.
+    pub(crate) branches: BTreeMap<u64, Branch>,
 }
 
 impl Node {
@@ -133,7 +137,7 @@ impl World {
             Ok(saved) => saved,
             Err(damaged) => return self.broken("start", format!("node {}: {damaged}", n + 1)),
         };
-        let config = ReplicaConfig { node: node_id(n), boot, timing: timing() };
+        let config = ReplicaConfig { node: node_id(n), boot, timing: timing(), merge: true };
         node.process = Some(Process {
             boot,
             replica: Replica::new(config, saved, Instant(0)),
@@ -152,6 +156,7 @@ impl World {
             last_command: 0,
             outstanding: BTreeMap::new(),
             pulls: Vec::new(),
+            branches: BTreeMap::new(),
         });
         self.note(|| format!("node {} starts, boot {}", n + 1, boot.0));
         self.to(n, 0, Inner::Quorum(false));
@@ -185,6 +190,7 @@ impl World {
                 }
             }
             Inner::Compute { batch, work, stamp } => self.compute(n, batch, &work, stamp),
+            Inner::Merge(order) => self.merge(n, &order),
             Inner::Raise { batch, account, floor, branch, stamp } => {
                 self.raise(n, batch, account, (floor, branch), stamp);
             }
@@ -205,7 +211,9 @@ impl World {
     fn handle_rarely(&mut self, n: usize, inner: Inner) {
         match inner {
             Inner::Give { to, boot, pull, account } => self.give(n, (to, boot), pull, account),
-            Inner::Given { pull, account, head, rows, bodies } => self.given(n, pull, account, head, (rows, bodies)),
+            Inner::Given { pull, account, head, rows, chain, bodies } => {
+                self.given(n, pull, account, head, (rows, chain, bodies));
+            }
             Inner::PullLost(pull) => self.pull_lost(n, pull),
             Inner::GiveBlobs { to, boot, token, hashes } => self.give_blobs(n, (to, boot), token, hashes),
             Inner::GivenBlobs { token, hashes, bodies } => self.given_blobs(n, token, hashes, bodies),
@@ -229,6 +237,7 @@ impl World {
             }
             Output::Raise { batch, account, floor, branch, stamp } => {
                 self.coverage.raised += 1;
+                self.raised.insert(account);
                 let delay = self.rng.range(0, 3);
                 self.to(n, delay, Inner::Raise { batch, account, floor, branch, stamp });
             }
@@ -267,8 +276,8 @@ impl World {
             }
             Output::ReadChain { account } => {
                 let image = &self.nodes[n].disk.image;
-                let versions = image.chains.get(&account).cloned().unwrap_or_default();
-                let links = versions.into_iter().map(|version| vocab::ChainLink { version, undo: false }).collect();
+                let link = |link: &Link| vocab::ChainLink { version: link.version, undo: link.undo.is_some() };
+                let links = image.chains.get(&account).into_iter().flatten().map(link).collect();
                 let head = image.head(account);
                 self.to(n, 0, Inner::Event(Event::Chain { account, links, head }));
             }
@@ -276,6 +285,14 @@ impl World {
             Output::Fetch { fetch, account, from } => {
                 self.write(n, vec![StoreWrite::Unstage { account }], After::Nothing);
                 self.ask_account(n, index_of(from), Pull::Fetch(fetch), account);
+            }
+            Output::Merge { batch, account, fetch, base, served, guest_served, stamp } => {
+                let delay = self.rng.range(0, 3);
+                let merge = Merge { batch, account, fetch, base, served, guest_served, stamp };
+                self.to(n, delay, Inner::Merge(Box::new(merge)));
+            }
+            Output::FetchBranch { fetch, account, from } => {
+                self.ask_account(n, index_of(from), Pull::Branch(fetch), account);
             }
             Output::StopFetch { .. } | Output::ServingChanged => {}
             Output::ArchiveBranch { archive, account, from } => match from {

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use replica::Event;
-use vocab::{AccountHead, AccountId, BlobHash, BlobRef, Boot, InlineBody, RowWrite, StoreWrite, Table};
+use vocab::{AccountHead, AccountId, BlobHash, BlobRef, Boot, InlineBody, MemoryRows, RowWrite, StoreWrite, Table};
 
-use crate::vocabulary::{ARCHIVE_HEAD, After, Inner, Ms, Pull};
+use crate::disk::Link;
+use crate::vocabulary::{ARCHIVE_HEAD, After, Branch, Inner, Ms, Pull};
 use crate::world::World;
 
 /// A call without an answer is given up after this time (ms).
@@ -48,7 +49,8 @@ impl World {
         });
         let bodies = bodies.collect();
         let head = image.head(account);
-        self.call_back(n, to, boot, Inner::Given { pull, account, head, rows, bodies });
+        let chain = image.chains.get(&account).cloned().unwrap_or_default();
+        self.call_back(n, to, boot, Inner::Given { pull, account, head, rows, chain, bodies });
     }
 
     pub(crate) fn given(
@@ -57,7 +59,7 @@ impl World {
         pull: Pull,
         account: AccountId,
         head: AccountHead,
-        (rows, bodies): (Vec<RowWrite>, Vec<InlineBody>),
+        (rows, chain, bodies): (Vec<RowWrite>, Vec<Link>, Vec<InlineBody>),
     ) {
         if !self.take_pull(n, pull) {
             return;
@@ -67,6 +69,7 @@ impl World {
                 self.write(n, vec![StoreWrite::Bodies(bodies)], After::Nothing);
                 return self.archive(n, archive, account, head, rows);
             }
+            Pull::Branch(fetch) => return self.keep_branch(n, fetch, head, (rows, chain, bodies)),
             Pull::Fetch(fetch) => fetch,
         };
         self.coverage.transfers += 1;
@@ -83,10 +86,29 @@ impl World {
         self.write(n, vec![StoreWrite::Stage { account, refs: refs(&second), rows: second }], fetched);
     }
 
+    /// Bodies are durable before the branch counts as fetched; the rows are needed only until the merge.
+    fn keep_branch(
+        &mut self,
+        n: usize,
+        fetch: u64,
+        head: AccountHead,
+        (rows, chain, bodies): (Vec<RowWrite>, Vec<Link>, Vec<InlineBody>),
+    ) {
+        let mut kept = MemoryRows { head: head.clone(), ..MemoryRows::default() };
+        kept.write(&rows);
+        if let Some(process) = self.nodes[n].process.as_mut() {
+            process.branches.insert(fetch, Branch { rows: kept, chain });
+        }
+        let fetched = After::Event(Event::Fetched { fetch, head, delta: None });
+        self.write(n, vec![StoreWrite::Bodies(bodies)], fetched);
+    }
+
     fn take_pull(&mut self, n: usize, pull: Pull) -> bool {
         let Some(process) = self.nodes[n].process.as_mut() else { return false };
         let same = |other: &Pull| match (pull, other) {
-            (Pull::Fetch(a), Pull::Fetch(b)) | (Pull::Archive(a), Pull::Archive(b)) => a == *b,
+            (Pull::Fetch(a), Pull::Fetch(b))
+            | (Pull::Archive(a), Pull::Archive(b))
+            | (Pull::Branch(a), Pull::Branch(b)) => a == *b,
             _ => false,
         };
         let before = process.pulls.len();
@@ -99,7 +121,7 @@ impl World {
             self.tell(
                 n,
                 match pull {
-                    Pull::Fetch(fetch) => Event::FetchFailed { fetch },
+                    Pull::Fetch(fetch) | Pull::Branch(fetch) => Event::FetchFailed { fetch },
                     Pull::Archive(archive) => Event::ArchiveFailed { archive },
                 },
             );

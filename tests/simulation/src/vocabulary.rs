@@ -2,12 +2,14 @@
 
 use bytes::Bytes;
 use mailbox::op::{Command, Outcome};
-use replica::{Event, StampBase};
+use replica::{Event, MergeBase, StampBase};
 use topology::EpochRecord;
 use vocab::{
-    AccountHead, AccountId, BatchId, BlobHash, Boot, CommandId, EpochId, InlineBody, NodeId, RowWrite, ShardId,
-    SubmitError, Version,
+    AccountHead, AccountId, BatchId, BlobHash, Boot, CommandId, EpochId, InlineBody, MemoryRows, NodeId, RowWrite,
+    ShardId, SubmitError, Version,
 };
+
+use crate::disk::Link;
 
 /// Key of the head within an archived branch.
 pub(crate) const ARCHIVE_HEAD: &[u8] = b"head";
@@ -43,7 +45,7 @@ pub(crate) enum Work {
         command: Command,
     },
     /// Somebody wants to read before anything changed in this epoch.
-    Gap(AccountId),
+    Enter(AccountId),
     Delivery {
         accept: CommandId,
         accounts: Vec<AccountId>,
@@ -55,7 +57,7 @@ pub(crate) enum Work {
 impl Work {
     pub(crate) fn accounts(&self) -> Vec<AccountId> {
         match self {
-            Self::Account { account, .. } | Self::Gap(account) => vec![*account],
+            Self::Account { account, .. } | Self::Enter(account) => vec![*account],
             Self::Delivery { accounts, .. } => accounts.clone(),
         }
     }
@@ -68,7 +70,7 @@ impl Work {
         match self {
             Self::Account { command, .. } => Some(command.id),
             Self::Delivery { accept, .. } => Some(*accept),
-            Self::Gap(_) => None,
+            Self::Enter(_) => None,
         }
     }
 }
@@ -77,7 +79,7 @@ impl Work {
 #[derive(Clone, Debug)]
 pub(crate) enum Done {
     Account(Outcome, Option<usize>),
-    Gap,
+    Entered,
     Delivered(Option<usize>),
 }
 
@@ -116,7 +118,19 @@ pub(crate) struct Job {
 #[derive(Clone, Debug)]
 pub(crate) enum JobKind {
     Submit(Work),
-    Read { account: AccountId, gap_asked: bool },
+    Read { account: AccountId, entry_asked: bool },
+}
+
+/// A merge that was ordered.
+#[derive(Clone, Debug)]
+pub(crate) struct Merge {
+    pub(crate) batch: BatchId,
+    pub(crate) account: AccountId,
+    pub(crate) fetch: u64,
+    pub(crate) base: Option<MergeBase>,
+    pub(crate) served: bool,
+    pub(crate) guest_served: bool,
+    pub(crate) stamp: StampBase,
 }
 
 /// Why an account is pulled from the peer.
@@ -124,6 +138,15 @@ pub(crate) enum JobKind {
 pub(crate) enum Pull {
     Fetch(u64),
     Archive(u64),
+    /// For a merge.
+    Branch(u64),
+}
+
+/// A peer's state of an account with the chain that led to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Branch {
+    pub(crate) rows: MemoryRows,
+    pub(crate) chain: Vec<Link>,
 }
 
 /// What happens inside one process.
@@ -157,6 +180,7 @@ pub(crate) enum Inner {
         branch: Version,
         stamp: StampBase,
     },
+    Merge(Box<Merge>),
     Step(u64),
     /// A forwarded change arrives.
     Forwarded {
@@ -196,6 +220,7 @@ pub(crate) enum Inner {
         account: AccountId,
         head: AccountHead,
         rows: Vec<RowWrite>,
+        chain: Vec<Link>,
         bodies: Vec<InlineBody>,
     },
     PullLost(Pull),

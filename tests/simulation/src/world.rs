@@ -1,10 +1,10 @@
 //! The world: virtual time, what will happen, and everything it happens to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use replica::{Event, META_KEY, Mode, Saved, Timing};
 use topology::{EpochKind, EpochRecord};
-use vocab::{Boot, Instant, StoreWrite};
+use vocab::{AccountId, Boot, Instant, StoreWrite};
 
 use crate::clients::Client;
 use crate::disk::Image;
@@ -59,6 +59,8 @@ pub(crate) struct World {
     /// Faults are over; the pair has to come to rest.
     pub(crate) calming: Option<Ms>,
     pub(crate) rested: bool,
+    /// Accounts whose UIDVALIDITYs were raised over an archived branch, because they could not be merged.
+    pub(crate) raised: BTreeSet<AccountId>,
 }
 
 impl World {
@@ -82,6 +84,7 @@ impl World {
             trace: traced.then(Vec::new),
             calming: None,
             rested: false,
+            raised: BTreeSet::new(),
             rng,
         };
         world.set_up();

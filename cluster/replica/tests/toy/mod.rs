@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use replica::{Event, META_KEY, Output, Replica, ReplicaConfig, Saved, Timing};
+use replica::{Event, META_KEY, MergeBase, Output, Replica, ReplicaConfig, Saved, Timing};
 use topology::EpochRecord;
 use vocab::*;
 
 #[derive(Clone, Debug, Default)]
 pub struct Account {
     pub head: AccountHead,
-    pub chain: Vec<Version>,
+    pub chain: Vec<ChainLink>,
     /// Tokens that were applied.
     pub tokens: BTreeSet<u64>,
 }
@@ -42,6 +42,8 @@ pub struct Node {
     pub slow_disk: bool,
     pub kept: Vec<(u64, Vec<StoreWrite>)>,
     fetches: BTreeMap<u64, AccountId>,
+    /// Branches staged for a merge.
+    fetched: BTreeMap<u64, Account>,
 }
 
 pub struct World {
@@ -56,6 +58,8 @@ pub struct World {
     /// Decisions of the register are lost.
     pub no_quorum: bool,
     pub next_token: u64,
+    /// Whether machines started from now on merge.
+    pub merges: bool,
 }
 
 pub const A: NodeId = NodeId(1);
@@ -75,6 +79,7 @@ fn new_node() -> Node {
         slow_disk: false,
         kept: Vec::new(),
         fetches: BTreeMap::new(),
+        fetched: BTreeMap::new(),
     }
 }
 
@@ -90,6 +95,7 @@ impl World {
             mute: None,
             no_quorum: false,
             next_token: 0,
+            merges: false,
         };
         world.boot(A);
         world.run(300);
@@ -114,7 +120,8 @@ impl World {
         let node = self.nodes.get_mut(&id).unwrap();
         node.disk.boot += 1;
         let saved = Saved::from_meta(node.disk.meta.get(META_KEY).map(|b| &b[..])).unwrap();
-        let config = ReplicaConfig { node: id, boot: Boot(node.disk.boot), timing: Timing::default() };
+        let config =
+            ReplicaConfig { node: id, boot: Boot(node.disk.boot), timing: Timing::default(), merge: self.merges };
         node.replica = Some(Replica::new(config, saved, now));
         node.holds_address = false;
         self.tell_register();
@@ -274,6 +281,7 @@ impl World {
             }
             Output::Compute { batch, work, .. } => self.compute(id, batch, work),
             Output::Raise { batch, account, floor, branch, .. } => self.raise(id, batch, account, floor, branch),
+            Output::Merge { batch, account, fetch, base, .. } => self.merge(id, (batch, account, fetch), base),
             Output::Committed { batch } => {
                 let tokens = node.computed.remove(&batch).unwrap_or_default();
                 node.committed.extend(tokens.into_iter().filter(|t| !node.failed.contains_key(t)));
@@ -300,6 +308,7 @@ impl World {
             | Output::ReadVersions
             | Output::ReadChain { .. }
             | Output::Fetch { .. }
+            | Output::FetchBranch { .. }
             | Output::ArchiveBranch { .. }) => self.answer(id, peer, other),
             Output::AddressHeld(held) => node.holds_address = held,
             Output::StopFetch { .. }
@@ -332,8 +341,7 @@ impl World {
             }
             Output::ReadChain { account } => {
                 let state = node.disk.accounts.get(&account).cloned().unwrap_or_default();
-                let (versions, lineage) = (state.chain, state.head.lineage);
-                self.event(id, Event::Chain { account, versions, lineage });
+                self.event(id, Event::Chain { account, links: state.chain, head: state.head });
             }
             Output::Fetch { fetch, account, from } => {
                 let state = self.nodes[&from].disk.accounts.get(&account).cloned().unwrap_or_default();
@@ -342,7 +350,17 @@ impl World {
                 if self.connected && self.nodes[&from].replica.is_some() {
                     let head = state.head.clone();
                     self.nodes.get_mut(&id).unwrap().disk.staged.insert(account, state);
-                    self.event(id, Event::Fetched { fetch, head });
+                    self.event(id, Event::Fetched { fetch, head, delta: None });
+                } else {
+                    self.event(id, Event::FetchFailed { fetch });
+                }
+            }
+            Output::FetchBranch { fetch, account, from } => {
+                let state = self.nodes[&from].disk.accounts.get(&account).cloned().unwrap_or_default();
+                if self.connected && self.nodes[&from].replica.is_some() {
+                    let head = state.head.clone();
+                    self.nodes.get_mut(&id).unwrap().fetched.insert(fetch, state);
+                    self.event(id, Event::Fetched { fetch, head, delta: None });
                 } else {
                     self.event(id, Event::FetchFailed { fetch });
                 }
@@ -368,6 +386,23 @@ impl World {
         }
         node.computed.insert(batch, all.into_iter().collect());
         self.event(id, Event::Computed { batch, result: Some(Batch { id: batch, accounts, bodies: Vec::new() }) });
+    }
+
+    /// The union of both branches; what the base should be must be on the chain of the side that is to restore it.
+    fn merge(&mut self, id: NodeId, (batch, account, fetch): (BatchId, AccountId, u64), base: Option<MergeBase>) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        let guest = node.fetched.remove(&fetch).expect("a staged branch");
+        let mine = &node.disk.accounts[&account];
+        if let Some(base) = base {
+            let chain = if base.at_guest { &guest.chain } else { &mine.chain };
+            let at = chain.iter().position(|l| l.version == base.version).expect("the base is on its chain");
+            assert!(chain[at + 1..].iter().all(|l| l.undo), "the base can be restored");
+        }
+        let rows: Vec<RowWrite> = guest.tokens.difference(&mine.tokens).map(|t| row(*t)).collect();
+        let mut one = node.disk.next(account, batch, rows);
+        one.head.lineage.extend(guest.head.lineage.iter().copied().chain([guest.head.version]));
+        let result = Some(Batch { id: batch, accounts: vec![one], bodies: Vec::new() });
+        self.event(id, Event::Computed { batch, result });
     }
 
     fn raise(&mut self, id: NodeId, batch: BatchId, account: AccountId, floor: u32, branch: Version) {
@@ -425,7 +460,8 @@ impl Disk {
             hash[n % 4 * 8..n % 4 * 8 + 8].copy_from_slice(&row.key);
         }
         head.version = expected.next(batch, &hash);
-        AccountBatch { account, expected, head, rows, refs: Vec::new(), undo: Vec::new() }
+        let undo = rows.iter().map(|r| RowWrite { value: None, ..r.clone() }).collect();
+        AccountBatch { account, expected, head, rows, refs: Vec::new(), undo }
     }
 
     pub fn write(&mut self, parts: Vec<StoreWrite>) {
@@ -438,9 +474,10 @@ impl Disk {
                     let key = |r: &RowWrite| u64::from_be_bytes(r.key[..].try_into().unwrap());
                     account.tokens.extend(batch.rows.iter().map(key).filter(|t| *t != 0));
                     if account.chain.is_empty() && batch.expected != Version::default() {
-                        account.chain.push(batch.expected);
+                        account.chain.push(ChainLink { version: batch.expected, undo: false });
                     }
-                    account.chain.push(batch.head.version);
+                    let undo = !batch.undo.is_empty() || batch.rows.is_empty();
+                    account.chain.push(ChainLink { version: batch.head.version, undo });
                     account.head = batch.head;
                 }
                 StoreWrite::Meta { key, value } => {
@@ -449,12 +486,12 @@ impl Disk {
                 StoreWrite::Switch { account, head } => {
                     let mut state = self.staged.remove(&account).expect("staged");
                     assert_eq!(state.head, head);
-                    state.chain = vec![head.version];
+                    state.chain = vec![ChainLink { version: head.version, undo: false }];
                     self.accounts.insert(account, state);
                 }
                 StoreWrite::TrimChain { account, agreed } => {
                     let chain = &mut self.accounts.get_mut(&account).unwrap().chain;
-                    if let Some(at) = chain.iter().position(|v| *v == agreed) {
+                    if let Some(at) = chain.iter().position(|l| l.version == agreed) {
                         chain.drain(..at);
                     }
                 }

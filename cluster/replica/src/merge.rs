@@ -1,0 +1,219 @@
+//! An account that changed on both nodes is merged at the node that leads the comparison (DESIGN 7): the last batch is
+//! finished and the account locked (X12), the base chosen from both chains, the other's branch fetched, and the result
+//! committed like any batch, also to the rest of the in-sync set (X13); then the other fetches it.
+
+use std::collections::BTreeSet;
+
+use vocab::{AccountId, Batch, BatchId, ChainLink, NodeId, Version};
+use wire::link;
+
+use crate::commit::Flight;
+use crate::compare::{RETRY_MS, Step};
+use crate::guest::{FETCHES_MAX, FetchJob, Why};
+use crate::output::{MergeBase, Output};
+use crate::{Replica, message};
+
+/// What one side says of an account: its chain, the branches in it, whether clients were shown numbers of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Side {
+    pub links: Vec<ChainLink>,
+    pub lineage: Vec<Version>,
+    pub served: bool,
+}
+
+impl Side {
+    /// `None` when a version is none. What is not said of a link is "no".
+    pub fn from_wire(wire: &link::Chain) -> Option<Self> {
+        let undo = wire.undo.iter().copied().chain(std::iter::repeat(false));
+        let links = wire.versions.iter().zip(undo).map(|(version, undo)| {
+            let version = Version::from_bytes(version)?;
+            Some(ChainLink { version, undo })
+        });
+        let lineage = wire.lineage.iter().map(|version| Version::from_bytes(version));
+        let (links, lineage) = (links.collect::<Option<_>>()?, lineage.collect::<Option<_>>()?);
+        Some(Self { links, lineage, served: wire.served })
+    }
+
+    pub fn to_wire(&self, session: u64, account: AccountId) -> link::Chain {
+        link::Chain {
+            session,
+            account: account.0,
+            versions: self.links.iter().map(|l| message::bytes(&l.version)).collect(),
+            lineage: self.lineage.iter().map(message::bytes).collect(),
+            undo: self.links.iter().map(|l| l.undo).collect(),
+            served: self.served,
+        }
+    }
+
+    pub fn position(&self, version: Version) -> Option<usize> {
+        self.links.iter().rposition(|l| l.version == version)
+    }
+
+    /// Whether its state contains that of `version`.
+    pub fn knows(&self, version: Version) -> bool {
+        self.position(version).is_some() || self.lineage.contains(&version)
+    }
+
+    /// Whether the state at `version` can be restored: every link after it has undo rows.
+    fn restores(&self, version: Version) -> bool {
+        self.position(version).is_some_and(|at| self.links.iter().skip(at + 1).all(|l| l.undo))
+    }
+
+    /// Newest version of this chain that the other side knows.
+    fn newest_known_to(&self, other: &Self) -> Option<Version> {
+        let known: BTreeSet<Version> =
+            other.links.iter().map(|l| l.version).chain(other.lineage.iter().copied()).collect();
+        self.links.iter().rev().map(|l| l.version).find(|v| known.contains(v))
+    }
+
+    /// X15: served too, unless the marks reach back to where the chains part.
+    fn is_served(&self, parted: Option<Version>) -> bool {
+        self.served || !parted.is_some_and(|version| self.restores(version))
+    }
+}
+
+/// How two branches are merged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub base: Option<MergeBase>,
+    pub served: bool,
+    pub guest_served: bool,
+}
+
+impl Plan {
+    /// A version of one chain that the other side has merged is the base, restored where it is a version. Else it is the
+    /// greatest version of both chains (X17), restored where the undo rows reach back to it. Without one nothing is
+    /// assumed (M12).
+    pub fn new(mine: &Side, theirs: &Side) -> Self {
+        let (known, own) = (theirs.newest_known_to(mine), mine.newest_known_to(theirs));
+        let merged_here = known.filter(|v| mine.position(*v).is_none());
+        let merged_there = own.filter(|v| theirs.position(*v).is_none());
+        let base = if let Some(version) = merged_here {
+            theirs.restores(version).then_some(MergeBase { version, at_guest: true })
+        } else if let Some(version) = merged_there {
+            mine.restores(version).then_some(MergeBase { version, at_guest: false })
+        } else {
+            let at = |version: Version| {
+                let at_guest = !mine.restores(version);
+                (!at_guest || theirs.restores(version)).then_some(MergeBase { version, at_guest })
+            };
+            own.and_then(at)
+        };
+        // Where a side knows the other's version from its lineage only, nothing says since when it does.
+        let served = mine.is_served(own) || base.is_none();
+        let guest_served = theirs.is_served(known) || base.is_none();
+        Self { base, served, guest_served }
+    }
+}
+
+impl Replica {
+    /// Out of ordering as soon as its last batch is done; few at a time, because nothing changes in them meanwhile.
+    pub(crate) fn begin_merge(&mut self, peer: NodeId, account: AccountId) {
+        let free = self.compares.get(&peer).is_some_and(|c| c.locked.len() < FETCHES_MAX);
+        if !free || !self.lock_for_fetch(peer, account) {
+            return;
+        }
+        let Some(compare) = self.compares.get_mut(&peer) else { return };
+        if let Some(Step::WantMerge(theirs)) = compare.todo.remove(&account) {
+            compare.todo.insert(account, Step::MergeChain(theirs));
+            self.outputs.push_back(Output::ReadChain { account });
+        }
+    }
+
+    /// Our chain as it is under the lock.
+    pub(crate) fn plan_merge(&mut self, peer: NodeId, account: AccountId, version: Version, mine: &Side) {
+        let Some(compare) = self.compares.get(&peer) else { return };
+        let Some(Step::MergeChain(theirs)) = compare.todo.get(&account) else { return };
+        let plan = Plan::new(mine, theirs);
+        if version == self.version(account) {
+            self.set_step(peer, account, Step::WantBranch(plan));
+        } else {
+            // Read before the last batch was written.
+            self.again(peer, account, RETRY_MS);
+        }
+    }
+
+    pub(crate) fn fetch_branch(&mut self, peer: NodeId, account: AccountId, session: u64) {
+        let Some(compare) = self.compares.get(&peer) else { return };
+        let Some(Step::WantBranch(plan)) =
+            compare.todo.get(&account).filter(|_| self.guest.fetches.len() < FETCHES_MAX)
+        else {
+            return;
+        };
+        let plan = *plan;
+        self.set_step(peer, account, Step::Branch(plan));
+        self.fetch(FetchJob::new(account, peer, session, Why::Merge));
+    }
+
+    /// Their branch is staged. One that is not what they said before is not what the plan was made for.
+    pub(crate) fn on_branch(&mut self, job: &FetchJob, fetch: u64, version: Version) {
+        let (peer, account) = (job.from, job.account);
+        let compare = self.compares.get(&peer);
+        let theirs = compare.map(|c| c.theirs(account)).filter(|v| *v == version);
+        let plan = match compare.and_then(|c| c.todo.get(&account)) {
+            Some(Step::Branch(plan)) => Some(*plan),
+            _ => None,
+        };
+        // What is written while an epoch is being entered would belong to neither.
+        let (Some(theirs), Some(plan), None) = (theirs, plan, &self.entering) else {
+            self.outputs.push_back(Output::StopFetch { fetch });
+            self.again(peer, account, RETRY_MS);
+            return;
+        };
+        let how = plan.base.map_or("without a common version".to_owned(), |b| format!("from base {}", b.version));
+        self.log(format!(
+            "account {}: branch {theirs} of node {} is merged into {} {how}",
+            account.0,
+            peer.0,
+            self.version(account)
+        ));
+        self.set_step(peer, account, Step::Merging);
+        let (batch, stamp) = (self.batch_id(), self.stamp(account));
+        let flight = self.new_flight(Vec::new(), vec![account], Some(peer));
+        self.flights.insert(batch, flight);
+        let Plan { base, served, guest_served } = plan;
+        self.outputs.push_back(Output::Merge { batch, account, fetch, base, served, guest_served, stamp });
+    }
+
+    fn merges(&self, peer: NodeId, account: AccountId) -> bool {
+        self.compares.get(&peer).is_some_and(|c| matches!(c.todo.get(&account), Some(Step::Merging)))
+    }
+
+    /// A merge that does not name the branch it contains would be made again after a crash.
+    pub(crate) fn completes(&self, id: BatchId, batch: &Batch) -> bool {
+        let Some(flight) = self.flights.get(&id) else { return false };
+        let Some(peer) = flight.owner else { return true };
+        flight.accounts.iter().filter(|a| self.merges(peer, **a)).all(|account| {
+            let theirs = self.compares.get(&peer).map(|c| c.theirs(*account)).unwrap_or_default();
+            batch.accounts.iter().any(|a| a.account == *account && a.head.lineage.contains(&theirs))
+        })
+    }
+
+    /// The merge, or what stands for it, is on this disk: now the other fetches.
+    pub(crate) fn on_result_written(&mut self, peer: NodeId, accounts: &[AccountId]) {
+        for account in accounts {
+            let merged = self.merges(peer, *account);
+            self.order_pull(peer, *account, merged);
+        }
+    }
+
+    /// Rows of one side are damaged: what cannot be merged is archived.
+    pub(crate) fn on_no_result(&mut self, peer: NodeId, accounts: &[AccountId]) {
+        for account in accounts {
+            if self.merges(peer, *account) {
+                self.log(format!("account {} could not be merged", account.0));
+                self.set_step(peer, *account, Step::WantArchive);
+            } else {
+                self.order_pull(peer, *account, false);
+            }
+        }
+    }
+
+    /// A batch of a comparison that came to nothing: its accounts are looked at again.
+    pub(crate) fn give_back(&mut self, flight: &Flight) {
+        let Some(peer) = flight.owner else { return };
+        for account in &flight.accounts {
+            self.again(peer, *account, RETRY_MS);
+        }
+    }
+}
