@@ -61,7 +61,7 @@ pub enum StoreWrite {
         /// Oldest version to keep.
         agreed: Version,
     },
-    /// One row of an archived branch; kept until somebody removes the branch.
+    /// One row of an archived branch; the store drops the branch when its newest row is 30 days old.
     Archive {
         /// Name of the branch: account and version in hex.
         branch: String,

@@ -310,8 +310,8 @@ impl World {
             }
             Output::StartAlone(result) => {
                 self.note(|| format!("node {} start-alone: {result:?}", n + 1));
-                if let (Err(_), Some(process)) = (result, self.nodes[n].process.as_mut()) {
-                    process.operator = false;
+                if let (Ok(()), Some(process)) = (result, self.nodes[n].process.as_mut()) {
+                    process.operator = true;
                 }
             }
             Output::Alert(text) | Output::Log(text) => self.note(|| format!("node {}: {text}", n + 1)),
