@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use mailbox::Applier;
-use mailbox::merge::MergeInput;
+use mailbox::merge::{MergeInput, Rules};
 use mailbox::op::{AccountOp, Command, MailboxRef, NewMessage, Outcome, Refusal, Role, Stamp};
 use replica::{Event, MergeBase, StampBase};
 use vocab::{
@@ -120,7 +120,12 @@ impl World {
             guest: mailbox::merge::Branch { rows: &branch.rows, served: order.guest_served },
             stamp,
         };
-        match mailbox::merge::merge(&input, order.batch) {
+        let rules = Rules {
+            rule_w: self.control != Control::KeepsFreeNumbers,
+            restamp: self.control != Control::MergesWithoutStamp,
+            ..Rules::default()
+        };
+        match mailbox::merge::merge_by(&input, order.batch, rules) {
             Ok(merged) => {
                 self.coverage.merges += 1;
                 self.coverage.merged_without_base += u64::from(order.base.is_none());

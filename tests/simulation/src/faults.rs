@@ -212,6 +212,9 @@ impl World {
                 self.nodes[n].process.as_ref().is_some_and(|p| matches!(p.replica.serving(now), Serving::Not(_)));
             if waits && self.nodes[n].is_awake() {
                 self.note(|| format!("FAULT an operator starts node {} alone", n + 1));
+                if let Some(process) = self.nodes[n].process.as_mut() {
+                    process.words += 1;
+                }
                 self.tell(n, Event::StartAlone);
                 return;
             }

@@ -27,6 +27,10 @@ pub enum Control {
     AcknowledgesEarly,
     /// H22: a node that boots alone with old data goes on alone by itself.
     StartsAloneByItself,
+    /// H1, H2: a merge keeps every number that is free instead of numbering by rule W.
+    KeepsFreeNumbers,
+    /// H6: what a merge changes keeps its modseq.
+    MergesWithoutStamp,
 }
 
 /// What happened in one history or in many.

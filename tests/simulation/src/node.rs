@@ -51,6 +51,8 @@ pub(crate) struct Process {
     /// Has compared with its peer since boot, or may do without: only then it may go on alone.
     pub(crate) compared: bool,
     pub(crate) operator: bool,
+    /// Words of an operator that are not answered yet.
+    pub(crate) words: u32,
     pub(crate) holds_address: bool,
     pub(crate) quorum: bool,
     /// Link by peer, as this process sees it.
@@ -145,6 +147,7 @@ impl World {
             frozen: 0,
             compared: false,
             operator: false,
+            words: 0,
             holds_address: false,
             quorum: false,
             links: BTreeMap::new(),
@@ -310,8 +313,10 @@ impl World {
             }
             Output::StartAlone(result) => {
                 self.note(|| format!("node {} start-alone: {result:?}", n + 1));
-                if let (Ok(()), Some(process)) = (result, self.nodes[n].process.as_mut()) {
-                    process.operator = true;
+                // Only an operator's word excuses it; a node that says it to itself is a negative control.
+                if let Some(process) = self.nodes[n].process.as_mut().filter(|p| p.words > 0) {
+                    process.words -= 1;
+                    process.operator |= result.is_ok();
                 }
             }
             Output::Alert(text) | Output::Log(text) => self.note(|| format!("node {}: {text}", n + 1)),

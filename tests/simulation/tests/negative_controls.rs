@@ -23,3 +23,15 @@ fn starting_alone_with_old_data_is_noticed() {
     let broken = noticed(Control::StartsAloneByItself);
     assert!(broken.starts_with('D') || broken.starts_with('I'), "a promise to clients is broken, not {broken}");
 }
+
+#[test]
+fn h2_keeping_numbers_that_are_free_is_noticed() {
+    let broken = noticed(Control::KeepsFreeNumbers);
+    assert!(broken.starts_with('I'), "a promise to caching clients is broken, not {broken}");
+}
+
+#[test]
+fn merging_without_a_new_modseq_is_noticed() {
+    let broken = noticed(Control::MergesWithoutStamp);
+    assert!(broken.starts_with('I'), "a promise to caching clients is broken, not {broken}");
+}

@@ -2,12 +2,15 @@
 
 use simulation::{Control, Coverage};
 
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 300;
+/// Histories that broke a promise once: a batch committed before the lock of an account found behind was overwritten; the
+/// heartbeats of a node that had gone on in another epoch counted as contact; the second word of an operator in the checks.
+const BROKEN_ONCE: [u64; 3] = [10_414, 12_397, 15_970];
 
 #[test]
 fn every_promise_holds_over_the_fixed_seeds() {
     let mut sum = Coverage::default();
-    for seed in 0..SEEDS {
+    for seed in (0..SEEDS).chain(BROKEN_ONCE) {
         let history = simulation::run(seed, Control::None, false);
         if let Some(broken) = history.broken {
             panic!("seed {seed}: {broken}\nreplay: cargo run --release -p xtask -- simulate --seed {seed} --trace");
@@ -16,6 +19,10 @@ fn every_promise_holds_over_the_fixed_seeds() {
     }
     for (name, count) in sum.counters() {
         println!("{name}: {count}");
+        if name == "accounts raised" {
+            assert_eq!(count, 0, "no row is damaged here, so every account can be merged");
+            continue;
+        }
         assert!(count > 0, "no history had: {name}");
     }
 }
