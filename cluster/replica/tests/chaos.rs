@@ -61,7 +61,7 @@ fn run(seed: u64) {
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let mut world = World::pair();
     // Machines that merge, and those that archive.
-    world.merges = seed % 3 != 0;
+    world.merges = !seed.is_multiple_of(3);
     let mut asked: Vec<(NodeId, u64, u64)> = Vec::new();
     let mut acknowledged = BTreeSet::new();
     let mut forked = false;
