@@ -406,7 +406,9 @@ impl Replica {
         if !self.peers.values().any(untold) {
             return;
         }
-        let in_flight: BTreeSet<u64> = self.flights.values().flat_map(|f| &f.accounts).map(|a| a.0).collect();
+        // What is only being computed may come to nothing, and then nobody would confirm what the backup holds.
+        let sent = self.flights.values().filter(|f| f.batch.is_some());
+        let in_flight: BTreeSet<u64> = sent.flat_map(|f| &f.accounts).map(|a| a.0).collect();
         for peer in self.peers.values_mut() {
             if untold(peer) {
                 peer.told = Some(id);
