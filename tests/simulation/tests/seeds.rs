@@ -4,7 +4,8 @@ use simulation::{Control, Coverage};
 
 const SEEDS: u64 = 300;
 /// Histories that broke a promise once: a batch committed before the lock of an account found behind was overwritten; the
-/// heartbeats of a node that had gone on in another epoch counted as contact; the second word of an operator in the checks; an account unreadable at the backup.
+/// heartbeats of a node that had gone on in another epoch counted as contact; the second word of an operator in the checks;
+/// an account that could not be read at the backup.
 const BROKEN_ONCE: [u64; 4] = [10_414, 12_397, 15_970, 22_608];
 
 #[test]
