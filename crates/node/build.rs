@@ -23,10 +23,13 @@ fn main() -> io::Result<()> {
     files.sort();
     let mut text =
         String::from("/// Name and bytes of every file, sorted by name.\npub static FILES: &[(&str, &[u8])] = &[\n");
+    // Copied, so that the source made here names no checkout: several may share a target folder.
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+    fs::create_dir_all(out.join("corpus"))?;
     for (name, path) in files {
-        let _ = writeln!(text, "    ({name:?}, include_bytes!({:?})),", path.display().to_string());
+        fs::copy(path, out.join("corpus").join(&name))?;
+        let _ = writeln!(text, "    ({name:?}, include_bytes!({:?})),", format!("corpus/{name}"));
     }
     text.push_str("];\n");
-    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
     fs::write(out.join("corpus.rs"), text)
 }

@@ -26,7 +26,9 @@ fn main() -> ExitCode {
     if let Chore::Simulate(options) = Arguments::parse().chore {
         return simulate::run(&options);
     }
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    // Asked at run time: a path compiled in names another checkout when several share a target folder.
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from("xtask"), PathBuf::from);
+    let root = package.join("..");
     match tidy::run(&root) {
         Ok(faults) if faults.is_empty() => {
             println!("tidy: nothing to complain about");

@@ -59,7 +59,7 @@ fn settings(allow_plaintext: bool) -> Settings {
 
 #[test]
 fn pop3_transcripts() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/transcripts/pop3");
+    let folder = testkit::place::package().join("../../tests/transcripts/pop3");
     let mut played = 0;
     for entry in std::fs::read_dir(folder).expect("folder of transcripts") {
         let path = entry.expect("entry").path();

@@ -1,4 +1,5 @@
 //! Fakes of the ports, virtual clock, transcript runner.
 pub mod fake_accounts;
 pub mod fake_config;
+pub mod place;
 pub mod transcript;

@@ -7,7 +7,6 @@
 //! There is one account, anna with password geheim, shared by all connections of a transcript; the password `later` is
 //! answered "unavailable". Submits by every connection count as one home's.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -163,13 +162,13 @@ fn run(text: &str) -> Result<(), String> {
 }
 
 fn read(name: &str) -> String {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("imap").join(name);
+    let file = testkit::place::package().join("imap").join(name);
     std::fs::read_to_string(file).expect("readable")
 }
 
 #[test]
 fn every_imap_transcript_holds() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("imap");
+    let folder = testkit::place::package().join("imap");
     let mut files: Vec<_> =
         std::fs::read_dir(folder).expect("folder").map(|entry| entry.expect("entry").file_name()).collect();
     files.sort();

@@ -8,7 +8,6 @@
 //! Memory is refused above 4 MiB. A reverse-path `later@elsewhere.example` is answered "unavailable", `full@...` "no
 //! room".
 
-use std::path::Path;
 use std::sync::Arc;
 
 use smtp::session::{Answer, Class, Config, Identity, Query, Role, SmtpSession, Target};
@@ -96,7 +95,7 @@ fn run(text: &str) -> Result<(), String> {
 
 #[test]
 fn every_smtp_transcript_holds() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("smtp");
+    let folder = testkit::place::package().join("smtp");
     let mut files: Vec<_> =
         std::fs::read_dir(folder).expect("folder").map(|entry| entry.expect("entry").path()).collect();
     files.sort();

@@ -186,7 +186,7 @@ fn accepted(text: &str, house: &House) -> Result<(), String> {
 /// Plays all files of a protocol at once; at least `least` of them must play, at most `cut_max` connections be cut.
 fn play_all(protocol: Protocol, least: usize, cut_max: usize) {
     let begin = Instant::now();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(protocol.folder());
+    let folder = testkit::place::package().join(protocol.folder());
     let files = std::fs::read_dir(folder).expect("folder").map(|entry| entry.expect("entry").path());
     let mut files: Vec<PathBuf> = files.collect();
     files.sort();
