@@ -2,8 +2,9 @@
 //! admission by token, the guard's last word. Everything travels over TLS under the cluster's own CA.
 //!
 //! The lower node id dials the link; both sides dial for calls, on a connection of their own, so that a long batch on
-//! the link never delays a heartbeat of Raft.
+//! the link never delays a heartbeat of Raft. Byte streams, for clients that another node serves, are a connection each.
 
+mod accept;
 pub mod ca;
 mod client;
 mod dial;
@@ -12,6 +13,7 @@ mod link;
 mod peer_table;
 mod probe;
 mod server;
+mod streams;
 
 /// Generated from `proto/peer.proto`.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
@@ -26,6 +28,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ports::Answer;
 use ports::peers::{CallError, PeerEvents, PeerService, Peers, Service};
+use ports::streams::{ByteStream, StreamError, StreamService, Streams};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +38,7 @@ pub use client::{join_call, send_guard_word};
 pub use probe::{Probe, probe_reset};
 pub use proto::{JoinReply, JoinRequest, MemberAddress};
 
+use accept::StreamTaker;
 use peer_table::PeerTable;
 
 /// Certificates of this node as PEM text.
@@ -122,6 +126,7 @@ pub enum TransportError {
 /// Sends to other nodes; made before its handlers exist, because they need it.
 pub struct Transport {
     table: Arc<PeerTable>,
+    taker: StreamTaker,
     stop: CancellationToken,
 }
 
@@ -133,7 +138,9 @@ impl Transport {
     pub fn new(config: TransportConfig, members: watch::Receiver<Members>) -> Result<Arc<Self>, TransportError> {
         dial::check_pems(&config.tls)?;
         let stop = CancellationToken::new();
-        Ok(Arc::new(Self { table: Arc::new(PeerTable::new(config, members, stop.clone())), stop }))
+        let stream_tls = accept::stream_tls(&config.tls)?;
+        let table = PeerTable::new(config, members, stream_tls, stop.clone());
+        Ok(Arc::new(Self { table: Arc::new(table), taker: StreamTaker::default(), stop }))
     }
 
     /// Listens and dials; returns the bound address.
@@ -146,12 +153,19 @@ impl Transport {
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
         let handlers = Arc::new(handlers);
-        server::serve(&self.table, &handlers, listener, self.stop.clone())?;
+        server::serve(&self.table, &handlers, &self.taker, listener, self.stop.clone())?;
+        tokio::spawn(streams::end_removed(Arc::clone(&self.table)));
         tokio::spawn(link::dial_members(Arc::clone(&self.table), handlers, self.stop.clone()));
         Ok(bound)
     }
 
-    /// Closes every link and stops listening; handlers still hear of links that went down.
+    /// Names who takes streams that other nodes open; until then, and if nobody is named, they just end. Only the first
+    /// call counts.
+    pub fn take_streams(&self, service: Arc<dyn StreamService>) {
+        let _ = self.taker.set(service);
+    }
+
+    /// Closes every link and stream and stops listening; handlers still hear of links that went down.
     pub fn stop(&self) {
         self.stop.cancel();
     }
@@ -160,6 +174,19 @@ impl Transport {
     #[must_use]
     pub fn queued_bytes(&self, to: NodeId) -> usize {
         self.table.queued_bytes(to)
+    }
+
+    /// Streams open with this node, opened here and there.
+    #[must_use]
+    pub fn open_streams(&self, peer: NodeId) -> (usize, usize) {
+        let slot = self.table.slot(peer);
+        (slot.streams_out.open(), slot.streams_in.open())
+    }
+}
+
+impl Streams for Transport {
+    fn open(&self, to: NodeId) -> Answer<'_, Result<Box<dyn ByteStream>, StreamError>> {
+        Box::pin(streams::open(&self.table, to))
     }
 }
 

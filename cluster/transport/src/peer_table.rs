@@ -11,6 +11,7 @@ use tonic::transport::Channel;
 use vocab::NodeId;
 use vocab::limits::BATCH_BYTES_MAX;
 
+use crate::streams::StreamPlaces;
 use crate::{Members, TransportConfig};
 
 /// One payload of `send` (bytes): a batch at its limit and what encoding adds.
@@ -31,10 +32,16 @@ pub(crate) struct ActiveLink {
 }
 
 /// One peer.
-#[derive(Default)]
 pub(crate) struct PeerSlot {
     link: Mutex<Option<ActiveLink>>,
     channel: Mutex<Option<Channel>>,
+    /// Ends the streams of both directions; a fresh one after each end.
+    streams: Mutex<CancellationToken>,
+    stop: CancellationToken,
+    /// Streams opened here.
+    pub(crate) streams_out: StreamPlaces,
+    /// Streams the peer opened.
+    pub(crate) streams_in: StreamPlaces,
     /// Held by the task that dials for calls.
     pub(crate) dialling: tokio::sync::Mutex<()>,
     /// Held while a link is up: the next one begins after the last one's `link_down`.
@@ -47,6 +54,26 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl PeerSlot {
+    fn new(stop: &CancellationToken) -> Self {
+        Self {
+            link: Mutex::default(),
+            channel: Mutex::default(),
+            streams: Mutex::new(stop.child_token()),
+            stop: stop.clone(),
+            streams_out: StreamPlaces::default(),
+            streams_in: StreamPlaces::default(),
+            dialling: tokio::sync::Mutex::default(),
+            turn: Arc::default(),
+        }
+    }
+    /// What ends a stream that begins now.
+    pub(crate) fn streams_end(&self) -> CancellationToken {
+        locked(&self.streams).clone()
+    }
+    /// Ends all streams.
+    pub(crate) fn end_streams(&self) {
+        std::mem::replace(&mut *locked(&self.streams), self.stop.child_token()).cancel();
+    }
     /// Puts the link in place.
     pub(crate) fn open(&self, link: ActiveLink) {
         *locked(&self.link) = Some(link);
@@ -86,17 +113,30 @@ pub(crate) struct PeerTable {
     pub(crate) members: watch::Receiver<Members>,
     /// Ends everything.
     pub(crate) stop: CancellationToken,
+    /// For the dialling side of streams.
+    pub(crate) stream_tls: Arc<rustls::ClientConfig>,
     slots: Mutex<BTreeMap<NodeId, Arc<PeerSlot>>>,
     links: AtomicU64,
 }
 
 impl PeerTable {
-    pub(crate) fn new(config: TransportConfig, members: watch::Receiver<Members>, stop: CancellationToken) -> Self {
-        Self { config, members, stop, slots: Mutex::default(), links: AtomicU64::new(0) }
+    pub(crate) fn new(
+        config: TransportConfig,
+        members: watch::Receiver<Members>,
+        stream_tls: rustls::ClientConfig,
+        stop: CancellationToken,
+    ) -> Self {
+        let stream_tls = Arc::new(stream_tls);
+        Self { config, members, stop, stream_tls, slots: Mutex::default(), links: AtomicU64::new(0) }
     }
     /// The slot of this node.
     pub(crate) fn slot(&self, node: NodeId) -> Arc<PeerSlot> {
-        Arc::clone(locked(&self.slots).entry(node).or_default())
+        Arc::clone(locked(&self.slots).entry(node).or_insert_with(|| Arc::new(PeerSlot::new(&self.stop))))
+    }
+    /// The slots of nodes that are no members.
+    pub(crate) fn slots_besides(&self, members: &Members) -> Vec<Arc<PeerSlot>> {
+        let slots = locked(&self.slots);
+        slots.iter().filter(|(node, _)| !members.contains_key(node)).map(|(_, slot)| Arc::clone(slot)).collect()
     }
     /// Where the node listens now.
     pub(crate) fn address(&self, node: NodeId) -> Option<String> {

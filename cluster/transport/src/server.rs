@@ -8,15 +8,14 @@ use ports::peers::{PeerService, Service};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Certificate, Server, ServerTlsConfig};
+use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 use vocab::limits::FRAME_BYTES_MAX;
 use vocab::{Boot, NodeId};
 
-use crate::ca;
+use crate::accept::{self, StreamTaker};
 use crate::client::service_number;
-use crate::dial::{HTTP_FRAME_BYTES, WINDOW_BYTES, describe, identity};
+use crate::dial::{HTTP_FRAME_BYTES, WINDOW_BYTES, describe};
 use crate::handshake::{hello, judge_hello, overlap};
 use crate::link::{HANDSHAKE_WAIT, LinkQueue, first_hello, payloads, run_link};
 use crate::peer_table::{PAYLOAD_BYTES_MAX, PeerTable};
@@ -36,14 +35,11 @@ const JOIN_BYTES_MAX: usize = 64 * 1024;
 pub(crate) fn serve(
     table: &Arc<PeerTable>,
     handlers: &Arc<Handlers>,
+    taker: &StreamTaker,
     listener: TcpListener,
     stop: CancellationToken,
 ) -> Result<(), TransportError> {
-    let tls = ServerTlsConfig::new()
-        .identity(identity(&table.config.tls))
-        .client_ca_root(Certificate::from_pem(&table.config.tls.ca))
-        .client_auth_optional(true)
-        .timeout(HANDSHAKE_WAIT);
+    let tls = accept::server_tls(&table.config.tls)?;
     let door = Arc::new(Door { table: Arc::clone(table), handlers: Arc::clone(handlers) });
     let peers = PeerServer::from_arc(Arc::clone(&door))
         .max_decoding_message_size(2 * PAYLOAD_BYTES_MAX.max(FRAME_BYTES_MAX))
@@ -54,15 +50,13 @@ pub(crate) fn serve(
         InterceptedService::new(peers, move |request: Request<()>| for_members.member(&request).map(|_| request));
     let admission = AdmissionServer::from_arc(door).max_decoding_message_size(JOIN_BYTES_MAX);
     let router = Server::builder()
-        .tls_config(tls)
-        .map_err(|error| TransportError::Tls(describe(&error)))?
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
         .max_frame_size(HTTP_FRAME_BYTES)
         .max_concurrent_streams(STREAMS_MAX)
         .add_service(peers)
         .add_service(admission);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = accept::connections(Arc::clone(table), Arc::clone(taker), (listener, tls), stop.clone());
     tokio::spawn(async move {
         if let Err(error) = router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await {
             tracing::error!(error = %describe(&error), "listener for peers ended");
@@ -81,13 +75,7 @@ impl Door {
     fn member<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
         let chain = request.peer_certs();
         let certificate = chain.as_ref().and_then(|chain| chain.first());
-        let node = certificate
-            .and_then(|certificate| ca::node_of(certificate))
-            .ok_or_else(|| Status::unauthenticated("a certificate of a node of this cluster is required"))?;
-        if self.table.members.borrow().contains_key(&node) {
-            return Ok(node);
-        }
-        Err(Status::unauthenticated(format!("node {} is no member of the cluster", node.0)))
+        accept::member(&self.table, certificate).map_err(Status::unauthenticated)
     }
 
     fn service(&self, number: u32) -> Option<&Arc<dyn PeerService>> {
