@@ -11,12 +11,13 @@ use node::demo::clients::smtp::Sent;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
+use crate::floor::milliseconds;
 use crate::target::Target;
 
 /// Accounts that take mail; the one after them has the large mailbox.
 pub const ACCOUNTS: usize = 10;
 /// Size of a message (bytes).
-const MESSAGE_BYTES: usize = 4096;
+pub const MESSAGE_BYTES: usize = 4096;
 /// How long delivered messages may take to be visible.
 const VISIBLE_LIMIT: Duration = Duration::from_secs(180);
 /// How often visibility is looked at.
@@ -35,6 +36,8 @@ pub struct Delivery {
     pub syncs: Option<f64>,
     /// Median time from the final dot to the 250 (ms).
     pub ack_ms: f64,
+    /// The slowest of a hundred (ms).
+    pub ack_p99_ms: f64,
 }
 
 /// A message of 4 KB with a number in it.
@@ -111,7 +114,8 @@ pub async fn deliver(target: &Target, connections: usize, count: usize) -> anyho
         (Some(before), Some(after)) => Some((after - before) as f64 / count as f64),
         _ => None,
     };
-    let ack_ms = times.lock().await.value_at_quantile(0.5) as f64 / 1000.0;
+    let times = times.lock().await;
+    let (ack_ms, ack_p99_ms) = (milliseconds(&times, 0.5), milliseconds(&times, 0.99));
     for watcher in watchers {
         watcher.logout().await;
     }
@@ -121,6 +125,7 @@ pub async fn deliver(target: &Target, connections: usize, count: usize) -> anyho
         cpu_ms: used.as_secs_f64() * 1000.0 / count as f64,
         syncs,
         ack_ms,
+        ack_p99_ms,
     })
 }
 

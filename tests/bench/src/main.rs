@@ -1,7 +1,7 @@
 //! The benchmark: the rows of the design's table of numbers, for a pair on this machine and, with `--peers`, for Postfix
 //! and Dovecot in the same run, measured in turn so that both see the same machine. Only ratios mean anything.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -16,6 +16,8 @@ use peers::Peers;
 use table::Table;
 use target::Target;
 
+mod floor;
+mod healing;
 mod loads;
 mod peers;
 mod table;
@@ -51,7 +53,14 @@ struct Amounts {
     appends: usize,
     large: usize,
     idle: usize,
+    floor: usize,
+    healing: healing::Amounts,
 }
+
+/// Names for `--only` that need no pair of their own beside.
+const OWN: [&str; 2] = ["floor", "healing"];
+/// Writers of the storage floor, and connections of what it is compared with.
+const FLOOR_WRITERS: usize = 10;
 
 const QUICK: Amounts = Amounts {
     rounds: 1,
@@ -62,6 +71,8 @@ const QUICK: Amounts = Amounts {
     appends: 2_000,
     large: 5_000,
     idle: 200,
+    floor: 10_000,
+    healing: healing::Amounts { accounts: 200, touched: 50, messages: 2_000 },
 };
 const FULL: Amounts = Amounts {
     rounds: 3,
@@ -72,6 +83,8 @@ const FULL: Amounts = Amounts {
     appends: 5_000,
     large: 50_000,
     idle: 1_000,
+    floor: 50_000,
+    healing: healing::Amounts { accounts: 10_000, touched: 1_000, messages: 20_000 },
 };
 
 fn main() -> anyhow::Result<()> {
@@ -91,7 +104,8 @@ async fn measure(args: Args) -> anyhow::Result<()> {
     let domain = options.domain.clone();
     let mut targets = Vec::new();
     let mut pair = None;
-    if !args.only_peers {
+    let own_only = OWN.iter().any(|name| name == &args.only);
+    if !args.only_peers && !own_only {
         let started = Pair::start(options).await?;
         targets.push(twinpost(&started, accounts.clone())?);
         pair = Some(started);
@@ -111,7 +125,70 @@ async fn measure(args: Args) -> anyhow::Result<()> {
     if let Some(mut pair) = pair {
         pair.stop().await;
     }
+    outcome?;
+    if args.only_peers {
+        return Ok(());
+    }
+    let mut own = Table::new(vec!["value".into()]);
+    let outcome = own_rows(folder.path(), &binary, &amounts, &args.only, &mut own).await;
+    own.print();
     outcome
+}
+
+/// Rows without a peer to compare with: the disk's and the engine's floor, one node against two, joins and heals.
+async fn own_rows(
+    folder: &Path,
+    binary: &Path,
+    amounts: &Amounts,
+    only: &str,
+    table: &mut Table,
+) -> anyhow::Result<()> {
+    if "floor".contains(only) {
+        for round in 0..amounts.rounds {
+            let folder = folder.join(format!("floor{round}"));
+            std::fs::create_dir_all(&folder)?;
+            let count = amounts.floor;
+            tokio::task::block_in_place(|| floor_rows(&folder, count, table))?;
+        }
+        one_and_two(folder, binary, amounts, table).await?;
+    }
+    if "healing".contains(only) {
+        healing::measure(folder, binary, amounts.healing, table).await?;
+    }
+    Ok(())
+}
+
+fn floor_rows(folder: &Path, count: usize, table: &mut Table) -> anyhow::Result<()> {
+    let (p50, p99) = floor::synced_write(folder, count / 10)?;
+    table.add("floor: one synced write of 4 KB, p50", "ms", 0, p50);
+    table.add("floor: one synced write of 4 KB, p99", "ms", 0, p99);
+    for databases in [1, 2] {
+        let rate = floor::throughput(folder, databases, FLOOR_WRITERS, count)?;
+        table.add(&format!("floor: {databases} database(s), {FLOOR_WRITERS} writers"), "/s", 0, rate);
+    }
+    Ok(())
+}
+
+/// The same load on a node that is alone and on a pair.
+async fn one_and_two(folder: &Path, binary: &Path, amounts: &Amounts, table: &mut Table) -> anyhow::Result<()> {
+    for _ in 0..amounts.rounds {
+        for (name, nodes) in [("one", 1), ("two", 2)] {
+            let mut options = PairOptions::new(&folder.join(name), binary, ACCOUNTS + 1);
+            options.allow_plaintext = true;
+            let accounts = options.accounts.clone();
+            let mut pair = if nodes == 2 { Pair::start(options).await? } else { Pair::start_single(options).await? };
+            if nodes == 1 {
+                pair.create_accounts().await?;
+            }
+            let target = twinpost(&pair, accounts)?;
+            let run = loads::deliver(&target, FLOOR_WRITERS, amounts.messages_many).await;
+            pair.stop().await;
+            std::fs::remove_dir_all(folder.join(name))?;
+            let run = run?;
+            table.add(&format!("floor: Twinpost, {name} node(s), {FLOOR_WRITERS} connections"), "/s", 0, run.visible);
+        }
+    }
+    Ok(())
 }
 
 fn twinpost(started: &Pair, accounts: Vec<Login>) -> anyhow::Result<Target> {
@@ -125,7 +202,14 @@ fn twinpost(started: &Pair, accounts: Vec<Login>) -> anyhow::Result<Target> {
         trust: started.trust()?,
         accounts,
         roots,
-        apis: (0..started.nodes.len()).map(|index| started.api(index)).collect::<anyhow::Result<_>>()?,
+        apis: started
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(_, node)| node.live_pid().is_some())
+            .map(|(index, _)| index)
+            .map(|index| started.api(index))
+            .collect::<anyhow::Result<_>>()?,
     })
 }
 
@@ -192,6 +276,7 @@ async fn deliveries(
         table.add(&name("visible"), "/s", at, middle(|run| run.visible));
         table.add(&name("CPU per message, all nodes"), "ms", at, middle(|run| run.cpu_ms));
         table.add(&name("250 after the dot, p50"), "ms", at, middle(|run| run.ack_ms));
+        table.add(&name("250 after the dot, p99"), "ms", at, middle(|run| run.ack_p99_ms));
         if runs.iter().all(|run| run.syncs.is_some()) {
             let syncs = middle(|run| run.syncs.unwrap_or_default());
             table.add(&name("synced writes per message, all nodes"), "", at, syncs);
