@@ -218,6 +218,12 @@ impl Replica {
         self.record.as_ref().map(|r| r.home_of(shard))
     }
 
+    /// Home of the newest epoch known here, whether it is in effect here or not.
+    #[must_use]
+    pub fn newest_home(&self) -> Option<NodeId> {
+        self.newest().map(|record| record.home)
+    }
+
     /// The epoch in effect.
     #[must_use]
     pub fn record(&self) -> Option<&EpochRecord> {

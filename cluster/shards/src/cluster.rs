@@ -111,6 +111,10 @@ impl Cluster for EngineCluster {
         self.0.serving.subscribe()
     }
 
+    fn home(&self) -> Option<NodeId> {
+        self.0.machine().newest_home()
+    }
+
     fn holds_address(&self) -> watch::Receiver<bool> {
         self.0.holds_address.subscribe()
     }

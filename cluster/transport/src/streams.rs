@@ -126,7 +126,7 @@ pub(crate) async fn open(table: &Arc<PeerTable>, to: NodeId) -> Result<Box<dyn B
 }
 
 /// Hands a stream of this member to whoever takes streams here, and runs it; without one it just ends.
-pub(crate) async fn take<T: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+pub(crate) async fn take<T: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static>(
     table: &PeerTable,
     service: Option<Arc<dyn StreamService>>,
     from: NodeId,

@@ -11,6 +11,7 @@ use vocab::SubmitError;
 use crate::clock;
 use crate::config::{BodyBudget, FrontendConfig};
 use crate::listener::network_of;
+use crate::proxy::Proxy;
 
 /// First delay of a wrong password (ms); doubles with each failure of the same network.
 const DELAY_FIRST_MS: u64 = 500;
@@ -38,6 +39,8 @@ pub struct Ports {
     pub outbox: Arc<dyn ports::outbox::Outbox>,
     /// The cluster.
     pub cluster: Arc<dyn ports::cluster::Cluster>,
+    /// Streams to other nodes.
+    pub streams: Arc<dyn ports::streams::Streams>,
 }
 
 /// Shared by all connections.
@@ -48,6 +51,8 @@ pub struct FrontendContext {
     pub config: FrontendConfig,
     /// Memory for messages.
     pub budget: BodyBudget,
+    /// Connections that one node accepted and another serves.
+    pub proxy: Arc<Proxy>,
     failures: Failures,
 }
 
@@ -56,7 +61,8 @@ impl FrontendContext {
     #[must_use]
     pub fn new(ports: Ports, config: FrontendConfig) -> Arc<Self> {
         let budget = BodyBudget::new(config.limits.message_memory_bytes);
-        Arc::new(Self { ports, config, budget, failures: Failures::default() })
+        let proxy = Arc::new(Proxy::new(ports.cluster.clone(), ports.streams.clone()));
+        Arc::new(Self { ports, config, budget, proxy, failures: Failures::default() })
     }
 
     /// Checks a login, counts it, and delays the answer to a wrong one, the longer the more there were from the same

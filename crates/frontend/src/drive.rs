@@ -294,7 +294,7 @@ impl Driver {
 }
 
 /// A slow reader is dropped instead of holding memory for ever.
-async fn timed(write: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+pub(crate) async fn timed(write: impl Future<Output = io::Result<()>>) -> io::Result<()> {
     tokio::time::timeout(WRITE_TIMEOUT, write).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::smtp::session::Role;
+use ports::streams::StreamService;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -17,6 +18,7 @@ use crate::http::{Administration, HttpService, router};
 use crate::imap::ImapProtocol;
 use crate::listener::{Endpoint, Open, Places, Service, accept_all, bind};
 use crate::pop3::Pop3Protocol;
+use crate::proxy::ProxiedDoor;
 use crate::smtp::SmtpProtocol;
 use crate::tls::Tls;
 
@@ -32,6 +34,7 @@ pub struct Frontend;
 pub struct FrontendHandle {
     addresses: BTreeMap<&'static str, SocketAddr>,
     places: Vec<Arc<Places>>,
+    proxied: Arc<dyn StreamService>,
     running: watch::Sender<bool>,
     tasks: JoinSet<()>,
 }
@@ -49,22 +52,29 @@ impl Frontend {
         let mut tasks = JoinSet::new();
         let mut addresses = BTreeMap::new();
         let mut endpoints = endpoints(&context, administration, &tls);
-        for (name, endpoint) in &mut endpoints {
+        for endpoint in &mut endpoints {
+            let name = endpoint.name;
             let address = SocketAddr::new(context.config.address, endpoint.port);
             let named = |error: io::Error| io::Error::new(error.kind(), format!("{name} on {address}: {error}"));
             let listener = bind(address.ip(), address.port()).map_err(named)?;
             let bound = listener.local_addr()?;
             // A port chosen by the system is the same on the cluster address.
             endpoint.port = bound.port();
-            addresses.insert(*name, bound);
+            addresses.insert(name, bound);
             let serving = endpoint.service.gated().then(|| context.ports.cluster.serving());
             let open = Open::while_all([serving, Some(is_running.clone()), None]);
             tasks.spawn(accept_all(listener, endpoint.clone(), open));
             tracing::info!(service = name, address = %bound, "listening");
         }
-        let places = endpoints.iter().map(|(_, endpoint)| endpoint.places.clone()).collect();
+        let places = endpoints.iter().map(|endpoint| endpoint.places.clone()).collect();
+        let proxied = ProxiedDoor {
+            proxy: context.proxy.clone(),
+            endpoints: endpoints.iter().filter(|endpoint| endpoint.service.gated()).cloned().collect(),
+            open: Open::while_all([Some(context.ports.cluster.serving()), Some(is_running.clone()), None]),
+            config: context.ports.config.clone(),
+        };
         let cluster_address = ClusterAddress {
-            endpoints: endpoints.into_iter().map(|(_, endpoint)| endpoint).collect(),
+            endpoints,
             own: context.config.address,
             running: is_running,
             cluster: context.ports.cluster.clone(),
@@ -72,15 +82,11 @@ impl Frontend {
         };
         tasks.spawn(cluster_address.keep());
         tasks.spawn(tls.keep_fresh());
-        Ok(FrontendHandle { addresses, places, running, tasks })
+        Ok(FrontendHandle { addresses, places, proxied: Arc::new(proxied), running, tasks })
     }
 }
 
-fn endpoints(
-    context: &Arc<FrontendContext>,
-    administration: Administration,
-    tls: &Tls,
-) -> Vec<(&'static str, Endpoint)> {
+fn endpoints(context: &Arc<FrontendContext>, administration: Administration, tls: &Tls) -> Vec<Endpoint> {
     let limits = &context.config.limits;
     let ports = &context.config.ports;
     let places =
@@ -105,8 +111,15 @@ fn endpoints(
         ("pop3s", &pop3, ports.pop3s, true, &pop3_places),
         ("https", &https, ports.https, true, &https_places),
     ];
-    let endpoint = |(name, service, port, implicit_tls, places): (_, &Arc<dyn Service>, _, _, &Arc<Places>)| {
-        (name, Endpoint { service: service.clone(), port, implicit_tls, tls: tls.clone(), places: places.clone() })
+    let endpoint = |(name, service, port, implicit_tls, places): (_, &Arc<dyn Service>, _, _, &Arc<Places>)| Endpoint {
+        name,
+        service: service.clone(),
+        port,
+        implicit_tls,
+        tls: tls.clone(),
+        places: places.clone(),
+        // What every node can answer is answered here.
+        proxy: service.gated().then(|| context.proxy.clone()),
     };
     rows.map(endpoint).into()
 }
@@ -117,6 +130,12 @@ impl FrontendHandle {
     #[must_use]
     pub const fn addresses(&self) -> &BTreeMap<&'static str, SocketAddr> {
         &self.addresses
+    }
+
+    /// Serves connections that other nodes accepted.
+    #[must_use]
+    pub fn proxied(&self) -> Arc<dyn StreamService> {
+        self.proxied.clone()
     }
 
     /// Closes the listeners, says goodbye on every connection and waits a few seconds for them to end.

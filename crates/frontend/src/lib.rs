@@ -1,7 +1,8 @@
 //! Listeners, TLS and drivers for the protocols.
 //!
 //! A connection: [`listener`] accepts and counts it, [`drive`](drive::drive) runs its sealed session, the protocol's
-//! `Answerer` answers the session's questions from the ports. A new protocol is one `listener::Protocol` and one row in
+//! `Answerer` answers the session's questions from the ports. While this node may not serve, [`proxy`] carries connections
+//! to one that may. A new protocol is one `listener::Protocol` and one row in
 //! `frontend::endpoints`.
 
 pub mod clock;
@@ -14,6 +15,8 @@ pub mod http;
 pub mod imap;
 pub mod listener;
 pub mod pop3;
+pub mod proxy;
+pub mod proxy_header;
 pub mod smtp;
 mod submit;
 pub mod tls;

@@ -1,4 +1,5 @@
-//! Listening: binding, the accept loop, limits of connections, the gate of a node that does not serve, implicit TLS.
+//! Listening: binding, the accept loop, limits of connections, the gate of a node that does not serve (another node may
+//! serve its clients, see [`crate::proxy`]), implicit TLS.
 
 use std::collections::HashMap;
 use std::io;
@@ -7,15 +8,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ports::Answer;
-use socket2::{Domain, Protocol as SocketProtocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol as SocketProtocol, SockRef, TcpKeepalive, Type};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use vocab::session::{Peer, Session};
 
 use crate::drive::{Answerer, drive};
+use crate::proxy::Proxy;
 use crate::tls::Tls;
-use crate::transport::Transport;
+use crate::transport::{Socket, Transport};
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -38,10 +40,27 @@ pub enum TurnedAway {
 pub struct Open([Option<watch::Receiver<bool>>; 3]);
 
 impl Open {
-    /// Open while all of these are true; `None` is always true.
+    /// Open while all of these are true; `None` is always true. The first says whether this node serves.
     #[must_use]
     pub const fn while_all(conditions: [Option<watch::Receiver<bool>>; 3]) -> Self {
         Self(conditions)
+    }
+    /// What is left of it for a connection that another node serves.
+    #[must_use]
+    pub fn apart_from_serving(&self) -> Self {
+        let [_, running, holding] = &self.0;
+        Self([None, running.clone(), holding.clone()])
+    }
+    /// Resolves when all conditions are true. Cancel-safe; never ends when an owner is gone.
+    pub async fn opened(&mut self) {
+        while !self.is_open() {
+            let [a, b, c] = &mut self.0;
+            tokio::select! {
+                () = changes(a) => {}
+                () = changes(b) => {}
+                () = changes(c) => {}
+            }
+        }
     }
     /// Now.
     #[must_use]
@@ -62,6 +81,16 @@ impl Open {
             () = ends(b) => {}
             () = ends(c) => {}
         }
+    }
+}
+
+async fn changes(condition: &mut Option<watch::Receiver<bool>>) {
+    let changed = match condition {
+        Some(condition) => condition.changed().await.is_ok(),
+        None => false,
+    };
+    if !changed {
+        std::future::pending().await
     }
 }
 
@@ -197,6 +226,8 @@ impl Drop for Place {
 /// A service on a port.
 #[derive(Clone)]
 pub struct Endpoint {
+    /// Name among the doors, told to a node that serves a connection for this one.
+    pub name: &'static str,
     /// Who serves.
     pub service: Arc<dyn Service>,
     /// Where.
@@ -207,6 +238,8 @@ pub struct Endpoint {
     pub tls: Tls,
     /// Places, shared by all ports of the service.
     pub places: Arc<Places>,
+    /// Finds another node for its connections while this one does not serve.
+    pub proxy: Option<Arc<Proxy>>,
 }
 
 /// Binds a listening socket.
@@ -215,7 +248,7 @@ pub struct Endpoint {
 /// The address is not here, or the port is taken.
 pub fn bind(address: IpAddr, port: u16) -> io::Result<TcpListener> {
     let address = SocketAddr::new(address, port);
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(SocketProtocol::TCP))?;
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(SocketProtocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     if address.is_ipv6() {
@@ -234,7 +267,7 @@ pub async fn accept_all(listener: TcpListener, endpoint: Endpoint, open: Open) {
             Ok((stream, peer)) => {
                 metrics::counter!("twinpost_connections_total", "service" => endpoint.service.name()).increment(1);
                 let (endpoint, open) = (endpoint.clone(), open.clone());
-                tokio::spawn(async move { receive(stream, peer.ip().to_canonical(), endpoint, open).await });
+                tokio::spawn(async move { receive(stream, peer, endpoint, open).await });
             }
             Err(error) => {
                 tracing::warn!(service = endpoint.service.name(), %error, "accept failed");
@@ -244,18 +277,38 @@ pub async fn accept_all(listener: TcpListener, endpoint: Endpoint, open: Open) {
     }
 }
 
-async fn receive(stream: TcpStream, client: IpAddr, endpoint: Endpoint, open: Open) {
+async fn receive(stream: TcpStream, client: SocketAddr, endpoint: Endpoint, open: Open) {
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
-    let Some(place) = endpoint.places.take(client) else {
-        metrics::counter!("twinpost_connections_refused_total", "service" => endpoint.service.name()).increment(1);
-        // Under pressure no handshake is spent on a goodbye: behind implicit TLS the connection just ends.
-        if !endpoint.implicit_tls {
-            say(Transport::Plain(stream), endpoint.service.farewell(TurnedAway::TooMany)).await;
-        }
-        return;
-    };
-    let mut transport = Transport::Plain(stream);
+    let called = stream.local_addr();
+    let address = client.ip().to_canonical();
+    let Some((socket, place)) = admit(Socket::Tcp(stream), address, &endpoint).await else { return };
+    // Boxed, so that a connection served here holds no room for it.
+    if let (Some(proxy), Ok(called)) = (endpoint.proxy.clone(), called)
+        && let Some(to) = proxy.assign(&open)
+        && let Some(far) = Box::pin(proxy.open(to, &endpoint, (client, called), &open)).await
+    {
+        return Box::pin(proxy.carry(endpoint.name, socket, far, open)).await;
+    }
+    serve_here(socket, address, endpoint, open, place).await;
+}
+
+/// A place for this client; without one the connection is turned away.
+pub(crate) async fn admit(socket: Socket, client: IpAddr, endpoint: &Endpoint) -> Option<(Socket, Place)> {
+    if let Some(place) = endpoint.places.take(client) {
+        return Some((socket, place));
+    }
+    metrics::counter!("twinpost_connections_refused_total", "service" => endpoint.service.name()).increment(1);
+    // Under pressure no handshake is spent on a goodbye: behind implicit TLS the connection just ends.
+    if !endpoint.implicit_tls {
+        say(Transport::Plain(socket), endpoint.service.farewell(TurnedAway::TooMany)).await;
+    }
+    None
+}
+
+/// Runs a connection at this node, or says why it cannot.
+pub(crate) async fn serve_here(socket: Socket, client: IpAddr, endpoint: Endpoint, open: Open, place: Place) {
+    let mut transport = Transport::Plain(socket);
     if endpoint.implicit_tls
         && let Err(error) = transport.start_tls(endpoint.tls.current()).await
     {

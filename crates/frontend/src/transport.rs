@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use ports::streams::ByteStream;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -20,12 +21,20 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Bytes thrown away while lingering.
 const LINGER_BYTES_MAX: usize = 256 * 1024;
 
+/// What a connection came on.
+pub enum Socket {
+    /// The client's own connection to this node.
+    Tcp(TcpStream),
+    /// A client of another node, through that node.
+    Stream(Box<dyn ByteStream>),
+}
+
 /// A connected stream.
 pub enum Transport {
     /// Before TLS, or without.
-    Plain(TcpStream),
+    Plain(Socket),
     /// Encrypted.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Socket>>),
     /// Gone: a handshake failed.
     Closed,
 }
@@ -53,20 +62,12 @@ impl Transport {
         Ok(())
     }
 
-    /// Appends what arrived to `input` and returns how much; 0 = the peer ended its side. Cancel-safe. The read buffer
-    /// lives on the stack of the poll, so an idle connection holds none.
+    /// Appends what arrived to `input` and returns how much; 0 = the peer ended its side. Cancel-safe.
     ///
     /// # Errors
     /// The connection is broken.
     pub async fn read_into(&mut self, input: &mut Vec<u8>) -> io::Result<usize> {
-        std::future::poll_fn(|cx| {
-            let mut bytes = [0; READ_BYTES];
-            let mut buffer = ReadBuf::new(&mut bytes);
-            ready!(Pin::new(&mut *self).poll_read(cx, &mut buffer))?;
-            input.extend_from_slice(buffer.filled());
-            Poll::Ready(Ok(buffer.filled().len()))
-        })
-        .await
+        read_some(self, input).await
     }
 
     /// Says goodbye (close_notify, FIN) and waits a moment for the peer's own end.
@@ -86,6 +87,49 @@ impl Transport {
             }
         };
         let _ = tokio::time::timeout(LINGER, goodbye).await;
+    }
+}
+
+/// Appends what arrived to `input` and returns how much; 0 = the end. Cancel-safe. The read buffer lives on the stack of
+/// the poll, so an idle connection holds none.
+pub(crate) async fn read_some(from: &mut (impl AsyncRead + Unpin), input: &mut Vec<u8>) -> io::Result<usize> {
+    std::future::poll_fn(|cx| {
+        let mut bytes = [0; READ_BYTES];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        ready!(Pin::new(&mut *from).poll_read(cx, &mut buffer))?;
+        input.extend_from_slice(buffer.filled());
+        Poll::Ready(Ok(buffer.filled().len()))
+    })
+    .await
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Stream(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Stream(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Stream(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Stream(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
     }
 }
 

@@ -166,11 +166,13 @@ impl Server {
         let (running, is_running) = watch::channel(true);
         let places = Places::new("toy", 3, 3);
         let endpoint = Endpoint {
+            name: "toy",
             service: Arc::new(ToyProtocol { sender: changes.clone(), gate: gate.clone() }),
             port: address.port(),
             implicit_tls,
             tls: Tls::load(settings.tls).expect("TLS"),
             places: places.clone(),
+            proxy: None,
         };
         tokio::spawn(accept_all(listener, endpoint, Open::while_all([Some(is_running), None, None])));
         Self { address, changes, gate, running, places, certificate, _folder: folder }

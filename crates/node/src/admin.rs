@@ -432,6 +432,7 @@ fn show_status(value: &Value) {
     if value["sync"].is_object() {
         say!("bringing up to date: {}", text("sync"));
     }
+    show_proxied(&value["proxied"]);
     for branch in value["branches"].as_array().into_iter().flatten() {
         say!("archived branch: {}", line(branch));
     }
@@ -440,6 +441,16 @@ fn show_status(value: &Value) {
     }
     for warning in value["warnings"].as_array().into_iter().flatten() {
         say!("warning: {}", line(warning));
+    }
+}
+
+fn show_proxied(proxied: &Value) {
+    let count = |key: &str| proxied[key].as_u64().unwrap_or(0);
+    if count("total") > 0 {
+        say!("clients that another node serves for this one: {} now, {} so far", count("open"), count("total"));
+    }
+    if count("taken_total") > 0 {
+        say!("clients of other nodes served here: {} now, {} so far", count("taken_open"), count("taken_total"));
     }
 }
 

@@ -103,7 +103,7 @@ async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
     tokio::spawn(follow_members(control.clone(), members, data.clone(), node, boot));
     tokio::spawn(add_voters(control.clone(), node));
 
-    let service = crate::service::start(config, &data, (node, &control, &engine), metrics)?;
+    let service = crate::service::start(config, &data, (node, &control, &engine), &transport, metrics)?;
     write_notes(config, &data)?;
     wait_for_stop().await?;
     tracing::info!("stopping");

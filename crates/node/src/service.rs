@@ -16,6 +16,7 @@ use relay::{Relay, RelayConfig, RelayPorts};
 use resolver::DnsResolver;
 use shards::Engine;
 use tokio::sync::watch;
+use transport::Transport;
 use vocab::NodeId;
 
 use crate::config::NodeConfig;
@@ -54,6 +55,7 @@ pub(crate) fn start(
     config: &NodeConfig,
     data: &DataDir,
     (node, control, engine): (NodeId, &Arc<Control>, &Arc<Engine>),
+    transport: &Arc<Transport>,
     metrics: PrometheusHandle,
 ) -> anyhow::Result<Services> {
     let accounts = engine.accounts();
@@ -88,8 +90,10 @@ pub(crate) fn start(
         intake: engine.intake(),
         outbox: engine.outbox(),
         cluster: engine.cluster(),
+        streams: transport.clone(),
     };
     let frontend = Frontend::start(frontend_config(config, data), ports, administration)?;
+    transport.take_streams(frontend.proxied());
     Ok(Services { frontend, relay_stop })
 }
 

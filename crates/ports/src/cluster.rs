@@ -78,6 +78,8 @@ pub trait Cluster: Send + Sync {
     fn node(&self) -> NodeId;
     /// Whether clients may be served (else 421 / BYE).
     fn serving(&self) -> tokio::sync::watch::Receiver<bool>;
+    /// The home of the newest epoch known here: who serves clients while this node may not; perhaps this node.
+    fn home(&self) -> Option<NodeId>;
     /// Whether this node should hold the cluster address now.
     fn holds_address(&self) -> tokio::sync::watch::Receiver<bool>;
     /// Operator's word that the peer is down: opens a solo epoch with the gap.

@@ -6,8 +6,8 @@ use vocab::NodeId;
 use crate::Answer;
 
 /// Bytes both ways with an end of each; dropping it ends both.
-pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> ByteStream for T {}
 
 /// Why there is no stream; nothing was sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -7,6 +7,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ports::cluster::ClusterStatus;
 use queue::op::QueueItem;
+use serde::Serialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -15,12 +16,21 @@ use vocab::Timestamp;
 use crate::http::fields::Fields;
 use crate::http::problem::Problem;
 use crate::http::{Created, Shared};
+use crate::proxy::ProxyStatus;
 
 /// Items of the queue in one answer.
 const QUEUE_LIST_MAX: usize = 10_000;
 
-pub(crate) async fn status(State(api): Shared) -> Json<ClusterStatus> {
-    Json(api.context.ports.cluster.status())
+/// The cluster as this node sees it, and what its doors pass on.
+#[derive(Serialize)]
+pub(crate) struct Status {
+    #[serde(flatten)]
+    cluster: ClusterStatus,
+    proxied: ProxyStatus,
+}
+
+pub(crate) async fn status(State(api): Shared) -> Json<Status> {
+    Json(Status { cluster: api.context.ports.cluster.status(), proxied: api.context.proxy.status() })
 }
 
 pub(crate) async fn branches(State(api): Shared) -> Json<Value> {

@@ -23,7 +23,7 @@ use crate::context::{FrontendContext, Ports};
 use crate::drive::drive;
 use crate::listener::{Connection, Open, Protocol as _};
 use crate::tls::{Tls, TlsFiles};
-use crate::transport::Transport;
+use crate::transport::{Socket, Transport};
 
 #[derive(Default)]
 struct Fake {
@@ -116,6 +116,9 @@ impl Cluster for Fake {
     fn serving(&self) -> watch::Receiver<bool> {
         watch::channel(true).1
     }
+    fn home(&self) -> Option<NodeId> {
+        None
+    }
     fn holds_address(&self) -> watch::Receiver<bool> {
         watch::channel(false).1
     }
@@ -147,6 +150,7 @@ fn door(role: Role, memory: usize) -> Door {
         intake: fake.clone(),
         outbox: fake.clone(),
         cluster: fake.clone(),
+        streams: testkit::fake_streams::FakeStreams::new(NodeId(1)),
     };
     let config = FrontendConfig {
         hostname: "mail.example.org".into(),
@@ -168,7 +172,7 @@ impl Door {
         let (socket, from) = listener.accept().await.expect("accept");
         let peer = Peer { address: from.ip(), tls: false };
         let (session, answerer) = self.protocol.open(&peer);
-        let transport = Transport::Plain(socket);
+        let transport = Transport::Plain(Socket::Tcp(socket));
         let connection =
             Connection { transport, peer, open: Open::default(), tls: Some(self.tls.clone()), place: None };
         tokio::spawn(drive(session, answerer, connection));

@@ -16,6 +16,7 @@ use ports::outbox::Outbox;
 use queue::op::{QueueItem, QueueOp, QueueOutcome};
 use testkit::fake_accounts::FakeAccounts;
 use testkit::fake_config::FakeConfig;
+use testkit::fake_streams::FakeStreams;
 use tokio::sync::watch;
 use vocab::{AccountId, Address, BlobHash, ForwardPath, NodeId, SubmitError, Timestamp};
 
@@ -26,6 +27,7 @@ pub struct FakeCluster {
     pub serving: watch::Sender<bool>,
     pub holds: watch::Sender<bool>,
     pub alone: Mutex<bool>,
+    pub home: Mutex<Option<NodeId>>,
 }
 
 impl Cluster for FakeCluster {
@@ -37,6 +39,9 @@ impl Cluster for FakeCluster {
     }
     fn serving(&self) -> watch::Receiver<bool> {
         self.serving.subscribe()
+    }
+    fn home(&self) -> Option<NodeId> {
+        *self.home.lock().expect("lock")
     }
     fn holds_address(&self) -> watch::Receiver<bool> {
         self.holds.subscribe()
@@ -119,6 +124,7 @@ pub struct House {
     pub config: Arc<FakeConfig>,
     pub accounts: Arc<FakeAccounts>,
     pub cluster: Arc<FakeCluster>,
+    pub streams: Arc<FakeStreams>,
 }
 
 impl House {
@@ -127,8 +133,14 @@ impl House {
             serving: watch::Sender::new(true),
             holds: watch::Sender::new(false),
             alone: Mutex::new(false),
+            home: Mutex::new(None),
         };
-        Self { config: FakeConfig::founded(), accounts: Arc::default(), cluster: Arc::new(cluster) }
+        Self {
+            config: FakeConfig::founded(),
+            accounts: Arc::default(),
+            cluster: Arc::new(cluster),
+            streams: FakeStreams::new(NodeId(1)),
+        }
     }
     pub fn ports(&self) -> Ports {
         let nothing = Arc::new(Nothing);
@@ -140,6 +152,7 @@ impl House {
             intake: nothing.clone(),
             outbox: nothing,
             cluster: self.cluster.clone(),
+            streams: self.streams.clone(),
         }
     }
     pub fn administration(&self) -> Administration {

@@ -18,6 +18,7 @@ use ports::outbox::Outbox;
 use queue::op::{QueueItem, QueueOp, QueueOutcome};
 use testkit::fake_accounts::FakeAccounts;
 use testkit::fake_config::FakeConfig;
+use testkit::fake_streams::FakeStreams;
 use tokio::sync::{broadcast, watch};
 use vocab::error::NO_SPACE;
 use vocab::{AccountId, Address, Boot, CommandId, ForwardPath, NodeId, Rows, SubmitError, Timestamp};
@@ -62,6 +63,7 @@ impl House {
             intake: self.clone(),
             outbox: self.clone(),
             cluster: self.clone(),
+            streams: FakeStreams::new(NodeId(1)),
         }
     }
 
@@ -190,6 +192,9 @@ impl Cluster for House {
     }
     fn serving(&self) -> watch::Receiver<bool> {
         self.serving.subscribe()
+    }
+    fn home(&self) -> Option<NodeId> {
+        None
     }
     fn holds_address(&self) -> watch::Receiver<bool> {
         self.holds_address.subscribe()
