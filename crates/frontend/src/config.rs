@@ -1,6 +1,7 @@
 //! What the front-end is told when it starts, and the limits it keeps.
 
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -69,6 +70,41 @@ pub struct FrontendConfig {
     pub message_size_max: usize,
     /// Limits.
     pub limits: Limits,
+    /// Networks of balancers: whoever connects to a mail port from there says first whose connection it is (PROXY
+    /// protocol, version 2). From everywhere else such a header is no more than a wrong command.
+    pub proxy_networks: Vec<Network>,
+}
+
+/// A network: an address and how many of its bits count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    bits: u8,
+}
+
+impl Network {
+    /// Whether this address belongs to it; IPv4 inside IPv6 counts as IPv4.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let apart = match (self.address, address.to_canonical()) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => (own.to_bits() ^ other.to_bits()).leading_zeros(),
+            (IpAddr::V6(own), IpAddr::V6(other)) => (own.to_bits() ^ other.to_bits()).leading_zeros(),
+            _ => return false,
+        };
+        apart >= self.bits.into()
+    }
+}
+
+impl FromStr for Network {
+    type Err = &'static str;
+    /// `10.0.0.0/24`, `2001:db8::/32`, or one address.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+        let address: IpAddr = address.parse().map_err(|_| "not an IP address")?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Ok(most), str::parse).map_err(|_| "not a number of bits")?;
+        if bits > most { Err("more bits than the address has") } else { Ok(Self { address, bits }) }
+    }
 }
 
 /// Budget of bytes for messages in memory. Permits give their bytes back when dropped.
@@ -101,6 +137,20 @@ impl BodyBudget {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_knows_its_addresses() {
+        let network = |text: &str| text.parse::<Network>().expect(text);
+        let holds = |text: &str, address: &str| network(text).contains(address.parse().expect("address"));
+        assert!(holds("10.1.0.0/16", "10.1.255.7") && !holds("10.1.0.0/16", "10.2.0.1"));
+        assert!(holds("10.1.0.0/16", "::ffff:10.1.2.3") && !holds("10.1.0.0/16", "2001:db8::1"));
+        assert!(holds("0.0.0.0/0", "192.0.2.1") && !holds("0.0.0.0/0", "::1"));
+        assert!(holds("192.0.2.1", "192.0.2.1") && !holds("192.0.2.1", "192.0.2.2"));
+        assert!(holds("2001:db8::/33", "2001:db8:7fff::1") && !holds("2001:db8::/33", "2001:db8:8000::1"));
+        for wrong in ["", "10.0.0.0/33", "2001:db8::/129", "10.0.0.0/-1", "10.0.0.0/", "balancer/24", "10.0.0.0/24/8"] {
+            assert!(wrong.parse::<Network>().is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn the_budget_is_given_back() {

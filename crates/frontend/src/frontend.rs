@@ -18,7 +18,7 @@ use crate::http::{Administration, HttpService, router};
 use crate::imap::ImapProtocol;
 use crate::listener::{Endpoint, Open, Places, Service, accept_all, bind};
 use crate::pop3::Pop3Protocol;
-use crate::proxy::ProxiedDoor;
+use crate::proxy::{Balancers, ProxiedDoor};
 use crate::smtp::SmtpProtocol;
 use crate::tls::Tls;
 
@@ -111,6 +111,8 @@ fn endpoints(context: &Arc<FrontendContext>, administration: Administration, tls
         ("pop3s", &pop3, ports.pop3s, true, &pop3_places),
         ("https", &https, ports.https, true, &https_places),
     ];
+    let networks = context.config.proxy_networks.clone();
+    let balancers = Arc::new(Balancers::new(networks, context.ports.config.clone()));
     let endpoint = |(name, service, port, implicit_tls, places): (_, &Arc<dyn Service>, _, _, &Arc<Places>)| Endpoint {
         name,
         service: service.clone(),
@@ -120,6 +122,7 @@ fn endpoints(context: &Arc<FrontendContext>, administration: Administration, tls
         places: places.clone(),
         // What every node can answer is answered here.
         proxy: service.gated().then(|| context.proxy.clone()),
+        balancers: service.gated().then(|| balancers.clone()),
     };
     rows.map(endpoint).into()
 }

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use vocab::session::{Peer, Session};
 
 use crate::drive::{Answerer, drive};
-use crate::proxy::Proxy;
+use crate::proxy::{Balancers, Proxy};
 use crate::tls::Tls;
 use crate::transport::{Socket, Transport};
 
@@ -240,6 +240,8 @@ pub struct Endpoint {
     pub places: Arc<Places>,
     /// Finds another node for its connections while this one does not serve.
     pub proxy: Option<Arc<Proxy>>,
+    /// Who may say that its connections are somebody else's.
+    pub balancers: Option<Arc<Balancers>>,
 }
 
 /// Binds a listening socket.
@@ -280,13 +282,24 @@ pub async fn accept_all(listener: TcpListener, endpoint: Endpoint, open: Open) {
 async fn receive(stream: TcpStream, client: SocketAddr, endpoint: Endpoint, open: Open) {
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
-    let called = stream.local_addr();
-    let address = client.ip().to_canonical();
-    let Some((socket, place)) = admit(Socket::Tcp(stream), address, &endpoint).await else { return };
+    let Ok(called) = stream.local_addr() else { return };
+    let (mut socket, mut ends) = (Socket::Tcp(stream), (client, called));
+    if let Some(balancers) = &endpoint.balancers {
+        ends = match Box::pin(balancers.ends(&mut socket, ends)).await {
+            Ok(ends) => ends,
+            Err(error) => {
+                metrics::counter!("twinpost_proxy_headers_refused_total", "service" => endpoint.name).increment(1);
+                tracing::warn!(service = endpoint.name, balancer = %client.ip(), %error, "no PROXY header");
+                return;
+            }
+        };
+    }
+    let address = ends.0.ip().to_canonical();
+    let Some((socket, place)) = admit(socket, address, &endpoint).await else { return };
     // Boxed, so that a connection served here holds no room for it.
-    if let (Some(proxy), Ok(called)) = (endpoint.proxy.clone(), called)
+    if let Some(proxy) = endpoint.proxy.clone()
         && let Some(to) = proxy.assign(&open)
-        && let Some(far) = Box::pin(proxy.open(to, &endpoint, (client, called), &open)).await
+        && let Some(far) = Box::pin(proxy.open(to, &endpoint, ends, &open)).await
     {
         return Box::pin(proxy.carry(endpoint.name, socket, far, open)).await;
     }

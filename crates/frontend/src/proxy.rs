@@ -2,7 +2,7 @@
 //! as they come, so that TLS ends where they are served.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use vocab::NodeId;
 
+use crate::config::Network;
 use crate::drive::timed;
 use crate::listener::{Endpoint, Open, admit, serve_here};
 use crate::proxy_header::ProxyHeader;
@@ -22,8 +23,8 @@ use crate::transport::{Socket, read_some};
 
 /// How long the other node has to take a connection; it is near, or it is not there.
 const OPEN_WAIT: Duration = Duration::from_secs(3);
-/// How long a node that opened a stream has to say what for.
-pub(crate) const HEADER_WAIT: Duration = Duration::from_secs(5);
+/// How long a node that opened a stream, or a balancer, has to say whose it is.
+const HEADER_WAIT: Duration = Duration::from_secs(5);
 /// How long a client may keep its side open after the node that served it has ended.
 const END_WAIT: Duration = Duration::from_secs(5);
 /// Answers to the header: the connection is served from here on, or it is not.
@@ -158,6 +159,45 @@ impl Proxy {
             },
             () = here.closed() => {}
         }
+    }
+}
+
+/// Balancers outside of the cluster, which say whose connection it is.
+pub struct Balancers {
+    networks: Vec<Network>,
+    config: Arc<dyn Config>,
+}
+
+impl Balancers {
+    /// In these networks. The cluster's own nodes are none, wherever they stand: they look at each other's ports.
+    #[must_use]
+    pub fn new(networks: Vec<Network>, config: Arc<dyn Config>) -> Self {
+        Self { networks, config }
+    }
+
+    fn include(&self, address: IpAddr) -> bool {
+        let is_node = || {
+            let state = self.config.current();
+            state.members.values().any(|member| member.address.parse() == Ok(address))
+        };
+        self.networks.iter().any(|network| network.contains(address)) && !is_node()
+    }
+
+    /// Whose connection it is, and the address it called: as a balancer says, or as the socket does.
+    ///
+    /// # Errors
+    /// A balancer that says nothing or something else: the connection is dropped.
+    pub(crate) async fn ends(
+        &self,
+        socket: &mut Socket,
+        own: (SocketAddr, SocketAddr),
+    ) -> io::Result<(SocketAddr, SocketAddr)> {
+        if !self.include(own.0.ip().to_canonical()) {
+            return Ok(own);
+        }
+        let read = tokio::time::timeout(HEADER_WAIT, ProxyHeader::read(socket)).await;
+        let header = read.map_err(|_| io::ErrorKind::TimedOut)??;
+        Ok(header.ends.unwrap_or(own))
     }
 }
 

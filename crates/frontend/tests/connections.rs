@@ -173,6 +173,7 @@ impl Server {
             tls: Tls::load(settings.tls).expect("TLS"),
             places: places.clone(),
             proxy: None,
+            balancers: None,
         };
         tokio::spawn(accept_all(listener, endpoint, Open::while_all([Some(is_running), None, None])));
         Self { address, changes, gate, running, places, certificate, _folder: folder }

@@ -294,3 +294,50 @@ async fn streams_that_ask_for_nothing_sensible_are_refused() {
     assert_eq!(open(NodeId(9), header(Some("smtp"))).await, b"\0", "no data node");
     assert_eq!(open(one, b"EHLO there, this is no header\r\n".to_vec()).await, b"");
 }
+
+#[tokio::test]
+async fn a_balancer_says_whose_connection_it_is_and_nobody_else_may() {
+    let home = Doors::start(|settings| {
+        settings.proxy_networks = vec!["127.0.0.96/28".parse().expect("network")];
+        settings.limits.connections_per_address_max = 1;
+    });
+    let named = |client: &str| {
+        let ends = Some((client.parse().expect("address"), SocketAddr::from(([127, 0, 0, 1], 143))));
+        ProxyHeader { ends, service: None }.encode()
+    };
+    // Each client is counted by itself, though all come from the balancer.
+    let mut held = Vec::new();
+    for (client, begin) in [("192.0.2.1:4", "* OK"), ("192.0.2.2:4", "* OK"), ("192.0.2.1:5", "* BYE [LIMIT]")] {
+        let mut balancer = home.connect("imap").await;
+        balancer.0.get_mut().write_all(&named(client)).await.expect("sent");
+        balancer.expect(begin).await;
+        held.push(balancer);
+    }
+    // TLS begins behind the header.
+    let mut balancer = home.connect("pop3s").await;
+    balancer.0.get_mut().write_all(&named("192.0.2.3:4")).await.expect("sent");
+    balancer.secure(&home.certificate()).await.expect("+OK").await;
+    // The balancer's own look at the port.
+    let mut balancer = home.connect("smtp").await;
+    balancer.0.get_mut().write_all(&ProxyHeader::default().encode()).await.expect("sent");
+    balancer.expect("220 ").await;
+    // A balancer that sends something else is dropped without a word.
+    let mut balancer = home.connect("pop3").await;
+    balancer.send("USER u1\r\nPASS secret\r\n").await;
+    balancer.expect_end().await;
+    // From elsewhere the header is a line that makes no sense, and the client stays who it is.
+    let mut stranger = Client(BufReader::new(TcpStream::connect(home.handle.addresses()["pop3"]).await.expect("open")));
+    stranger.0.get_mut().write_all(&named("192.0.2.9:4")).await.expect("sent");
+    stranger.expect("+OK").await;
+    stranger.expect("-ERR").await;
+    // The API is not a balancer's business.
+    assert_eq!(home.proxied().await, [0; 4]);
+}
+
+#[tokio::test]
+async fn a_node_in_a_network_of_balancers_is_no_balancer() {
+    // The member's address is 127.0.0.1, and so is this client's.
+    let home = Doors::start(|settings| settings.proxy_networks = vec!["127.0.0.0/8".parse().expect("network")]);
+    let mut node = Client(BufReader::new(TcpStream::connect(home.handle.addresses()["smtp"]).await.expect("open")));
+    node.expect("220 ").await;
+}

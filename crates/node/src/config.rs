@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use frontend::config::Network;
 use serde::Deserialize;
 
 /// Where the node file is looked for.
@@ -116,6 +117,8 @@ pub struct RawConfig {
     message_size_max: Option<u64>,
     log: Option<String>,
     #[serde(default)]
+    proxy_networks: Vec<String>,
+    #[serde(default)]
     ports: Ports,
     tls: Option<TlsFiles>,
     #[serde(default)]
@@ -145,6 +148,8 @@ pub struct NodeConfig {
     pub message_size_max: usize,
     /// Log filter.
     pub log: String,
+    /// Networks of balancers that speak the PROXY protocol to the mail ports.
+    pub proxy_networks: Vec<Network>,
     /// Ports.
     pub ports: Ports,
     /// Own certificate for clients.
@@ -238,6 +243,13 @@ impl RawConfig {
             let (least, most) = (FIRST_RETRY_MS.start(), FIRST_RETRY_MS.end());
             faults.push(format!("queue.first_retry_ms: {least} to {most}"));
         }
+        let mut proxy_networks = Vec::new();
+        for text in &self.proxy_networks {
+            match text.parse::<Network>() {
+                Ok(network) => proxy_networks.push(network),
+                Err(what) => faults.push(format!("proxy_networks: {text}: {what}")),
+            }
+        }
         let name = self.name.unwrap_or_else(host_name);
         match address {
             Some(address) if faults.is_empty() => Ok(NodeConfig {
@@ -248,6 +260,7 @@ impl RawConfig {
                 allow_plaintext: self.allow_plaintext,
                 message_size_max: usize::try_from(size).unwrap_or(vocab::limits::MESSAGE_SIZE_MAX),
                 log: self.log.unwrap_or_else(|| DEFAULT_LOG.into()),
+                proxy_networks,
                 ports: self.ports,
                 tls: self.tls,
                 dns: self.dns,
@@ -300,6 +313,15 @@ mod tests {
         for wait in [0, 99, 60_001] {
             assert!(check(&text(wait)).expect_err("bad")[0].starts_with("queue.first_retry_ms:"));
         }
+    }
+
+    #[test]
+    fn networks_of_balancers_are_checked() {
+        let text = |list: &str| format!("address = \"127.0.0.11\"\nproxy_networks = {list}");
+        assert_eq!(check(&text("[\"10.0.0.0/24\", \"2001:db8::1\"]")).expect("good").proxy_networks.len(), 2);
+        let faults = check(&text("[\"10.0.0.0/24\", \"10.0.0.0/40\", \"x\"]")).expect_err("bad");
+        assert_eq!(faults.len(), 2, "{faults:?}");
+        assert!(faults[0].starts_with("proxy_networks: 10.0.0.0/40:"));
     }
 
     #[test]

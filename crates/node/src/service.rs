@@ -125,5 +125,6 @@ fn frontend_config(config: &NodeConfig, data: &DataDir) -> FrontendConfig {
         allow_plaintext: config.allow_plaintext,
         message_size_max: config.message_size_max,
         limits: Limits::default(),
+        proxy_networks: config.proxy_networks.clone(),
     }
 }

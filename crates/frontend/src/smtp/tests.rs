@@ -160,6 +160,7 @@ fn door(role: Role, memory: usize) -> Door {
         allow_plaintext: false,
         message_size_max: 10 * 1024 * 1024,
         limits: Limits { message_memory_bytes: memory, ..Limits::default() },
+        proxy_networks: Vec::new(),
     };
     let tls = Tls::load(tls).expect("certificate");
     Door { fake, protocol: SmtpProtocol::new(FrontendContext::new(ports, config), role), tls, _files: files }

@@ -176,6 +176,7 @@ pub fn settings(folder: &Path) -> FrontendConfig {
         allow_plaintext: true,
         message_size_max: 1024 * 1024,
         limits: Limits::default(),
+        proxy_networks: Vec::new(),
     }
 }
 

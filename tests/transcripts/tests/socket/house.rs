@@ -226,5 +226,6 @@ pub fn settings(folder: &Path) -> FrontendConfig {
         allow_plaintext: false,
         message_size_max: 64 * 1024 * 1024,
         limits: Limits::default(),
+        proxy_networks: Vec::new(),
     }
 }
