@@ -301,7 +301,7 @@ async fn receive(stream: TcpStream, client: SocketAddr, endpoint: Endpoint, open
         && let Some(to) = proxy.assign(&open)
         && let Some(far) = Box::pin(proxy.open(to, &endpoint, ends, &open)).await
     {
-        return Box::pin(proxy.carry(endpoint.name, socket, far, open)).await;
+        return Box::pin(proxy.carry(to, endpoint.name, socket, far, open)).await;
     }
     serve_here(socket, address, endpoint, open, place).await;
 }

@@ -149,15 +149,38 @@ impl Proxy {
         }
     }
 
-    /// Carries a connection until both sides have ended, or this node gives up the address or stops.
-    pub(crate) async fn carry(&self, service: &'static str, client: Socket, far: Box<dyn ByteStream>, open: Open) {
+    /// Carries a connection until both sides have ended, the home moved elsewhere, or this node gives up the address or
+    /// stops.
+    pub(crate) async fn carry(
+        &self,
+        to: NodeId,
+        service: &'static str,
+        client: Socket,
+        far: Box<dyn ByteStream>,
+        open: Open,
+    ) {
         let _counted = self.given.count("out", service);
         let mut here = open.apart_from_serving();
         tokio::select! {
             result = both_ways(client, far) => if let Err(error) = result {
-                tracing::debug!(service, %error, "proxied connection broken");
+                tracing::debug!(service, node = to.0, %error, "proxied connection broken");
             },
+            () = self.moved(to) => tracing::debug!(service, node = to.0, "proxied connection ended: the home has moved"),
             () = here.closed() => {}
+        }
+    }
+
+    /// Resolves when clients are served again, and not by this home any more: it may hang and never end its connections,
+    /// and whoever connects anew is served. Never for a node that is not the home.
+    async fn moved(&self, from: NodeId) {
+        let mut serving = self.cluster.serving();
+        if self.cluster.home() != Some(from) {
+            return std::future::pending().await;
+        }
+        while !*serving.borrow_and_update() || self.cluster.home() == Some(from) {
+            if serving.changed().await.is_err() {
+                return std::future::pending().await;
+            }
         }
     }
 }

@@ -185,6 +185,18 @@ async fn whoever_can_serve_again_does_and_what_was_carried_goes_on() {
 }
 
 #[tokio::test]
+async fn a_home_that_hangs_loses_its_clients_to_the_node_that_took_over() {
+    let (near, _home) = pair(|_| {});
+    let mut carried = near.connect("pop3").await;
+    carried.expect("+OK").await;
+    *near.house.cluster.home.lock().expect("lock") = Some(NodeId(1));
+    near.serve(true);
+    carried.expect_end().await;
+    near.connect("pop3").await.expect("+OK").await;
+    near.await_proxied([0, 1, 0, 0]).await;
+}
+
+#[tokio::test]
 async fn without_a_home_in_reach_clients_are_told_to_come_again() {
     let (near, home) = pair(|_| {});
     let turned_away = async || {
