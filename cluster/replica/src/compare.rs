@@ -11,6 +11,7 @@ use vocab::{AccountHead, AccountId, Batch, BatchId, ChainLink, EpochId, Instant,
 use wire::link::{self, item::Kind};
 
 use crate::commit::Stage;
+use crate::config::Rule;
 use crate::guest::{FETCHES_MAX, FetchJob, Why};
 use crate::merge::{Plan, Side};
 use crate::output::Output;
@@ -28,8 +29,8 @@ pub(crate) enum Step {
     Start(Instant),
     /// Our own chain is being read; `locked` when the account is out of ordering for it.
     OwnChain,
-    /// Our chain lacks their version.
-    TheirChain,
+    /// Our chain, this one, lacks their version.
+    TheirChain(Side),
     /// They fetch; batches committed meanwhile follow.
     Pulling { tail: Option<Vec<(BatchId, Batch)>> },
     /// They are ahead: to be fetched once no batch of the account is in flight (X12). `keep`: our branch is archived
@@ -105,12 +106,15 @@ impl Replica {
         if self.entering.is_some() || self.is_superseded() || self.guest.is_switching() {
             return;
         }
-        let (epoch, mut wanted) = (record.id, self.commit_peers());
-        let heal = record.kind == EpochKind::Heal && wanted.is_empty();
-        if heal {
-            wanted.extend(record.guest);
-        }
+        let (epoch, members) = (record.id, self.commit_peers());
+        let level = |id: &NodeId| self.peers.get(id).is_some_and(|p| p.level);
+        // The guest comes after the others of the in-sync set.
+        let settled = members.is_empty() || (self.compared == Some(epoch) && members.iter().all(level));
+        let heals = record.kind == EpochKind::Heal && settled;
+        let guest = record.guest.filter(|guest| heals && !members.contains(guest));
+        let wanted: Vec<NodeId> = members.into_iter().chain(guest).collect();
         for id in wanted {
+            let heal = guest == Some(id);
             let fits = self.peers.get(&id).is_some_and(|p| p.hello && !p.level && p.epoch() == Some(epoch));
             if !fits || self.compares.contains_key(&id) {
                 continue;
@@ -294,7 +298,8 @@ impl Replica {
     }
 
     pub(crate) fn on_own_chain(&mut self, account: AccountId, links: Vec<ChainLink>, head: AccountHead) {
-        let mine = Side { served: head.is_served_since(self.saved.joint), links, lineage: head.lineage };
+        let served = head.is_served_since(self.saved.joint);
+        let mine = Side { links, lineage: head.lineage, served, never_alone: self.saved.never_alone };
         self.say_chain(account, &mine);
         let waits = |c: &Compare| matches!(c.todo.get(&account), Some(Step::OwnChain | Step::MergeChain(_)));
         let peers: Vec<NodeId> = self.compares.iter().filter(|(_, c)| waits(c)).map(|(id, _)| *id).collect();
@@ -309,22 +314,25 @@ impl Replica {
                 // Their branch is part of our state already (an interrupted heal).
                 self.order_pull(peer, account, self.config.merge);
             } else {
-                self.set_step(peer, account, Step::TheirChain);
+                self.set_step(peer, account, Step::TheirChain(mine.clone()));
                 self.say(peer, Kind::AskChain(link::AskChain { session, account: account.0 }));
             }
         }
     }
 
     pub(crate) fn on_their_chain(&mut self, peer: NodeId, session: u64, account: AccountId, chain: Side) {
-        let (mine, merge) = (self.version(account), self.config.merge);
+        let (mine, merge, never_solo) = (self.version(account), self.config.merge, self.saved.never_solo);
         let Some(compare) = self.compare(peer, session) else { return };
-        if !matches!(compare.todo.get(&account), Some(Step::TheirChain)) {
-            return;
-        }
+        let Some(Step::TheirChain(own)) = compare.todo.get(&account) else { return };
+        let dropped = compare.heal && never_solo && chain.is_tail_on(own);
         if chain.knows(mine) {
             self.log(format!("node {} is ahead in account {}", peer.0, account.0));
             let keep = merge && chain.position(mine).is_none();
             self.set_step(peer, account, Step::WantFetch { keep, mine });
+        } else if dropped {
+            // X14
+            self.log(format!("account {}: the last batch of node {} was never acknowledged", account.0, peer.0));
+            self.order_pull(peer, account, true);
         } else {
             self.log(format!("account {} changed on both nodes since they parted", account.0));
             self.set_step(peer, account, if merge { Step::WantMerge(chain) } else { Step::WantArchive });
@@ -358,6 +366,23 @@ impl Replica {
         };
         if matches!(compare.todo.get(&account), Some(Step::Fetching)) {
             self.again(peer, account, 0);
+        }
+    }
+
+    /// X3, X13: what is taken over from one node is not on the others yet. They are compared again before anything is
+    /// ordered, served or granted.
+    pub(crate) fn unlevel_others(&mut self, from: NodeId) {
+        let others: Vec<NodeId> = self.commit_peers().into_iter().filter(|id| *id != from).collect();
+        if others.is_empty() || !self.keeps(Rule::LevelOthers) {
+            return;
+        }
+        self.compared = None;
+        for id in others {
+            self.stop_compare(id);
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.level = false;
+                peer.told = None;
+            }
         }
     }
 

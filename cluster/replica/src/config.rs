@@ -50,4 +50,21 @@ pub struct ReplicaConfig {
     /// Accounts that changed on both sides are merged: the driver can carry out `FetchBranch` and `Merge`. Else one
     /// branch is archived and every UIDVALIDITY raised.
     pub merge: bool,
+    /// A rule that a negative control switches off, to see that the checks notice.
+    #[doc(hidden)]
+    pub without: Option<Rule>,
+}
+
+/// Rules that can be switched off, one at a time, in simulations only.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// X3, X4: nobody is left out while a lease of the old epoch may hold.
+    LeaseWaits,
+    /// A home serves only while the others of the in-sync set acknowledge.
+    HomeLease,
+    /// With a witness or a third node only a quorum decides who goes on.
+    QuorumDecides,
+    /// X13: what was taken over from one node is on all others before anything is served.
+    LevelOthers,
 }

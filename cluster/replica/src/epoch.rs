@@ -3,6 +3,8 @@
 use topology::{EpochKind, EpochRecord};
 use vocab::{BatchId, EpochId, Instant, NodeId};
 
+use crate::config::Rule;
+use crate::link::Gone;
 use crate::output::Output;
 use crate::{Pending, RegisterView, Replica, Saved};
 
@@ -48,9 +50,13 @@ impl Replica {
             return;
         }
         let me = self.me();
-        // A node that may serve alone is not stopped by another's solo epoch: that is a fork, and a heal ends it.
-        let alone = self.record.as_ref().is_some_and(|r| r.is_alone(me)) && self.join_mark.is_none();
-        if alone && record.kind == EpochKind::Solo && record.home != me {
+        // A node that may serve without that one is not stopped by its solo epoch: that is a fork, and a heal ends it.
+        let without = |r: &EpochRecord| r.in_sync.contains(&me) && !r.in_sync.contains(&record.home);
+        if self.record.as_ref().is_some_and(without)
+            && self.join_mark.is_none()
+            && record.kind == EpochKind::Solo
+            && record.home != me
+        {
             return;
         }
         if !record.members.contains(&me) {
@@ -62,14 +68,16 @@ impl Replica {
         self.write(vec![part], Pending::Newest);
     }
 
-    pub(crate) fn on_register(&mut self, record: Option<EpochRecord>, members: Vec<NodeId>, quorum: bool) {
+    pub(crate) fn on_register(&mut self, record: Option<EpochRecord>, members: Vec<NodeId>, voters: u32, quorum: bool) {
         if let Some(record) = &record {
             self.hear(record);
         }
         if self.proposal.is_some_and(|p| record.as_ref().is_some_and(|r| r.id >= p.id)) {
             self.proposal = None;
         }
-        self.register = RegisterView { record, members, quorum };
+        let same = record.as_ref().map(|r| r.id) == self.register.record.as_ref().map(|r| r.id);
+        let learned = if same { self.register.learned } else { self.now };
+        self.register = RegisterView { record, members, voters, quorum, learned };
     }
 
     /// Enters the epoch of the register when it is newer and this node may.
@@ -131,12 +139,22 @@ impl Replica {
         self.propose(record);
     }
 
-    /// A home drops a backup only after the last lease it gave has run out, or the backup has entered the epoch.
+    /// Nobody is left out while it may serve: a home waits until the last lease it gave has run out, also one from before
+    /// its restart (X3); a new home for the longest lease of the old epoch, counted from when it learned of the
+    /// compare-and-set (X4). Neither waits for who has written the new epoch or has surely ended.
     fn may_leave_out(&self, new: &EpochRecord) -> bool {
-        self.commit_peers().iter().filter(|p| !new.in_sync.contains(p)).all(|p| {
-            let peer = self.peers.get(p);
-            peer.is_none_or(|p| p.gone || self.now >= p.granted_until || p.epoch() >= Some(new.id))
-        })
+        let Some(old) = self.record.as_ref().filter(|_| self.keeps(Rule::LeaseWaits)) else { return true };
+        let was_home = old.home == self.me();
+        let mut others = self.others_in_sync(old);
+        others.extend(old.guest.filter(|guest| !was_home && *guest != self.me()));
+        let over = |id: &NodeId| {
+            let peer = self.peers.get(id);
+            let ended = peer.is_some_and(|p| p.gone == Some(Gone::Ended) || p.epoch() >= Some(new.id));
+            let given = peer.map_or(Instant(0), |p| p.granted_until).max(self.boot_leases_until);
+            let until = if was_home { given } else { self.register.learned.plus_ms(self.config.timing.lease) };
+            ended || self.now >= until
+        };
+        others.iter().filter(|id| !new.in_sync.contains(id)).all(over)
     }
 
     /// One synced write: the record and, when this node alone is in sync, every batch in flight (X6).
@@ -154,17 +172,33 @@ impl Replica {
         self.make_computing_stale();
         let joint = if is_full(&new) { new.id.number } else { self.saved.joint };
         let newest = self.saved.newest.take().filter(|n| n.id > new.id);
+        let (never_alone, never_solo) = self.stays_steady(&new);
         self.saved = Saved {
             record: Some(new.clone()),
             newest,
             join_mark: self.saved.join_mark.filter(|mark| *mark == new.id),
             was_in_sync: self.saved.was_in_sync || new.in_sync.contains(&self.me()),
             joint,
+            never_alone,
+            never_solo,
         };
         let mut parts = vec![self.saved.to_write()];
         parts.append(&mut batches);
         self.entering = Some(new.clone());
         self.write(parts, Pending::Epoch(Box::new(new), flights));
+    }
+
+    /// Whether this node, in this epoch too, was never alone and never in solo since the last full epoch. One that was
+    /// brought up to date by another does not know what that one was.
+    fn stays_steady(&self, new: &EpochRecord) -> (bool, bool) {
+        if is_full(new) {
+            return (true, true);
+        }
+        let me = self.me();
+        let was_guest = self.record.as_ref().is_some_and(|r| r.guest == Some(me)) && new.in_sync.contains(&me);
+        let alone = new.is_alone(me);
+        let solo = alone && new.kind == EpochKind::Solo;
+        (self.saved.never_alone && !alone && !was_guest, self.saved.never_solo && !solo && !was_guest)
     }
 
     pub(crate) fn on_entered(&mut self, new: EpochRecord, flights: &[BatchId]) {
@@ -173,9 +207,14 @@ impl Replica {
         let ended_mark = self.join_mark.take().filter(|mark| *mark != new.id);
         self.join_mark = self.saved.join_mark;
         let me = self.me();
-        self.reduce = None;
-        if new.kind == EpochKind::Reduced {
+        // Left out for space or slowness; who was lost is taken back as soon as it is heard.
+        if self.reduce.take().is_some_and(|out| !new.in_sync.contains(&out)) {
             self.reduced_at = Some(self.now);
+        }
+        if new.kind == EpochKind::Reduced && new.home == me && new.gap && new.parents.len() == 1 {
+            let text =
+                format!("going on in epoch {} without the nodes that are lost, in sync {:?}", new.id, new.in_sync);
+            self.outputs.push_back(Output::Alert(text));
         }
         if new.kind == EpochKind::Joint && !new.certain {
             // The solo epoch that was healed had been opened on silence.
@@ -191,9 +230,10 @@ impl Replica {
             self.stop_compare(peer);
         }
         self.hold = None;
-        // From the join mark to joint the guest stays level: every batch went to it.
-        let joined =
-            ended_mark.is_some() && new.kind == EpochKind::Joint && old.is_some_and(|o| new.parents.contains(&o.id));
+        // From the join mark on the guest stays level: every batch went to it.
+        let takes_in =
+            |o: EpochRecord| o.guest.is_some_and(|g| new.in_sync.contains(&g)) && new.parents.contains(&o.id);
+        let joined = ended_mark.is_some() && old.is_some_and(takes_in);
         self.compared = if joined && new.home == me { Some(new.id) } else { None };
         if !joined {
             for peer in self.peers.values_mut() {

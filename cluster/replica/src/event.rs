@@ -82,8 +82,17 @@ pub enum Event {
         record: Option<EpochRecord>,
         /// Data members, ascending.
         members: Vec<NodeId>,
+        /// Voters of the register, the witness too. From three on only a quorum decides who goes on without whom.
+        voters: u32,
         /// Whether a proposal can be decided now.
         quorum: bool,
+    },
+    /// A probe target (gateway, DNS, a configured host) answered, or did not. One counts once it answered since boot.
+    Target {
+        /// Chosen by the driver, one number per target.
+        target: u32,
+        /// Whether it answered this time.
+        answered: bool,
     },
     /// An epoch this node voted for or heard of that may not be decided yet (X7). Optional.
     Heard(EpochRecord),
@@ -97,7 +106,7 @@ pub enum Event {
         boot: Boot,
     },
     /// Answer to [`crate::Output::Probe`], only when positive: the peer refused on cluster port and mail port on every
-    /// path, and the cluster address is silent: process gone.
+    /// path, and the cluster address is silent: process gone, unless a firewall answers for it.
     ResetEvidence {
         /// The peer.
         peer: NodeId,

@@ -217,6 +217,9 @@ impl Replica {
             return;
         };
         let version = staged.head.version;
+        if !why.is_asked() {
+            self.unlevel_others(from);
+        }
         self.guest.switching.insert(account);
         let part = match staged.delta {
             Some(delta) => StoreWrite::Account(*delta),

@@ -38,7 +38,10 @@ impl Replica {
             }
             Some(_) => {}
         }
-        let level = self.compares.get(&guest).is_some_and(|c| c.is_level());
+        let others = self.commit_peers();
+        let with_others = others.is_empty()
+            || (self.compared == Some(epoch) && others.iter().all(|p| self.peers.get(p).is_some_and(|p| p.level)));
+        let level = with_others && self.compares.get(&guest).is_some_and(|c| c.is_level());
         if level && self.flights.is_empty() {
             self.saved.join_mark = Some(epoch);
             let part = self.saved.to_write();
@@ -66,8 +69,8 @@ impl Replica {
     pub(crate) fn consider_proposals(&mut self) {
         let may = self.register.quorum && self.entering.is_none() && !self.is_superseded();
         let Some(record) = self.record.as_ref().filter(|r| may && r.home == self.config.node) else { return };
-        let healed = record.kind == EpochKind::Joint && record.in_sync == self.register.members;
-        if healed && self.reduce.is_none() {
+        let whole = record.in_sync == self.register.members;
+        if whole && record.kind == EpochKind::Joint && self.reduce.is_none() {
             return;
         }
         let record = record.clone();
@@ -82,17 +85,31 @@ impl Replica {
             return;
         }
         let in_register = registered == Some(record.id);
-        if record.kind == EpochKind::Heal && self.join_mark == Some(record.id) {
-            if in_register && self.compared == Some(record.id) {
+        let alone = record.is_alone(self.me());
+        let compared = self.compared == Some(record.id);
+        let heal = record.kind == EpochKind::Heal;
+        if heal && self.join_mark == Some(record.id) {
+            if in_register && compared {
                 self.propose_joint(&record);
             }
-        } else if record.is_alone(self.me()) {
-            if record.kind != EpochKind::Heal || !in_register || self.guest_went_alone(&record) {
+        } else if !alone && in_register && self.reduce.is_some() {
+            self.propose_reduced(&record);
+        } else if whole && record.kind != EpochKind::Joint && compared {
+            // Whoever was missing is no member any more.
+            self.propose_joint(&record);
+        } else if (alone || (in_register && compared)) && !whole {
+            let anew = !heal || !in_register || self.guest_went_alone(&record) || self.guest_is_away(&record);
+            if anew {
                 self.propose_heal(&record);
             }
-        } else if in_register && self.reduce.is_some() {
-            self.propose_reduced(&record);
         }
+    }
+
+    /// The guest is not there, and another data member that lacks something is.
+    fn guest_is_away(&self, heal: &EpochRecord) -> bool {
+        let here = |id: &NodeId| self.peers.get(id).is_some_and(|p| p.hello);
+        let guest = heal.guest.filter(|guest| !here(guest));
+        guest.is_some() && self.choose_guest(heal).is_some_and(|other| Some(other) != guest)
     }
 
     /// The guest has started alone since this heal began (an operator said so): it enters only a newer one (X10).
@@ -106,14 +123,19 @@ impl Replica {
         in_sync.extend(heal.guest);
         in_sync.sort_unstable();
         in_sync.dedup();
+        let members = self.present_members(heal);
+        // While another member is missing a gap stays due.
+        let whole = in_sync == members;
+        let carried = heal.gap_epoch().filter(|id| !whole && *id != heal.id);
         self.propose(EpochRecord {
             id: EpochId { number: self.next_epoch_number(), author: 0 },
-            kind: EpochKind::Joint,
+            kind: if whole { EpochKind::Joint } else { EpochKind::Reduced },
+            members,
             in_sync,
-            parents: vec![heal.id],
+            parents: carried.into_iter().chain([heal.id]).collect(),
             anchor: None,
             guest: None,
-            gap: false,
+            gap: heal.gap && !whole,
             ..heal.clone()
         });
     }
@@ -130,10 +152,7 @@ impl Replica {
             .get(&guest)
             .and_then(|p| p.record.as_ref())
             .is_none_or(|r| r.kind != EpochKind::Solo || r.certain);
-        let mut members = record.members.clone();
-        members.extend(&self.register.members);
-        members.sort_unstable();
-        members.dedup();
+        let members = self.present_members(record);
         self.propose(EpochRecord {
             id: EpochId { number: self.next_epoch_number(), author: 0 },
             kind: EpochKind::Heal,
@@ -164,9 +183,15 @@ impl Replica {
                 (false, true) => false,
                 _ => me < *id,
             };
-            !alone || anchor
+            // The side a quorum has chosen is the anchor of a node it has left out and an operator has started.
+            let quorum = self.by_quorum();
+            let chosen = |us: NodeId, them: NodeId| {
+                let over = |r: &EpochRecord| r.in_sync.contains(&us) && !r.in_sync.contains(&them);
+                quorum && self.register.record.as_ref().is_some_and(over)
+            };
+            chosen(me, *id) || ((!alone || anchor) && !chosen(*id, me))
         };
-        self.register.members.iter().filter(|id| **id != me).find(|id| fits(id)).copied()
+        self.register.members.iter().filter(|id| !record.in_sync.contains(id)).find(|id| fits(id)).copied()
     }
 
     /// A backup without space, or slow again and again, is left out by agreement: one full disk must not stop two nodes.
@@ -179,7 +204,7 @@ impl Replica {
             id: EpochId { number: self.next_epoch_number(), author: 0 },
             kind: EpochKind::Reduced,
             in_sync: record.in_sync.iter().filter(|n| **n != out).copied().collect(),
-            parents: vec![record.id],
+            parents: record.gap_epoch().filter(|id| *id != record.id).into_iter().chain([record.id]).collect(),
             ..record.clone()
         });
     }

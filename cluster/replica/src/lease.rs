@@ -5,6 +5,7 @@ use topology::{EpochKind, EpochRecord};
 use vocab::{AccountId, Instant, NodeId, Version};
 
 use crate::Replica;
+use crate::config::Rule;
 use crate::epoch::is_full;
 use crate::output::{MayRead, Serving, StampBase};
 use crate::status::{Mode, ReplicaStatus, SyncProgress};
@@ -17,6 +18,9 @@ impl Replica {
         let Some(record) = &self.record else { return Serving::Not("not in an epoch yet") };
         if self.versions.is_none() {
             return Serving::Not("starting");
+        }
+        if let Some(why) = self.fenced {
+            return Serving::Not(why);
         }
         if self.is_superseded() || self.is_sealing() {
             return Serving::Not("a newer epoch is being entered");
@@ -51,7 +55,11 @@ impl Replica {
             let echoed = peer.and_then(|p| p.echoed);
             echoed.is_some_and(|at| self.counts(at) && now < at.plus_ms(self.config.timing.lease))
         };
-        if peers.iter().all(in_contact) { Serving::Home } else { Serving::Not("no contact with the other node") }
+        if peers.iter().all(in_contact) || !self.keeps(Rule::HomeLease) {
+            Serving::Home
+        } else {
+            Serving::Not("no contact with the other node")
+        }
     }
 
     /// Whether a snapshot of `account` at `version` may be shown to a client (X1, X2). Ask after taking it.
@@ -119,6 +127,7 @@ impl Replica {
         let Some(record) = &self.record else { return false };
         self.versions.is_some()
             && record.home == self.me()
+            && self.fenced.is_none()
             && !self.is_superseded()
             && !self.is_sealing()
             && (self.commit_peers().is_empty() || self.compared == Some(record.id))
@@ -140,6 +149,9 @@ impl Replica {
     fn mode(&self) -> Mode {
         let Some(record) = &self.record else { return Mode::Unformed };
         let me = self.me();
+        if self.fenced.is_some() {
+            return Mode::Fenced;
+        }
         if record.kind == EpochKind::Heal && record.guest == Some(me) {
             return Mode::Syncing;
         }
@@ -161,6 +173,7 @@ impl Replica {
 
     fn warnings(&self) -> Vec<String> {
         let mut out = Vec::new();
+        out.extend(self.fenced.map(|why| format!("fenced: {why}")));
         let lacking =
             |r: &EpochRecord| r.members.iter().filter(|m| !r.in_sync.contains(m)).copied().collect::<Vec<_>>();
         for node in self.record.as_ref().map(lacking).unwrap_or_default() {

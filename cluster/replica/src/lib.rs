@@ -19,13 +19,14 @@ mod message;
 mod order;
 mod output;
 mod persist;
+mod quorum;
 mod status;
 mod stream;
 mod takeover;
 
 use std::collections::{BTreeMap, VecDeque};
 
-pub use config::{ReplicaConfig, Timing};
+pub use config::{ReplicaConfig, Rule, Timing};
 pub use event::Event;
 pub use output::{MayRead, MergeBase, Output, Serving, StampBase};
 pub use persist::{META_KEY, Saved};
@@ -55,7 +56,10 @@ enum Pending {
 struct RegisterView {
     record: Option<EpochRecord>,
     members: Vec<NodeId>,
+    voters: u32,
     quorum: bool,
+    /// When this record was first seen here.
+    learned: Instant,
 }
 
 /// The replication machine of one node.
@@ -77,6 +81,14 @@ pub struct Replica {
     last_tick: Instant,
     /// Contact up to here does not count for leases: the clock may have stood still.
     contact_floor: Option<Instant>,
+    /// Leases given before the last crash have run out then (X3).
+    boot_leases_until: Instant,
+    /// Silence of peers that were never heard counts from here.
+    silent_since: Instant,
+    /// Probe targets that answered since boot, and whether they did the last time.
+    targets: BTreeMap<u32, bool>,
+    /// Why this node fenced itself.
+    fenced: Option<&'static str>,
     last_beat: Instant,
     versions: Option<BTreeMap<AccountId, Version>>,
     next_number: u64,
@@ -118,6 +130,10 @@ impl Replica {
             now,
             last_tick: now,
             contact_floor: None,
+            boot_leases_until: now.plus_ms(config.timing.lease),
+            silent_since: now,
+            targets: BTreeMap::new(),
+            fenced: None,
             last_beat: now,
             versions: None,
             next_number: 0,
@@ -159,7 +175,8 @@ impl Replica {
             Event::BlobsChecked { token, missing } => self.on_blobs_checked(token, missing),
             Event::Versions(list) => self.versions = Some(list.into_iter().collect()),
             Event::Chain { account, links, head } => self.on_own_chain(account, links, head),
-            Event::Register { record, members, quorum } => self.on_register(record, members, quorum),
+            Event::Register { record, members, voters, quorum } => self.on_register(record, members, voters, quorum),
+            Event::Target { target, answered } => self.on_target(target, answered),
             Event::Heard(record) => self.hear(&record),
             Event::ProposeFailed => self.on_propose_failed(),
             Event::GuardWord { peer, boot } => self.on_guard_word(peer, boot),
@@ -179,6 +196,7 @@ impl Replica {
     fn settle(&mut self) {
         if self.versions.is_some() {
             self.consider_register();
+            self.consider_fence();
             self.consider_solo();
             self.answer_versions();
             self.start_compares();

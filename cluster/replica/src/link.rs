@@ -18,6 +18,15 @@ const PART_BYTES_MAX: usize = 512 * 1024;
 /// Account versions in one item.
 const VERSIONS_PER_ITEM_MAX: usize = 16 * 1024;
 
+/// How it is known that a process has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// Its guard says so: surely.
+    Ended,
+    /// It refuses on every path; a firewall that starts to reject looks the same.
+    Refuses,
+}
+
 /// What is known of a peer.
 #[derive(Debug, Default)]
 pub(crate) struct Peer {
@@ -34,8 +43,8 @@ pub(crate) struct Peer {
     pub disk_ok: bool,
     /// Last time anything was heard, or the window restarted after a pause of our own.
     pub heard: Option<Instant>,
-    /// The process of `boot` has surely ended.
-    pub gone: bool,
+    /// The process of `boot` has ended.
+    pub gone: Option<Gone>,
     /// `sent` of its last heartbeat.
     pub seen: u64,
     /// When we sent the last heartbeat it acknowledged.
@@ -57,6 +66,10 @@ impl Peer {
         if self.link.is_some() {
             self.outbox.push(link::Item { kind: Some(kind) });
         }
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.is_some()
     }
 
     /// Epoch in effect there.
@@ -89,7 +102,7 @@ impl Replica {
         }
         peer.boot = Some(boot);
         peer.link = Some(link);
-        peer.gone = false;
+        peer.gone = None;
         peer.heard = Some(now);
         peer.slow = 0;
         peer.say(Kind::Hello(hello));

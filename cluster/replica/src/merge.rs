@@ -19,6 +19,8 @@ pub(crate) struct Side {
     pub links: Vec<ChainLink>,
     pub lineage: Vec<Version>,
     pub served: bool,
+    /// Its node was alone in no epoch since the last one with every data member in sync.
+    pub never_alone: bool,
 }
 
 impl Side {
@@ -31,7 +33,7 @@ impl Side {
         });
         let lineage = wire.lineage.iter().map(|version| Version::from_bytes(version));
         let (links, lineage) = (links.collect::<Option<_>>()?, lineage.collect::<Option<_>>()?);
-        Some(Self { links, lineage, served: wire.served })
+        Some(Self { links, lineage, served: wire.served, never_alone: wire.never_alone })
     }
 
     pub fn to_wire(&self, session: u64, account: AccountId) -> link::Chain {
@@ -42,6 +44,7 @@ impl Side {
             lineage: self.lineage.iter().map(message::bytes).collect(),
             undo: self.links.iter().map(|l| l.undo).collect(),
             served: self.served,
+            never_alone: self.never_alone,
         }
     }
 
@@ -57,6 +60,14 @@ impl Side {
     /// Whether the state at `version` can be restored: every link after it has undo rows.
     fn restores(&self, version: Version) -> bool {
         self.position(version).is_some_and(|at| self.links.iter().skip(at + 1).all(|l| l.undo))
+    }
+
+    /// X14: it is ahead of what both know by one batch, which was the last its node took, and that was never alone: the
+    /// batch was not acknowledged, and not shown (X2).
+    pub fn is_tail_on(&self, other: &Self) -> bool {
+        let mut newest = self.links.iter().rev();
+        let before = newest.nth(1);
+        self.never_alone && before.is_some_and(|link| other.knows(link.version))
     }
 
     /// Newest version of this chain that the other side knows.

@@ -25,6 +25,10 @@ pub struct Saved {
     pub was_in_sync: bool,
     /// Number of the last epoch entered that had every data member in sync; 0 = none. Served marks of later ones count.
     pub joint: u64,
+    /// Since that epoch this node was alone in no epoch: what it has and the in-sync set lacks was never acknowledged (X14).
+    pub never_alone: bool,
+    /// Since that epoch this node was in none that was opened without a quorum: it lacks nothing that was acknowledged.
+    pub never_solo: bool,
 }
 
 impl Saved {
@@ -50,6 +54,8 @@ impl Saved {
             join_mark: wire.join_mark.map(|id| message::epoch_from(&id)),
             was_in_sync: wire.was_in_sync,
             joint: wire.joint,
+            never_alone: wire.never_alone,
+            never_solo: wire.never_solo,
         })
     }
 
@@ -62,6 +68,8 @@ impl Saved {
             join_mark: self.join_mark.map(message::epoch_to),
             was_in_sync: self.was_in_sync,
             joint: self.joint,
+            never_alone: self.never_alone,
+            never_solo: self.never_solo,
         };
         let mut value = vec![RECORD_VERSION];
         value.extend(wire.encode_to_vec());

@@ -18,6 +18,8 @@ pub enum Mode {
     Waiting,
     /// Compares with its peer.
     Comparing,
+    /// Cut off from the others and from whatever else could be asked: serves nothing and does not go on alone.
+    Fenced,
     /// Keeps serving while it brings a guest to its state.
     Anchor,
     /// Is brought to the anchor's state; serves nothing of its own.
@@ -34,6 +36,7 @@ impl Mode {
             Self::Solo => "solo",
             Self::Waiting => "waiting",
             Self::Comparing => "comparing",
+            Self::Fenced => "fenced",
             Self::Anchor => "healing",
             Self::Syncing => "syncing",
         }

@@ -1,18 +1,29 @@
-//! Going on alone (DESIGN 6): process gone acts at once, silence needs the full window, and only a node that was in the
-//! in-sync set of the newest epoch and has compared since boot may (X5, X7).
+//! Going on alone (DESIGN 6): process gone acts at once, silence needs the full window, and only a node of a pair without
+//! a witness that was in the in-sync set of the newest epoch and has compared since boot may (X5, X7).
 
 use topology::{EpochKind, EpochRecord};
 use vocab::{Boot, EpochId, NodeId};
 
 use crate::Replica;
+use crate::link::Gone;
 use crate::output::Output;
 
 /// What is known of a peer that must be left behind.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Evidence {
+pub(crate) enum Evidence {
     None,
     Silence,
     Gone,
+}
+
+impl Evidence {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "heard",
+            Self::Silence => "silence on every path",
+            Self::Gone => "process gone",
+        }
+    }
 }
 
 impl Replica {
@@ -21,25 +32,26 @@ impl Replica {
         for peer in self.peers.values_mut().filter(|p| p.heard.is_some()) {
             peer.heard = Some(self.now);
         }
+        self.silent_since = self.now;
     }
 
     pub(crate) fn on_guard_word(&mut self, id: NodeId, boot: Boot) {
         let Some(peer) = self.peers.get_mut(&id).filter(|p| p.boot == Some(boot)) else { return };
-        peer.gone = true;
+        peer.gone = Some(Gone::Ended);
         self.log(format!("the guard of node {} says that boot {} has ended", id.0, boot.0));
     }
 
     pub(crate) fn on_reset_evidence(&mut self, id: NodeId) {
         // A link that came up meanwhile says otherwise.
         let Some(peer) = self.peers.get_mut(&id).filter(|p| p.link.is_none()) else { return };
-        if !peer.gone {
-            peer.gone = true;
+        if peer.gone.is_none() {
+            peer.gone = Some(Gone::Refuses);
             self.log(format!("node {} refuses on every path and the cluster address is silent", id.0));
         }
     }
 
     /// Members of the in-sync set other than this node, in whatever role it has.
-    fn others_in_sync(&self, record: &EpochRecord) -> Vec<NodeId> {
+    pub(crate) fn others_in_sync(&self, record: &EpochRecord) -> Vec<NodeId> {
         if record.home == self.me() {
             return self.commit_peers();
         }
@@ -49,26 +61,42 @@ impl Replica {
     pub(crate) fn probe(&mut self, id: NodeId) {
         let Some(record) = &self.record else { return };
         let counts = self.others_in_sync(record).contains(&id);
-        if counts && self.peers.get(&id).is_some_and(|p| !p.gone && p.link.is_none() && p.boot.is_some()) {
+        if counts && self.peers.get(&id).is_some_and(|p| !p.is_gone() && p.link.is_none() && p.boot.is_some()) {
             self.outputs.push_back(Output::Probe { peer: id });
         }
     }
 
-    fn evidence(&self, record: &EpochRecord, id: NodeId) -> Evidence {
+    /// The window of the home is the shorter one: it goes first.
+    pub(crate) fn is_silent(&self, record: &EpochRecord, id: NodeId) -> bool {
         let timing = &self.config.timing;
         let window = if record.home == self.me() { timing.t1 } else { timing.t2 };
-        let Some(peer) = self.peers.get(&id) else { return Evidence::None };
-        if peer.gone {
+        let heard = self.peers.get(&id).and_then(|p| p.heard).unwrap_or(self.silent_since);
+        self.now.since(heard) >= window
+    }
+
+    pub(crate) fn evidence(&self, record: &EpochRecord, id: NodeId) -> Evidence {
+        if self.peers.get(&id).is_some_and(crate::link::Peer::is_gone) {
             return Evidence::Gone;
         }
-        let silent = peer.heard.is_some_and(|at| self.now.since(at) >= window);
-        let free = self.now >= self.hold_down_until && self.now >= peer.granted_until;
-        if silent && free { Evidence::Silence } else { Evidence::None }
+        if self.is_silent(record, id) { Evidence::Silence } else { Evidence::None }
+    }
+
+    /// As `evidence`; what was only not heard since boot, or in the hold-down, is none for going on alone.
+    fn evidence_alone(&self, record: &EpochRecord, id: NodeId) -> Evidence {
+        let Some(peer) = self.peers.get(&id) else { return Evidence::None };
+        let free = self.now >= self.hold_down_until && self.now >= peer.granted_until && peer.heard.is_some();
+        match self.evidence(record, id) {
+            Evidence::Silence if !free => Evidence::None,
+            evidence => evidence,
+        }
     }
 
     /// Opens a solo epoch when the rules and the evidence allow it.
     pub(crate) fn consider_solo(&mut self) {
-        let Some(record) = &self.record else { return };
+        if self.by_quorum() {
+            return self.consider_takeover();
+        }
+        let Some(record) = self.record.as_ref().filter(|_| self.fenced.is_none()) else { return };
         let me = self.me();
         let counts = record.in_sync.contains(&me) && self.compared == Some(record.id) && self.entering.is_none();
         let newest = self.newest().is_none_or(|n| n.id == record.id);
@@ -76,13 +104,13 @@ impl Replica {
         if !counts || !newest || others.is_empty() {
             return;
         }
-        let evidence: Vec<Evidence> = others.iter().map(|id| self.evidence(record, *id)).collect();
+        let evidence: Vec<Evidence> = others.iter().map(|id| self.evidence_alone(record, *id)).collect();
         if evidence.contains(&Evidence::None) {
             return;
         }
         let certain = evidence.iter().all(|e| *e == Evidence::Gone);
-        let why = if certain { "process gone" } else { "silence on every path" };
-        self.go_solo(certain, why);
+        let why = if certain { Evidence::Gone } else { Evidence::Silence };
+        self.go_solo(certain, why.name());
     }
 
     fn go_solo(&mut self, certain: bool, why: &str) {

@@ -38,12 +38,14 @@ fn golden_bytes_of_the_local_record() {
         join_mark: Some(EpochId { number: 5, author: 2 }),
         was_in_sync: true,
         joint: 4,
+        never_alone: true,
+        never_solo: true,
     };
     let StoreWrite::Meta { key, value: Some(value) } = saved.to_write() else { panic!("a record") };
     assert_eq!(key, META_KEY);
     assert_eq!(
         hex(&value),
-        "010a230a040805100210041a02010222010228023204080710013a02080440014802500158011a040805100220012804"
+        "010a230a040805100210041a02010222010228023204080710013a02080440014802500158011a04080510022001280430013801"
     );
     assert_eq!(Saved::from_meta(Some(&value)).unwrap(), saved);
     assert!(Saved::from_meta(Some(&[9, 1])).is_err(), "an unknown version is refused");

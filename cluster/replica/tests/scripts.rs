@@ -482,7 +482,7 @@ fn h42_a_link_that_breaks_under_batches_in_flight_finishes_them() {
 #[test]
 fn bad_frames_change_nothing() {
     let mut world = World::pair();
-    let link = world.nodes[&A].link.unwrap();
+    let link = world.nodes[&A].links[&B];
     for bytes in [&b"\xff\xff\xff"[..], b"", b"\x0a\x02\x08\x01", b"\x0a\x80\x80\x80\x80\x08"] {
         world.event(A, Event::Frame { peer: B, link, bytes: bytes::Bytes::from_static(bytes) });
     }

@@ -234,8 +234,11 @@ impl Engine {
         loop {
             let state = self.config.current();
             let members: Vec<NodeId> = state.members.values().filter(|m| m.data).map(|m| m.id).collect();
-            let has_quorum = quorum.borrow_and_update().quorum;
-            self.tell(Event::Register { record: state.epoch.clone(), members, quorum: has_quorum });
+            let (has_quorum, voters) = {
+                let now = quorum.borrow_and_update();
+                (now.quorum, u32::try_from(now.voters.len()).unwrap_or(u32::MAX))
+            };
+            self.tell(Event::Register { record: state.epoch.clone(), members, voters, quorum: has_quorum });
             tokio::select! {
                 changed = revision.changed() => if changed.is_err() { return },
                 changed = quorum.changed() => if changed.is_err() { return },

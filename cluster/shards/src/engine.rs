@@ -105,7 +105,8 @@ impl Engine {
         let saved = Saved::from_meta(config.store.meta(replica::META_KEY).as_deref())?;
         let (events, inbox) = mpsc::unbounded_channel();
         let (written, writes) = mpsc::unbounded_channel();
-        let replica = ReplicaConfig { node: config.node, boot: config.boot, timing: config.timing, merge: true };
+        let replica =
+            ReplicaConfig { node: config.node, boot: config.boot, timing: config.timing, merge: true, without: None };
         let engine = Arc::new(Self {
             node: config.node,
             boot: config.boot,

@@ -63,10 +63,12 @@ impl EpochRecord {
         self.in_sync == [node]
     }
     /// The epoch whose gap is due in this one, if any. A heal carries on the gap of the epoch it follows, its first
-    /// parent: a second stride on top could meet the numbers of the guest's own gap.
+    /// parent: a second stride on top could meet the numbers of the guest's own gap. So does a reduced epoch after a heal
+    /// while another member is missing: it names two parents.
     #[must_use]
     pub fn gap_epoch(&self) -> Option<EpochId> {
-        let carried = self.parents.first().copied().filter(|_| self.kind == EpochKind::Heal);
+        let carries = self.kind == EpochKind::Heal || (self.kind == EpochKind::Reduced && self.parents.len() > 1);
+        let carried = self.parents.first().copied().filter(|_| carries);
         self.gap.then(|| carried.unwrap_or(self.id))
     }
     /// k of the gap that is due (DESIGN 6): 1 + node index + number of data nodes x (epoch number mod 8).

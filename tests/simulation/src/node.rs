@@ -139,7 +139,7 @@ impl World {
             Ok(saved) => saved,
             Err(damaged) => return self.broken("start", format!("node {}: {damaged}", n + 1)),
         };
-        let config = ReplicaConfig { node: node_id(n), boot, timing: timing(), merge: true };
+        let config = ReplicaConfig { node: node_id(n), boot, timing: timing(), merge: true, without: None };
         node.process = Some(Process {
             boot,
             replica: Replica::new(config, saved, Instant(0)),

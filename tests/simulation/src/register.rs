@@ -105,7 +105,8 @@ impl World {
     fn tell_register(&mut self, n: usize) {
         let members = (0..self.nodes.len()).map(node_id).collect();
         let quorum = self.nodes[n].process.as_ref().is_some_and(|p| p.quorum);
-        self.tell(n, Event::Register { record: self.nodes[n].known.clone(), members, quorum });
+        let voters = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        self.tell(n, Event::Register { record: self.nodes[n].known.clone(), members, voters, quorum });
     }
 
     pub(crate) fn propose(&mut self, n: usize, expect: EpochId, record: EpochRecord) {

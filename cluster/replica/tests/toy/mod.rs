@@ -1,10 +1,10 @@
-//! A toy driver: machines wired in memory, disks as maps, a register that needs every member for quorum.
+//! A toy driver: machines wired in memory, disks as maps, a register that needs a majority of its voters.
 #![allow(dead_code, clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use replica::{Event, META_KEY, MergeBase, Output, Replica, ReplicaConfig, Saved, Timing};
+use replica::{Event, META_KEY, MergeBase, Output, Replica, ReplicaConfig, Rule, Saved, Timing};
 use topology::EpochRecord;
 use vocab::*;
 
@@ -36,7 +36,7 @@ pub struct Node {
     pub computed: BTreeMap<BatchId, Vec<u64>>,
     pub orders: Vec<Output>,
     pub frames: VecDeque<(NodeId, u64, Bytes)>,
-    pub link: Option<u64>,
+    pub links: BTreeMap<NodeId, u64>,
     pub holds_address: bool,
     /// Writes, and what follows from them, are kept back.
     pub slow_disk: bool,
@@ -60,10 +60,21 @@ pub struct World {
     pub next_token: u64,
     /// Whether machines started from now on merge.
     pub merges: bool,
+    /// A voter without mail.
+    pub witness: bool,
+    /// Cut off from everybody, the witness too.
+    pub isolated: BTreeSet<NodeId>,
+    /// The register as each node has learned it.
+    known: BTreeMap<NodeId, EpochRecord>,
+    /// Rule that machines started from now on do not keep.
+    pub without: Option<Rule>,
 }
 
 pub const A: NodeId = NodeId(1);
 pub const B: NodeId = NodeId(2);
+pub const C: NodeId = NodeId(3);
+/// The witness.
+pub const W: NodeId = NodeId(9);
 
 fn new_node() -> Node {
     Node {
@@ -74,7 +85,7 @@ fn new_node() -> Node {
         computed: BTreeMap::new(),
         orders: Vec::new(),
         frames: VecDeque::new(),
-        link: None,
+        links: BTreeMap::new(),
         holds_address: false,
         slow_disk: false,
         kept: Vec::new(),
@@ -96,6 +107,10 @@ impl World {
             no_quorum: false,
             next_token: 0,
             merges: false,
+            witness: false,
+            isolated: BTreeSet::new(),
+            known: BTreeMap::new(),
+            without: None,
         };
         world.boot(A);
         world.run(300);
@@ -110,9 +125,50 @@ impl World {
         world
     }
 
-    fn quorum(&self) -> bool {
-        let up = |n: &NodeId| self.nodes[n].replica.is_some();
-        !self.no_quorum && self.members.iter().all(up) && (self.members.len() == 1 || self.connected)
+    /// A pair with a witness.
+    pub fn with_witness() -> Self {
+        let mut world = Self::pair();
+        world.witness = true;
+        world.tell_register();
+        world.drain();
+        world
+    }
+
+    /// Three data nodes, all in sync.
+    pub fn three() -> Self {
+        let mut world = Self::pair();
+        world.nodes.insert(C, new_node());
+        world.members = vec![A, B, C];
+        world.boot(C);
+        world.run(1000);
+        world
+    }
+
+    pub fn ids(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().collect()
+    }
+
+    fn voters(&self) -> u32 {
+        u32::try_from(self.members.len()).unwrap() + u32::from(self.witness)
+    }
+
+    fn up(&self, id: NodeId) -> bool {
+        id == W || self.nodes[&id].replica.is_some()
+    }
+
+    fn reaches(&self, a: NodeId, b: NodeId) -> bool {
+        let open = self.connected || a == W || b == W;
+        a == b || (open && self.up(a) && self.up(b) && !self.isolated.contains(&a) && !self.isolated.contains(&b))
+    }
+
+    fn majority(&self, id: NodeId) -> bool {
+        let witness = self.witness && self.reaches(id, W);
+        let seen = self.members.iter().filter(|m| self.up(**m) && self.reaches(id, **m)).count() + usize::from(witness);
+        seen * 2 > self.voters() as usize
+    }
+
+    fn quorum(&self, id: NodeId) -> bool {
+        !self.no_quorum && self.majority(id)
     }
 
     pub fn boot(&mut self, id: NodeId) {
@@ -120,8 +176,13 @@ impl World {
         let node = self.nodes.get_mut(&id).unwrap();
         node.disk.boot += 1;
         let saved = Saved::from_meta(node.disk.meta.get(META_KEY).map(|b| &b[..])).unwrap();
-        let config =
-            ReplicaConfig { node: id, boot: Boot(node.disk.boot), timing: Timing::default(), merge: self.merges };
+        let config = ReplicaConfig {
+            node: id,
+            boot: Boot(node.disk.boot),
+            timing: Timing::default(),
+            merge: self.merges,
+            without: self.without,
+        };
         node.replica = Some(Replica::new(config, saved, now));
         node.holds_address = false;
         self.tell_register();
@@ -137,35 +198,50 @@ impl World {
         node.kept.clear();
         node.fetches.clear();
         node.holds_address = false;
-        self.disconnect();
+        self.disconnect_one(id);
         self.tell_register();
     }
 
     pub fn guard_word(&mut self, dead: NodeId) {
-        let other = if dead == A { B } else { A };
         let boot = Boot(self.nodes[&dead].disk.boot);
-        self.event(other, Event::GuardWord { peer: dead, boot });
+        for other in self.ids().into_iter().filter(|id| *id != dead) {
+            self.event(other, Event::GuardWord { peer: dead, boot });
+        }
     }
 
     pub fn connect(&mut self) {
-        let both = self.nodes.values().all(|n| n.replica.is_some());
-        if !self.connected || !both || self.nodes[&A].link.is_some() {
-            return;
-        }
-        self.links += 1;
-        let link = self.links;
-        for (id, peer) in [(A, B), (B, A)] {
-            let boot = Boot(self.nodes[&peer].disk.boot);
-            self.nodes.get_mut(&id).unwrap().link = Some(link);
-            self.event(id, Event::LinkUp { peer, boot, link });
+        let ids = self.ids();
+        for a in &ids {
+            for b in ids.iter().filter(|b| *b > a) {
+                let linked = self.nodes[a].links.contains_key(b);
+                if linked || !self.up(*a) || !self.up(*b) || !self.reaches(*a, *b) {
+                    continue;
+                }
+                self.links += 1;
+                let link = self.links;
+                for (id, peer) in [(*a, *b), (*b, *a)] {
+                    let boot = Boot(self.nodes[&peer].disk.boot);
+                    self.nodes.get_mut(&id).unwrap().links.insert(peer, link);
+                    self.event(id, Event::LinkUp { peer, boot, link });
+                }
+            }
         }
     }
 
     pub fn disconnect(&mut self) {
-        for (id, peer) in [(A, B), (B, A)] {
-            self.nodes.get_mut(&id).unwrap().frames.clear();
-            if let Some(link) = self.nodes.get_mut(&id).unwrap().link.take() {
-                self.event(id, Event::LinkDown { peer, link });
+        for id in self.ids() {
+            self.disconnect_one(id);
+        }
+    }
+
+    fn disconnect_one(&mut self, one: NodeId) {
+        for other in self.ids().into_iter().filter(|id| *id != one) {
+            for (id, peer) in [(one, other), (other, one)] {
+                let node = self.nodes.get_mut(&id).unwrap();
+                node.frames.retain(|(from, ..)| *from != peer);
+                if let Some(link) = node.links.remove(&peer) {
+                    self.event(id, Event::LinkDown { peer, link });
+                }
             }
         }
     }
@@ -176,26 +252,34 @@ impl World {
         self.tell_register();
     }
 
+    /// Cuts one node off from everybody.
+    pub fn isolate(&mut self, id: NodeId) {
+        self.isolated.insert(id);
+        if id != W {
+            self.disconnect_one(id);
+        }
+        self.tell_register();
+    }
+
     pub fn mend(&mut self) {
         self.connected = true;
+        self.isolated.clear();
         self.tell_register();
         self.connect();
         self.drain();
     }
 
+    /// Without a majority a node keeps what it knows.
     pub fn tell_register(&mut self) {
-        let (members, quorum) = (self.members.clone(), self.quorum());
-        for id in [A, B] {
-            // Without the network a node keeps what it knows.
-            let record = if self.connected || self.members.len() == 1 { self.register.clone() } else { continue };
-            let event = Event::Register { record, members: members.clone(), quorum };
-            self.event(id, event);
-        }
-        if !self.connected {
-            for id in [A, B] {
-                let record = self.register.clone().filter(|_| self.members.len() > 1);
-                self.event(id, Event::Register { record, members: members.clone(), quorum: false });
+        for id in self.ids() {
+            if self.majority(id)
+                && let Some(record) = self.register.clone()
+            {
+                self.known.insert(id, record);
             }
+            let (record, members) = (self.known.get(&id).cloned(), self.members.clone());
+            let (voters, quorum) = (self.voters(), self.quorum(id));
+            self.event(id, Event::Register { record, members, voters, quorum });
         }
     }
 
@@ -209,7 +293,7 @@ impl World {
     pub fn drain(&mut self) {
         for _ in 0..100_000 {
             let mut quiet = true;
-            for id in [A, B] {
+            for id in self.ids() {
                 while let Some(output) = self.nodes.get_mut(&id).unwrap().replica.as_mut().and_then(|r| r.next_output())
                 {
                     quiet = false;
@@ -218,7 +302,7 @@ impl World {
                 let node = self.nodes.get_mut(&id).unwrap();
                 if let Some((peer, link, bytes)) = node.frames.pop_front() {
                     quiet = false;
-                    if self.mute != Some(peer) && node.link == Some(link) {
+                    if self.mute != Some(peer) && node.links.get(&peer) == Some(&link) {
                         self.event(id, Event::Frame { peer, link, bytes });
                     }
                 }
@@ -234,7 +318,7 @@ impl World {
         self.drain();
         for _ in 0..ms / 50 {
             self.now = self.now.plus_ms(50);
-            for id in [A, B] {
+            for id in self.ids() {
                 self.event(id, Event::Tick);
                 self.drain();
             }
@@ -262,12 +346,10 @@ impl World {
     }
 
     fn order(&mut self, id: NodeId, output: Output) {
-        let peer = if id == A { B } else { A };
         let node = self.nodes.get_mut(&id).unwrap();
         match output.clone() {
             Output::Send { to, frame } => {
-                let link = node.link;
-                if let Some(link) = link {
+                if let Some(link) = node.links.get(&to).copied() {
                     self.nodes.get_mut(&to).unwrap().frames.push_back((id, link, frame));
                 }
             }
@@ -296,7 +378,7 @@ impl World {
             }
             Output::Propose { expect, record } => {
                 let fits = self.register.as_ref().map(|r| r.id).unwrap_or_default() == expect;
-                if fits && self.quorum() {
+                if fits && self.quorum(id) {
                     self.register = Some(record);
                     self.tell_register();
                 } else {
@@ -309,7 +391,7 @@ impl World {
             | Output::ReadChain { .. }
             | Output::Fetch { .. }
             | Output::FetchBranch { .. }
-            | Output::ArchiveBranch { .. }) => self.answer(id, peer, other),
+            | Output::ArchiveBranch { .. }) => self.answer(id, other),
             Output::AddressHeld(held) => node.holds_address = held,
             Output::StopFetch { .. }
             | Output::Probe { .. }
@@ -322,15 +404,15 @@ impl World {
         self.nodes.get_mut(&id).unwrap().orders.push(output);
     }
 
-    fn answer(&mut self, id: NodeId, peer: NodeId, output: Output) {
+    fn answer(&mut self, id: NodeId, output: Output) {
         let node = self.nodes.get_mut(&id).unwrap();
         match output {
             Output::CheckBlobs { token, hashes } => {
                 let missing = hashes.into_iter().filter(|h| !node.disk.blobs.contains(h)).collect();
                 self.event(id, Event::BlobsChecked { token, missing });
             }
-            Output::FetchBlobs { token, hashes, .. } => {
-                let there = self.nodes[&peer].disk.blobs.clone();
+            Output::FetchBlobs { token, hashes, from } => {
+                let there = self.nodes[&from].disk.blobs.clone();
                 let (have, missing) = hashes.into_iter().partition::<Vec<_>, _>(|h| there.contains(h));
                 self.nodes.get_mut(&id).unwrap().disk.blobs.extend(have);
                 self.event(id, Event::BlobsChecked { token, missing });
@@ -347,7 +429,7 @@ impl World {
                 let state = self.nodes[&from].disk.accounts.get(&account).cloned().unwrap_or_default();
                 let node = self.nodes.get_mut(&id).unwrap();
                 node.fetches.insert(fetch, account);
-                if self.connected && self.nodes[&from].replica.is_some() {
+                if self.reaches(id, from) && self.up(from) {
                     let head = state.head.clone();
                     self.nodes.get_mut(&id).unwrap().disk.staged.insert(account, state);
                     self.event(id, Event::Fetched { fetch, head, delta: None });
@@ -357,7 +439,7 @@ impl World {
             }
             Output::FetchBranch { fetch, account, from } => {
                 let state = self.nodes[&from].disk.accounts.get(&account).cloned().unwrap_or_default();
-                if self.connected && self.nodes[&from].replica.is_some() {
+                if self.reaches(id, from) && self.up(from) {
                     let head = state.head.clone();
                     self.nodes.get_mut(&id).unwrap().fetched.insert(fetch, state);
                     self.event(id, Event::Fetched { fetch, head, delta: None });
@@ -443,7 +525,10 @@ impl World {
         let versions = |n: &NodeId| -> BTreeMap<_, _> {
             self.nodes[n].disk.accounts.iter().map(|(a, s)| (*a, (s.head.version, s.tokens.clone()))).collect()
         };
-        assert_eq!(versions(&A), versions(&B));
+        let first = self.members.first().unwrap();
+        for other in &self.members {
+            assert_eq!(versions(first), versions(other), "nodes {} and {}", first.0, other.0);
+        }
     }
 }
 
@@ -513,7 +598,7 @@ impl World {
         }
         let node = self.nodes.get_mut(&id).unwrap();
         if let Some((peer, link, bytes)) = node.frames.pop_front()
-            && node.link == Some(link)
+            && node.links.get(&peer) == Some(&link)
         {
             self.event(id, Event::Frame { peer, link, bytes });
         }
