@@ -268,8 +268,14 @@ pub async fn accept_all(listener: TcpListener, endpoint: Endpoint, open: Open) {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 metrics::counter!("twinpost_connections_total", "service" => endpoint.service.name()).increment(1);
-                let (endpoint, open) = (endpoint.clone(), open.clone());
-                tokio::spawn(async move { receive(stream, peer, endpoint, open).await });
+                // Boxed, so that a connection holds no room for its beginning while it runs.
+                let beginning = Box::pin(receive(stream, peer, endpoint.clone(), open.clone()));
+                tokio::spawn(async move {
+                    let begun = beginning.await;
+                    if let Some(run) = begun {
+                        run.await;
+                    }
+                });
             }
             Err(error) => {
                 tracing::warn!(service = endpoint.service.name(), %error, "accept failed");
@@ -279,31 +285,34 @@ pub async fn accept_all(listener: TcpListener, endpoint: Endpoint, open: Open) {
     }
 }
 
-async fn receive(stream: TcpStream, client: SocketAddr, endpoint: Endpoint, open: Open) {
+/// The beginning of a connection; returns the rest of its life, unless it was turned away.
+async fn receive(stream: TcpStream, client: SocketAddr, endpoint: Endpoint, open: Open) -> Option<Answer<'static, ()>> {
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
-    let Ok(called) = stream.local_addr() else { return };
+    let called = stream.local_addr().ok()?;
     let (mut socket, mut ends) = (Socket::Tcp(stream), (client, called));
     if let Some(balancers) = &endpoint.balancers {
-        ends = match Box::pin(balancers.ends(&mut socket, ends)).await {
+        ends = match balancers.ends(&mut socket, ends).await {
             Ok(ends) => ends,
             Err(error) => {
                 metrics::counter!("twinpost_proxy_headers_refused_total", "service" => endpoint.name).increment(1);
                 tracing::warn!(service = endpoint.name, balancer = %client.ip(), %error, "no PROXY header");
-                return;
+                return None;
             }
         };
     }
     let address = ends.0.ip().to_canonical();
-    let Some((socket, place)) = admit(socket, address, &endpoint).await else { return };
-    // Boxed, so that a connection served here holds no room for it.
+    let (socket, place) = admit(socket, address, &endpoint).await?;
     if let Some(proxy) = endpoint.proxy.clone()
         && let Some(to) = proxy.assign(&open)
-        && let Some(far) = Box::pin(proxy.open(to, &endpoint, ends, &open)).await
+        && let Some(far) = proxy.open(to, &endpoint, ends, &open).await
     {
-        return Box::pin(proxy.carry(to, endpoint.name, socket, far, open)).await;
+        return Some(Box::pin(async move {
+            let _place = place;
+            proxy.carry(to, endpoint.name, socket, far, open).await;
+        }));
     }
-    serve_here(socket, address, endpoint, open, place).await;
+    serve_here(socket, address, endpoint, open, place).await
 }
 
 /// A place for this client; without one the connection is turned away.
@@ -319,23 +328,29 @@ pub(crate) async fn admit(socket: Socket, client: IpAddr, endpoint: &Endpoint) -
     None
 }
 
-/// Runs a connection at this node, or says why it cannot.
-pub(crate) async fn serve_here(socket: Socket, client: IpAddr, endpoint: Endpoint, open: Open, place: Place) {
+/// Begins a connection at this node, or says why it cannot be; returns the rest of its life.
+pub(crate) async fn serve_here(
+    socket: Socket,
+    client: IpAddr,
+    endpoint: Endpoint,
+    open: Open,
+    place: Place,
+) -> Option<Answer<'static, ()>> {
     let mut transport = Transport::Plain(socket);
     if endpoint.implicit_tls
         && let Err(error) = transport.start_tls(endpoint.tls.current()).await
     {
         handshake_failed(endpoint.service.name(), client, &error);
-        return;
+        return None;
     }
     if !open.is_open() {
         say(transport, endpoint.service.farewell(TurnedAway::NotServing)).await;
-        return;
+        return None;
     }
     let peer = Peer { address: client, tls: transport.is_tls() };
     // The guard of the place moves along and is dropped with the connection.
     let connection = Connection { transport, peer, open, tls: Some(endpoint.tls), place: Some(place) };
-    endpoint.service.serve(connection).await;
+    Some(endpoint.service.serve(connection))
 }
 
 /// Counts a client that speaks no TLS we accept, or none at all; its connection just ends.

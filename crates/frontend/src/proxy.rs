@@ -320,8 +320,10 @@ impl ProxiedDoor {
         metrics::counter!("twinpost_connections_total", "service" => endpoint.service.name()).increment(1);
         tracing::debug!(service = name, %client, node = from.0, "serving a client of another node");
         let _counted = self.proxy.taken.count("in", name);
-        if let Some((socket, place)) = admit(Socket::Stream(stream), client, &endpoint).await {
-            serve_here(socket, client, endpoint, self.open.clone(), place).await;
+        let Some((socket, place)) = admit(Socket::Stream(stream), client, &endpoint).await else { return };
+        let begun = Box::pin(serve_here(socket, client, endpoint, self.open.clone(), place)).await;
+        if let Some(run) = begun {
+            run.await;
         }
     }
 }

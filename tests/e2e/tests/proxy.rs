@@ -135,6 +135,11 @@ async fn is_served_through_the_home(pair: &Pair) -> anyhow::Result<()> {
     ensure!(counts.0 >= 3 && counts.1 >= before + 3, "{counts:?} after {before}");
     let said = pair.command(OTHER, &["status"], &[], None).await?;
     ensure!(said.contains("clients that another node serves for this one: "), "{said}");
+    let metrics = pair.api(OTHER)?.get("/metrics").await?;
+    for name in ["twinpost_connections_proxied_open", "twinpost_connections_proxied_total"] {
+        let of_imap = format!("{name}{{direction=\"out\",service=\"imaps\"}}");
+        ensure!(metrics.lines().any(|line| line.starts_with(&of_imap)), "{of_imap} in\n{metrics}");
+    }
     Ok(())
 }
 
