@@ -327,6 +327,18 @@ impl Replica {
         }
     }
 
+    /// What was sent waits no longer for who is not in the in-sync set any more.
+    pub(crate) fn forget_left_out(&mut self) {
+        let peers = self.commit_peers();
+        for flight in self.flights.values_mut() {
+            flight.waiting.retain(|id| peers.contains(id));
+        }
+        let ids: Vec<BatchId> = self.flights.keys().copied().collect();
+        for id in ids {
+            self.write_if_acknowledged(id);
+        }
+    }
+
     /// Batches that were sent and not yet written here: they go with the record of an epoch without the backup (X6).
     pub(crate) fn sent_flights(&self) -> (Vec<BatchId>, Vec<StoreWrite>) {
         let sent = self.flights.iter().filter(|(_, f)| f.stage == Stage::Sent);

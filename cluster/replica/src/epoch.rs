@@ -249,16 +249,20 @@ impl Replica {
         if new.is_alone(me) && new.home == me {
             self.compared = Some(new.id);
         }
+        self.forget_left_out();
         self.log(format!("epoch {} ({:?}) is in effect", new.id, new.kind));
         self.beat_all();
     }
 
-    /// Asks for a compare-and-set, one at a time.
+    /// Whether a compare-and-set can be asked for: one at a time.
+    pub(crate) fn may_propose(&self) -> bool {
+        let waits = self.proposal.is_some_and(|p| self.now.since(p.since) <= PROPOSE_WAIT_MS);
+        !waits && self.register.quorum && self.now >= self.propose_not_before
+    }
+
+    /// Asks for a compare-and-set, if it can be.
     pub(crate) fn propose(&mut self, record: EpochRecord) {
-        if self.proposal.is_some_and(|p| self.now.since(p.since) > PROPOSE_WAIT_MS) {
-            self.proposal = None;
-        }
-        if self.proposal.is_some() || !self.register.quorum || self.now < self.propose_not_before {
+        if !self.may_propose() {
             return;
         }
         let expect = self.register.record.as_ref().map(|r| r.id).unwrap_or_default();

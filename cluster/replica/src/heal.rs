@@ -189,7 +189,9 @@ impl Replica {
                 let over = |r: &EpochRecord| r.in_sync.contains(&us) && !r.in_sync.contains(&them);
                 quorum && self.register.record.as_ref().is_some_and(over)
             };
-            chosen(me, *id) || ((!alone || anchor) && !chosen(*id, me))
+            // One that never entered its epoch and heard of another's solo epoch since then does not enter it any more.
+            let entered = peer.epoch() == self.register.record.as_ref().map(|r| r.id);
+            chosen(me, *id) || ((!alone || anchor) && !(entered && chosen(*id, me)))
         };
         self.register.members.iter().filter(|id| !record.in_sync.contains(id)).find(|id| fits(id)).copied()
     }

@@ -47,7 +47,9 @@ impl Replica {
             return;
         }
         let record = record.clone();
-        self.propose_without(&record, &lost);
+        if self.may_propose() {
+            self.propose_without(&record, &lost);
+        }
     }
 
     /// Others that must acknowledge and do not, with what is known of them.

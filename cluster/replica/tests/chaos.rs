@@ -59,9 +59,8 @@ fn check_reads(world: &World, acknowledged: &BTreeSet<(u64, u64)>, forked: bool)
 fn run(seed: u64) {
     println!("seed {seed}");
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let mut world = World::pair();
     // Machines that merge, and those that archive.
-    world.merges = !seed.is_multiple_of(3);
+    let mut world = World::pair_with(!seed.is_multiple_of(3));
     let mut asked: Vec<(NodeId, u64, u64)> = Vec::new();
     let mut acknowledged = BTreeSet::new();
     let mut forked = false;

@@ -179,13 +179,10 @@ fn x3_a_restarted_home_goes_on_by_quorum_without_a_backup_it_never_hears() {
 #[test]
 fn x14_a_batch_that_was_never_acknowledged_is_archived_and_dropped() {
     for operator in [false, true] {
-        let mut world = World::with_witness();
-        world.merges = true;
-        for id in [A, B] {
-            world.kill(id);
-            world.boot(id);
-        }
-        world.run(1_000);
+        let mut world = World::pair_with(true);
+        world.witness = true;
+        world.tell_register();
+        world.run(100);
         world.submit(A, &[16]);
         let token = tail(&mut world, A, 16);
         assert!(world.tokens(B, 16).contains(&token));
@@ -307,7 +304,6 @@ fn three_nodes_two_are_lost_one_after_the_other_and_taken_back_one_at_a_time() {
 #[test]
 fn x13_what_a_guest_brings_is_on_every_node_in_sync_before_it_counts() {
     let mut world = World::three();
-    world.merges = true;
     world.submit(A, &[16]);
     world.isolate(A);
     world.event(A, Event::StartAlone);

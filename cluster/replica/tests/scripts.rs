@@ -292,14 +292,7 @@ fn h30_an_account_changed_on_both_sides_is_archived_on_both_and_raised() {
 
 #[test]
 fn an_account_changed_on_both_sides_is_merged_and_the_guests_branch_kept() {
-    let mut world = World::pair();
-    world.merges = true;
-    for id in [A, B] {
-        world.kill(id);
-        world.boot(id);
-    }
-    world.mend();
-    world.run(1000);
+    let mut world = World::pair_with(true);
     world.submit(A, &[16]);
     let parted = world.version(A, 16);
     world.cut();
@@ -324,14 +317,7 @@ fn an_account_changed_on_both_sides_is_merged_and_the_guests_branch_kept() {
 fn what_was_committed_while_the_others_chain_was_asked_for_is_not_overwritten() {
     // The other is found ahead; before the account is locked for the fetch, a change of it is committed here.
     for pause in 0..12 {
-        let mut world = World::pair();
-        world.merges = true;
-        for id in [A, B] {
-            world.kill(id);
-            world.boot(id);
-        }
-        world.mend();
-        world.run(1000);
+        let mut world = World::pair_with(true);
         world.submit(A, &[16]);
         world.cut();
         world.run(2000);

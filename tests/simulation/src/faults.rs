@@ -159,6 +159,9 @@ impl World {
 
     fn partition(&mut self, n: usize, both: bool) {
         self.coverage.partitions += 1;
+        if self.shape.has_third() {
+            return self.partition_points(n, both);
+        }
         let other = (n + 1) % self.nodes.len();
         self.note(|| {
             format!("FAULT cut from node {} to node {}{}", n + 1, other + 1, if both { " and back" } else { "" })
@@ -178,6 +181,7 @@ impl World {
         if self.net.cuts == count {
             self.note(|| "the network heals".to_owned());
             self.net.heal();
+            self.rejects = false;
             self.disturb_quorum();
         }
     }
@@ -228,6 +232,7 @@ impl World {
         self.plan.slow_disk = None;
         self.plan.lost_answers = 0;
         self.net.heal();
+        self.rejects = false;
         self.net.cuts += 1;
         for n in 0..self.nodes.len() {
             let delay = self.rng.range(1, 1_500);

@@ -12,6 +12,7 @@ mod node;
 mod peers;
 mod register;
 mod rng;
+mod shape;
 mod vocabulary;
 mod world;
 
@@ -31,6 +32,27 @@ pub enum Control {
     KeepsFreeNumbers,
     /// H6: what a merge changes keeps its modseq.
     MergesWithoutStamp,
+    /// With a third voter every node goes on alone as in a pair.
+    GoesOnWithoutQuorum,
+    /// X3, X4: a new home does not wait for the leases of the old epoch.
+    WaitsForNoLease,
+    /// X4: a home serves though the others do not acknowledge.
+    ServesWithoutContact,
+    /// X13: what was taken over from one node is served before the others have it.
+    ServesBeforeOthersAreLevel,
+}
+
+impl Control {
+    /// The rule of the machine it switches off, if it is one.
+    fn rule(self) -> Option<replica::Rule> {
+        match self {
+            Self::GoesOnWithoutQuorum => Some(replica::Rule::QuorumDecides),
+            Self::WaitsForNoLease => Some(replica::Rule::LeaseWaits),
+            Self::ServesWithoutContact => Some(replica::Rule::HomeLease),
+            Self::ServesBeforeOthersAreLevel => Some(replica::Rule::LevelOthers),
+            _ => None,
+        }
+    }
 }
 
 /// What happened in one history or in many.
@@ -92,6 +114,12 @@ pub struct Coverage {
     pub transfers: u64,
     /// Bodies pulled from the peer.
     pub blobs_fetched: u64,
+    /// Nodes that went on by quorum with a witness.
+    pub witness_takeovers: u64,
+    /// Nodes that went on by quorum among three.
+    pub third_node_takeovers: u64,
+    /// Nodes that fenced themselves.
+    pub fenced: u64,
 }
 
 impl Coverage {
@@ -135,6 +163,9 @@ impl Coverage {
             renumbered,
             transfers,
             blobs_fetched,
+            witness_takeovers,
+            third_node_takeovers,
+            fenced,
         } = self;
         for (mine, more) in [
             (operations, other.operations),
@@ -165,6 +196,9 @@ impl Coverage {
             (renumbered, other.renumbered),
             (transfers, other.transfers),
             (blobs_fetched, other.blobs_fetched),
+            (witness_takeovers, other.witness_takeovers),
+            (third_node_takeovers, other.third_node_takeovers),
+            (fenced, other.fenced),
         ] {
             *mine += more;
         }
@@ -172,7 +206,7 @@ impl Coverage {
 
     /// Every counter with its name.
     #[must_use]
-    pub fn counters(&self) -> [(&'static str, u64); 28] {
+    pub fn counters(&self) -> [(&'static str, u64); 31] {
         [
             ("operations", self.operations),
             ("messages", self.messages),
@@ -202,6 +236,9 @@ impl Coverage {
             ("messages renumbered", self.renumbered),
             ("accounts transferred", self.transfers),
             ("bodies fetched", self.blobs_fetched),
+            ("takeovers with a witness", self.witness_takeovers),
+            ("takeovers among three", self.third_node_takeovers),
+            ("nodes fenced", self.fenced),
         ]
     }
 }

@@ -53,9 +53,6 @@ impl Net {
         self.cut.fill(false);
         self.slow = 0;
     }
-    pub(crate) fn is_cut(&self) -> bool {
-        self.cut.contains(&true)
-    }
 }
 
 impl World {

@@ -35,6 +35,8 @@ pub(crate) struct Node {
     pub(crate) record: Option<EpochRecord>,
     /// Its epoch alone was opened by a node that had compared since boot, or by an operator.
     pub(crate) alone_by_right: bool,
+    /// Its side while members are left out (with a third voter).
+    pub(crate) apart: Option<usize>,
     /// Whether the last process that died might have gone on alone: its last write may say so.
     pub(crate) had_right: bool,
     /// How wrong the wall clock is (ms, added).
@@ -51,6 +53,9 @@ pub(crate) struct Process {
     /// Has compared with its peer since boot, or may do without: only then it may go on alone.
     pub(crate) compared: bool,
     pub(crate) operator: bool,
+    /// A quorum decides, so only an operator gives that right.
+    pub(crate) has_third: bool,
+    pub(crate) fenced: bool,
     /// Words of an operator that are not answered yet.
     pub(crate) words: u32,
     pub(crate) holds_address: bool,
@@ -82,6 +87,7 @@ impl Node {
             known: None,
             record: None,
             alone_by_right: false,
+            apart: None,
             had_right: false,
             wall: rng.range(0, 5_000),
             last_boot: 0,
@@ -101,7 +107,7 @@ impl Node {
 impl Process {
     /// Whether it may go on alone: it has compared, or an operator said so.
     pub(crate) fn has_right(&self) -> bool {
-        self.compared || self.operator
+        (self.compared && !self.has_third) || self.operator
     }
 
     /// A fresh command id of this node and boot.
@@ -139,7 +145,8 @@ impl World {
             Ok(saved) => saved,
             Err(damaged) => return self.broken("start", format!("node {}: {damaged}", n + 1)),
         };
-        let config = ReplicaConfig { node: node_id(n), boot, timing: timing(), merge: true, without: None };
+        let config =
+            ReplicaConfig { node: node_id(n), boot, timing: timing(), merge: true, without: self.control.rule() };
         node.process = Some(Process {
             boot,
             replica: Replica::new(config, saved, Instant(0)),
@@ -147,6 +154,8 @@ impl World {
             frozen: 0,
             compared: false,
             operator: false,
+            has_third: self.shape.has_third(),
+            fenced: false,
             words: 0,
             holds_address: false,
             quorum: false,
@@ -221,7 +230,7 @@ impl World {
             Inner::GiveBlobs { to, boot, token, hashes } => self.give_blobs(n, (to, boot), token, hashes),
             Inner::GivenBlobs { token, hashes, bodies } => self.given_blobs(n, token, hashes, bodies),
             // Refused on every path: the machine is there, its process is not.
-            Inner::ProbeEnds { peer } if self.nodes[peer].process.is_none() && self.net.both_open(n, peer) => {
+            Inner::ProbeEnds { peer } if self.seems_gone(n, peer) => {
                 self.tell(n, Event::ResetEvidence { peer: node_id(peer) });
             }
             Inner::Learn(record) => self.learn(n, record),

@@ -1,4 +1,4 @@
-//! Raft as the nodes see it: one register with compare-and-set, only while all voters are up and connected; what was
+//! Raft as the nodes see it: one register with compare-and-set, only where most voters are up and connected; what was
 //! decided is learned later, and answers may be lost. What is accepted is decided by the real `topology::apply`.
 
 use replica::Event;
@@ -60,11 +60,6 @@ impl Register {
 }
 
 impl World {
-    /// Every voter is up and connected.
-    fn has_quorum(&self) -> bool {
-        self.nodes.iter().all(crate::node::Node::is_awake) && !self.net.is_cut()
-    }
-
     /// Something changed that quorum depends on: an election takes its time.
     pub(crate) fn disturb_quorum(&mut self) {
         let delay = self.rng.range(20, 700);
@@ -72,9 +67,9 @@ impl World {
     }
 
     pub(crate) fn reconsider_quorum(&mut self) {
-        let quorum = self.has_quorum();
         let record = self.register.state.epoch.clone();
         for n in 0..self.nodes.len() {
+            let quorum = self.has_quorum(n);
             if self.nodes[n].process.as_ref().is_some_and(|p| p.quorum != quorum) {
                 let delay = self.rng.range(0, 30);
                 self.to(n, delay, Inner::Quorum(quorum));
@@ -105,7 +100,7 @@ impl World {
     fn tell_register(&mut self, n: usize) {
         let members = (0..self.nodes.len()).map(node_id).collect();
         let quorum = self.nodes[n].process.as_ref().is_some_and(|p| p.quorum);
-        let voters = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        let voters = u32::try_from(self.shape.points()).unwrap_or(u32::MAX);
         self.tell(n, Event::Register { record: self.nodes[n].known.clone(), members, voters, quorum });
     }
 
@@ -119,10 +114,12 @@ impl World {
     pub(crate) fn decide(&mut self, n: usize, boot: Boot, expect: EpochId, record: EpochRecord) {
         // A proposal whose process died on the way may still have reached the log.
         let alive = self.nodes[n].boot() == Some(boot);
-        let decided = self.has_quorum() && self.register.change(&ConfigOp::SetEpoch { expect, record: record.clone() });
+        let decided =
+            self.has_quorum(n) && self.register.change(&ConfigOp::SetEpoch { expect, record: record.clone() });
         if decided {
             self.note(|| format!("register: {}", crate::describe_record(&record)));
-            for node in 0..self.nodes.len() {
+            let majority: Vec<usize> = (0..self.nodes.len()).filter(|node| self.has_quorum(*node)).collect();
+            for node in majority {
                 let delay = self.rng.range(0, 40);
                 self.to(node, delay, Inner::Learn(record.clone()));
             }

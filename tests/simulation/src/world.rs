@@ -14,11 +14,10 @@ use crate::net::Net;
 use crate::node::{Node, Process};
 use crate::register::Register;
 use crate::rng::Rng;
+use crate::shape::Shape;
 use crate::vocabulary::{After, Happening, Inner, Ms, node_id};
 use crate::{Control, Coverage};
 
-/// Data nodes of the pair.
-pub(crate) const NODES: usize = 2;
 /// Wall clock at the beginning of every history (ms since 1970).
 pub(crate) const WALL_START: Ms = 1_700_000_000_000;
 /// Longest sleep of a node's loop (ms), as in the engine.
@@ -47,7 +46,10 @@ pub(crate) struct World {
     sequence: u64,
     future: BTreeMap<(Ms, u64), Happening>,
     pub(crate) nodes: Vec<Node>,
+    pub(crate) shape: Shape,
     pub(crate) net: Net,
+    /// Cuts are made by a firewall that rejects.
+    pub(crate) rejects: bool,
     pub(crate) register: Register,
     pub(crate) clients: Vec<Client>,
     pub(crate) plan: Plan,
@@ -66,15 +68,18 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64, control: Control, traced: bool) -> Self {
         let mut rng = Rng::new(seed);
-        let nodes = (0..NODES).map(|_| Node::new(&mut rng)).collect();
+        let shape = Shape::of(seed);
+        let nodes = (0..shape.nodes()).map(|_| Node::new(&mut rng)).collect();
         let plan = Plan::new(&mut rng);
         let mut world = Self {
             nodes,
             now: 0,
             sequence: 0,
             future: BTreeMap::new(),
-            net: Net::new(NODES),
-            register: Register::new(NODES),
+            net: Net::new(shape.points()),
+            register: Register::new(shape.nodes()),
+            shape,
+            rejects: false,
             clients: Vec::new(),
             plan,
             checks: Checks::default(),
@@ -189,8 +194,15 @@ impl World {
             self.carry_out(node, output);
         }
         if let Some(process) = self.nodes[node].process.as_mut().filter(|p| !p.compared) {
-            process.compared =
-                !matches!(process.replica.status(now).mode, Mode::Unformed | Mode::Waiting | Mode::Comparing);
+            process.compared = !matches!(
+                process.replica.status(now).mode,
+                Mode::Unformed | Mode::Waiting | Mode::Comparing | Mode::Fenced
+            );
+        }
+        if let Some(process) = self.nodes[node].process.as_mut().filter(|_| self.shape.has_third()) {
+            let fenced = process.replica.status(now).mode == Mode::Fenced;
+            self.coverage.fenced += u64::from(fenced && !process.fenced);
+            process.fenced = fenced;
         }
     }
 
@@ -250,6 +262,8 @@ impl World {
         let Some(record) = record else { return };
         self.note(|| format!("node {} enters {}", node + 1, crate::describe_record(&record)));
         self.coverage.epoch(&record);
+        self.count_takeover(node, before.as_ref(), &record);
+        self.nodes[node].apart = self.side_after(node, before.as_ref(), &record);
         let me = node_id(node);
         if record.is_alone(me) {
             let was_alone = before.is_some_and(|b| b.is_alone(me));
@@ -260,7 +274,7 @@ impl World {
                 // Agreed, unlike a heal, whose anchor has heard its guest out or was alone by right before.
                 self.nodes[node].alone_by_right = record.kind == EpochKind::Reduced;
             }
-        } else {
+        } else if self.nodes[node].apart != Some(node) {
             self.nodes[node].alone_by_right = false;
         }
         let all = (0..self.nodes.len()).all(|n| {
@@ -277,11 +291,17 @@ impl World {
 
     /// The side of a node that commits alone; facts it tells are not known to the others until joint.
     pub(crate) fn side(&self, node: usize) -> Option<usize> {
+        if self.shape.has_third() {
+            return self.nodes[node].apart;
+        }
         self.nodes[node].record.as_ref().filter(|r| r.is_alone(node_id(node))).map(|_| node)
     }
 
     /// What a reader at this node may be held to.
     pub(crate) fn view(&self, node: usize) -> View {
+        if self.shape.has_third() {
+            return self.view_apart(node);
+        }
         let side = self.side(node);
         View { node, side, excused: side.is_some() && self.nodes[node].alone_by_right }
     }

@@ -35,3 +35,30 @@ fn merging_without_a_new_modseq_is_noticed() {
     let broken = noticed(Control::MergesWithoutStamp);
     assert!(broken.starts_with('I'), "a promise to caching clients is broken, not {broken}");
 }
+
+/// Rules that matter only with a third voter: one history in five has one (`shape`).
+const WITH_THIRD: u64 = 400;
+
+fn noticed_with_third(control: Control) -> String {
+    let seeds = (0..WITH_THIRD).map(|n| 5 * n + 1);
+    let found = seeds.into_iter().find_map(|seed| Some((seed, simulation::run(seed, control, false).broken?)));
+    let (seed, broken) = found.unwrap_or_else(|| panic!("{control:?} was not noticed within {WITH_THIRD} histories"));
+    println!("{control:?}: seed {seed}: {broken}");
+    assert!(broken.starts_with('D') || broken.starts_with('I'), "a promise to clients is broken, not {broken}");
+    broken
+}
+
+#[test]
+fn going_on_alone_beside_a_witness_is_noticed() {
+    noticed_with_third(Control::GoesOnWithoutQuorum);
+}
+
+#[test]
+fn x4_serving_while_a_lease_of_the_old_epoch_holds_is_noticed() {
+    noticed_with_third(Control::WaitsForNoLease);
+}
+
+#[test]
+fn x4_a_home_that_serves_without_contact_is_noticed() {
+    noticed_with_third(Control::ServesWithoutContact);
+}

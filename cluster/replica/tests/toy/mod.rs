@@ -40,6 +40,10 @@ pub struct Node {
     pub holds_address: bool,
     /// Writes, and what follows from them, are kept back.
     pub slow_disk: bool,
+    /// The next computations of a merge come to nothing.
+    pub merges_nothing: bool,
+    /// Nothing can be archived.
+    pub archive_full: bool,
     pub kept: Vec<(u64, Vec<StoreWrite>)>,
     fetches: BTreeMap<u64, AccountId>,
     /// Branches staged for a merge.
@@ -88,6 +92,8 @@ fn new_node() -> Node {
         links: BTreeMap::new(),
         holds_address: false,
         slow_disk: false,
+        merges_nothing: false,
+        archive_full: false,
         kept: Vec::new(),
         fetches: BTreeMap::new(),
         fetched: BTreeMap::new(),
@@ -96,6 +102,10 @@ fn new_node() -> Node {
 
 impl World {
     pub fn single() -> Self {
+        Self::single_with(false)
+    }
+
+    fn single_with(merges: bool) -> Self {
         let mut world = Self {
             now: Instant(1000),
             nodes: BTreeMap::from([(A, new_node()), (B, new_node())]),
@@ -106,7 +116,7 @@ impl World {
             mute: None,
             no_quorum: false,
             next_token: 0,
-            merges: false,
+            merges,
             witness: false,
             isolated: BTreeSet::new(),
             known: BTreeMap::new(),
@@ -118,7 +128,12 @@ impl World {
     }
 
     pub fn pair() -> Self {
-        let mut world = Self::single();
+        Self::pair_with(false)
+    }
+
+    /// A pair whose machines merge, or archive and raise.
+    pub fn pair_with(merges: bool) -> Self {
+        let mut world = Self::single_with(merges);
         world.members = vec![A, B];
         world.boot(B);
         world.run(1000);
@@ -447,6 +462,9 @@ impl World {
                     self.event(id, Event::FetchFailed { fetch });
                 }
             }
+            Output::ArchiveBranch { archive, .. } if node.archive_full => {
+                self.event(id, Event::ArchiveFailed { archive });
+            }
             Output::ArchiveBranch { archive, account, from } => {
                 let state = self.nodes[&from.unwrap_or(id)].disk.accounts.get(&account).cloned().unwrap_or_default();
                 let head = state.head.clone();
@@ -474,6 +492,10 @@ impl World {
     fn merge(&mut self, id: NodeId, (batch, account, fetch): (BatchId, AccountId, u64), base: Option<MergeBase>) {
         let node = self.nodes.get_mut(&id).unwrap();
         let guest = node.fetched.remove(&fetch).expect("a staged branch");
+        if node.merges_nothing {
+            return self.event(id, Event::Computed { batch, result: None });
+        }
+        let node = self.nodes.get_mut(&id).unwrap();
         let mine = &node.disk.accounts[&account];
         if let Some(base) = base {
             let chain = if base.at_guest { &guest.chain } else { &mine.chain };

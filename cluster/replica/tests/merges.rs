@@ -1,0 +1,127 @@
+//! Scripts of a heal that merges, interrupted wherever it can be.
+
+#![allow(clippy::unwrap_used)]
+
+mod toy;
+
+use replica::Output;
+use topology::EpochKind;
+use toy::{A, B, World};
+use vocab::{AccountId, NodeId, Version};
+
+/// Both nodes were alone and changed the same accounts; connected again, nothing is exchanged yet.
+fn parted() -> (World, Vec<u64>, Version) {
+    let mut world = World::pair_with(true);
+    world.submit(A, &[16]);
+    world.cut();
+    world.run(2_000);
+    let mut tokens = Vec::new();
+    for account in 16..20 {
+        tokens.push(world.submit(A, &[account]));
+        tokens.push(world.submit(B, &[account]));
+    }
+    assert!(tokens.iter().all(|t| world.is_committed(A, *t) || world.is_committed(B, *t)));
+    let branch = world.version(B, 16);
+    world.connected = true;
+    world.tell_register();
+    world.connect();
+    (world, tokens, branch)
+}
+
+fn check(world: &mut World, tokens: &[u64], what: &str) {
+    world.run(5_000);
+    assert_eq!((world.kind(A), world.kind(B)), (EpochKind::Joint, EpochKind::Joint), "{what}");
+    world.assert_equal();
+    let all: Vec<u64> = (16..20).flat_map(|account| world.tokens(A, account)).collect();
+    assert!(tokens.iter().all(|t| all.contains(t)), "{what}: acknowledged mail is lost");
+}
+
+/// Stops after so many steps of both nodes.
+fn run_steps(world: &mut World, steps: usize) {
+    for _ in 0..steps {
+        world.step(A);
+        world.step(B);
+    }
+}
+
+fn restart(world: &mut World, id: NodeId) {
+    world.kill(id);
+    world.boot(id);
+}
+
+#[test]
+fn h31_a_merge_survives_a_restart_of_either_node_after_every_step() {
+    let mut merged_before = 0;
+    for victim in [A, B] {
+        for steps in 0..60 {
+            let (mut world, tokens, _) = parted();
+            run_steps(&mut world, steps);
+            let merged =
+                |w: &World| [A, B].iter().flat_map(|id| &w.nodes[id].orders).any(|o| matches!(o, Output::Merge { .. }));
+            merged_before += u32::from(merged(&world));
+            restart(&mut world, victim);
+            check(&mut world, &tokens, &format!("node {} restarts after step {steps}", victim.0));
+        }
+    }
+    assert!(merged_before > 0, "some restarts fall behind the merge");
+}
+
+#[test]
+fn h31_a_merge_survives_a_link_that_breaks_after_every_step() {
+    for steps in 0..60 {
+        let (mut world, tokens, _) = parted();
+        run_steps(&mut world, steps);
+        world.disconnect();
+        world.run(200);
+        world.mend();
+        check(&mut world, &tokens, &format!("the link breaks after step {steps}"));
+    }
+}
+
+#[test]
+fn h31_a_merge_survives_a_cut_in_which_both_go_on_alone_again() {
+    for steps in (0..60).step_by(3) {
+        let (mut world, mut tokens, _) = parted();
+        run_steps(&mut world, steps);
+        for id in [A, B] {
+            world.kill(id);
+        }
+        world.connected = false;
+        for id in [A, B] {
+            world.boot(id);
+            world.event(id, replica::Event::StartAlone);
+            world.drain();
+            let token = world.submit(id, &[16]);
+            tokens.extend(Some(token).filter(|t| world.is_committed(id, *t)));
+        }
+        world.mend();
+        check(&mut world, &tokens, &format!("parted again after step {steps}"));
+    }
+}
+
+#[test]
+fn a_branch_that_cannot_be_archived_now_is_archived_later() {
+    for id in [A, B] {
+        let (mut world, tokens, branch) = parted();
+        world.nodes.get_mut(&id).unwrap().archive_full = true;
+        world.run(3_000);
+        world.nodes.get_mut(&id).unwrap().archive_full = false;
+        check(&mut world, &tokens, "the archive has room again");
+        assert!(world.nodes[&B].disk.branches.contains_key(&(AccountId(16), branch)), "kept in the archive");
+    }
+}
+
+#[test]
+fn what_cannot_be_merged_is_archived_and_raised() {
+    let (mut world, _, branch) = parted();
+    for id in [A, B] {
+        world.nodes.get_mut(&id).unwrap().merges_nothing = true;
+    }
+    world.run(5_000);
+    assert_eq!((world.kind(A), world.kind(B)), (EpochKind::Joint, EpochKind::Joint));
+    world.assert_equal();
+    for node in world.nodes.values() {
+        assert!(node.disk.branches.contains_key(&(AccountId(16), branch)), "archived on both nodes");
+        assert!(node.disk.accounts[&AccountId(16)].head.uidvalidity > 0);
+    }
+}
