@@ -58,9 +58,13 @@ impl Work {
     pub(crate) fn needs_space(&self) -> bool {
         match self {
             Self::Enter(_) | Self::Queue(QueueOp::AttemptEnd { .. }) => false,
-            Self::Account { command, .. } => {
-                !matches!(command.op, AccountOp::Expunge { .. } | AccountOp::DeleteMailbox { .. } | AccountOp::Purge)
-            }
+            Self::Account { command, .. } => !matches!(
+                command.op,
+                AccountOp::Expunge { .. }
+                    | AccountOp::DeleteMailbox { .. }
+                    | AccountOp::ForgetRecovered { .. }
+                    | AccountOp::Purge
+            ),
             Self::Queue(_) | Self::Delivery(_) => true,
         }
     }

@@ -8,7 +8,7 @@ use vocab::{AccountBatch, AccountId, BatchId, BlobHash, BlobRef, CommandId, Dama
 use crate::batch::seal;
 use crate::op::{AccountOp, Change, Command, Outcome, Refusal, Stamp};
 use crate::work::{Fail, Work};
-use crate::{append, copy, documents, expunge, flags, hierarchy, modseq, outcomes, read};
+use crate::{append, copy, documents, expunge, flags, hierarchy, modseq, outcomes, read, recovery};
 
 /// Applies commands of one account to a snapshot. Pure: the same snapshot, commands and stamp give the same batch.
 pub struct Applier<'a> {
@@ -122,8 +122,14 @@ impl<'a> Applier<'a> {
     /// The account's part of the batch; `None` when nothing changed.
     ///
     /// # Errors
-    /// [`Damaged`]; none at present, old values are read while commands run.
-    pub fn finish(self, batch: BatchId) -> Result<Option<AccountBatch>, Damaged> {
+    /// [`Damaged`].
+    pub fn finish(mut self, batch: BatchId) -> Result<Option<AccountBatch>, Damaged> {
+        // Only together with another change: an account that rests is not written to for this.
+        if self.work.rows.head != self.work.head_at_start {
+            self.work.begin(CommandId::default());
+            recovery::forget_expired(&mut self.work)?;
+            self.work.commit();
+        }
         Ok(finish(self.account, self.work, batch))
     }
 }
@@ -146,6 +152,8 @@ fn dispatch(work: &mut Work<'_>, op: &AccountOp) -> Result<Outcome, Fail> {
         AccountOp::Subscribe { name, subscribed } => hierarchy::subscribe(work, name, *subscribed),
         AccountOp::SetDocument { kind, name, body } => documents::set(work, kind, name, body.as_ref()),
         AccountOp::RaiseUidValidity { floor } => modseq::raise_uid_validity(work, *floor),
+        AccountOp::Restore { ids } => recovery::restore(work, ids),
+        AccountOp::ForgetRecovered { older_than } => recovery::forget(work, *older_than).map_err(Fail::from),
         AccountOp::Purge => hierarchy::purge(work),
     }
 }

@@ -25,7 +25,7 @@ struct CommandV1 {
 
 #[derive(Clone, PartialEq, Message)]
 struct OpV1 {
-    #[prost(oneof = "OpKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
+    #[prost(oneof = "OpKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
     kind: Option<OpKind>,
 }
 
@@ -57,6 +57,16 @@ enum OpKind {
     RaiseUidValidity(u32),
     #[prost(message, tag = "13")]
     Purge(NothingV1),
+    #[prost(message, tag = "14")]
+    Restore(RestoreV1),
+    #[prost(uint64, tag = "15")]
+    ForgetRecovered(u64),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RestoreV1 {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    placements: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -373,6 +383,8 @@ fn op_to_proto(op: &AccountOp) -> OpV1 {
             OpKind::SetDocument(SetDocumentV1 { kind: kind.clone(), name: name.clone(), body: body.clone() })
         }
         AccountOp::RaiseUidValidity { floor } => OpKind::RaiseUidValidity(floor.0),
+        AccountOp::Restore { ids } => OpKind::Restore(RestoreV1 { placements: placement_bytes(ids) }),
+        AccountOp::ForgetRecovered { older_than } => OpKind::ForgetRecovered(older_than.0),
         AccountOp::Purge => OpKind::Purge(NothingV1 {}),
     };
     OpV1 { kind: Some(kind) }
@@ -425,6 +437,8 @@ fn op_from_proto(op: OpV1) -> Result<AccountOp, Damaged> {
         OpKind::Subscribe(op) => AccountOp::Subscribe { name: op.name, subscribed: op.subscribed },
         OpKind::SetDocument(op) => AccountOp::SetDocument { kind: op.kind, name: op.name, body: op.body },
         OpKind::RaiseUidValidity(floor) => AccountOp::RaiseUidValidity { floor: UidValidity(floor) },
+        OpKind::Restore(op) => AccountOp::Restore { ids: placement_ids(&op.placements)? },
+        OpKind::ForgetRecovered(older_than) => AccountOp::ForgetRecovered { older_than: Timestamp(older_than) },
         OpKind::Purge(_) => AccountOp::Purge,
     })
 }

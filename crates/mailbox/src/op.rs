@@ -151,6 +151,18 @@ pub enum AccountOp {
         /// Every mailbox gets a new UIDVALIDITY greater than this and than the account's own clock.
         floor: UidValidity,
     },
+    /// Puts messages that a merge kept restorable back: new placements in the mailbox they were in, or in INBOX when it is
+    /// gone. EMAILID, THREADID, flags without `\Deleted` and INTERNALDATE are kept. Refused as a whole with
+    /// [`Refusal::UnknownPlacement`] when one is not restorable (any more).
+    Restore {
+        /// Placement ids as [`crate::read::recovery`] gives them; each once is enough.
+        ids: Vec<PlacementId>,
+    },
+    /// Drops what a merge kept restorable and put there before this time.
+    ForgetRecovered {
+        /// By the home's clock.
+        older_than: Timestamp,
+    },
     /// Removes everything (the account document is gone from the configuration).
     Purge,
 }

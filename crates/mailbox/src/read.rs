@@ -309,7 +309,15 @@ pub fn document_names(rows: &dyn Rows, kind: &str) -> Result<Vec<String>, Damage
     Ok(found)
 }
 
-/// Messages that a merge keeps restorable.
+/// One message that a merge keeps restorable, by the id it had.
+///
+/// # Errors
+/// [`Damaged`].
+pub fn recoverable(rows: &dyn Rows, id: PlacementId) -> Result<Option<RecoveryItem>, Damaged> {
+    rows.get(Table::RECOVERY, &id.to_bytes())?.map(|value| RecoveryItem::decode(&value)).transpose()
+}
+
+/// Messages that a merge keeps restorable, expired ones too until the account changes.
 ///
 /// # Errors
 /// [`Damaged`].

@@ -89,6 +89,8 @@ fn op() -> impl Strategy<Value = AccountOp> {
         (any::<String>(), any::<bool>()).prop_map(|(name, subscribed)| AccountOp::Subscribe { name, subscribed }),
         (any::<String>(), any::<String>(), any::<Option<Vec<u8>>>())
             .prop_map(|(kind, name, body)| AccountOp::SetDocument { kind, name, body: body.map(Bytes::from) }),
+        placements().prop_map(|ids| AccountOp::Restore { ids }),
+        any::<u64>().prop_map(|at| AccountOp::ForgetRecovered { older_than: Timestamp(at) }),
         any::<u32>().prop_map(|floor| AccountOp::RaiseUidValidity { floor: UidValidity(floor) }),
     ]
 }
