@@ -155,7 +155,7 @@ impl Replica {
         }
         let t1 = self.config.timing.t1;
         let heard = |p: &crate::link::Peer| p.link.is_some() && p.heard.is_some_and(|at| self.now.since(at) < t1);
-        if self.peers.values().any(heard) {
+        if self.peers.iter().any(|(id, p)| record.members.contains(id) && heard(p)) {
             return Err("the other node is heard: it is not down");
         }
         Ok(())

@@ -125,3 +125,49 @@ fn what_cannot_be_merged_is_archived_and_raised() {
         assert!(node.disk.accounts[&AccountId(16)].head.uidvalidity > 0);
     }
 }
+
+#[test]
+fn x12_a_batch_in_flight_is_finished_before_its_account_is_merged() {
+    for steps in 0..40 {
+        let (mut world, mut tokens, _) = parted();
+        run_steps(&mut world, steps);
+        world.nodes.get_mut(&A).unwrap().slow_disk = true;
+        let token = world.submit(A, &[16]);
+        world.run(500);
+        world.release_disk(A);
+        world.run(5_000);
+        tokens.extend(Some(token).filter(|t| world.is_committed(A, *t)));
+        check(&mut world, &tokens, &format!("a batch in flight after step {steps}"));
+    }
+}
+
+#[test]
+fn x15_a_side_whose_marks_do_not_reach_back_to_the_base_counts_as_served() {
+    let mut world = World::pair_with(true);
+    world.submit(A, &[16]);
+    let base = world.version(A, 16);
+    // A batch of the joint epoch, where nobody marks, reaches the backup and not the home.
+    world.nodes.get_mut(&A).unwrap().slow_disk = true;
+    let shown = world.submit(A, &[16]);
+    assert!(world.tokens(B, 16).contains(&shown));
+    world.cut();
+    for id in [A, B] {
+        world.kill(id);
+        world.nodes.get_mut(&id).unwrap().slow_disk = false;
+        world.boot(id);
+        world.event(id, replica::Event::StartAlone);
+        world.drain();
+    }
+    let token = world.submit(A, &[16]);
+    assert!(world.is_committed(A, token));
+    world.mend();
+    world.run(5_000);
+    assert_eq!((world.kind(A), world.kind(B)), (EpochKind::Joint, EpochKind::Joint));
+    world.assert_equal();
+    assert!(world.tokens(A, 16).contains(&shown) && world.tokens(A, 16).contains(&token));
+    let merge = world.nodes[&A].orders.iter().find_map(|o| match o {
+        Output::Merge { base, served, guest_served, .. } => Some((base.map(|b| b.version), *served, *guest_served)),
+        _ => None,
+    });
+    assert_eq!(merge, Some((Some(base), false, true)));
+}
