@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use fakes::{House, TOKEN};
 use frontend::context::FrontendContext;
+use ports::accounts::Accounts as _;
 use ports::config::Config as _;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -163,6 +164,37 @@ async fn an_account_whose_creation_broke_off_is_completed_by_the_same_request() 
     caller.ok("POST", "/api/v1/accounts", bob.clone()).await;
     assert!(caller.house.accounts.exists(caller.account("bob@example.org").expect("made")));
     caller.refused(409, "POST", "/api/v1/accounts", bob).await;
+}
+
+#[tokio::test]
+async fn ha_17_what_an_expunge_won_over_a_change_is_listed_and_restored() {
+    let caller = Caller::new();
+    caller.ok("POST", "/api/v1/domains", json!({"name": "example.org"})).await;
+    caller.ok("POST", "/api/v1/accounts", json!({"address": "bob@example.org", "password": "geheim"})).await;
+    let path = "/api/v1/accounts/bob@example.org/recovery";
+    assert_eq!(caller.ok("GET", path, Value::Null).await, json!({"recovery": []}));
+    let account = caller.account("bob@example.org").expect("made");
+    caller.house.accounts.deliver(account, "", "From: a@example.net\r\nSubject: kept\r\n\r\n");
+    caller.house.accounts.deliver(account, "", "From: a@example.net\r\nSubject: lost\r\n\r\n");
+    caller.house.accounts.lose_newest(account);
+    let listed = caller.ok("GET", path, Value::Null).await;
+    let item = &listed["recovery"][0];
+    assert_eq!((&item["mailbox"], &item["subject"], &item["size"]), (&json!("INBOX"), &json!("lost"), &json!(38)));
+    assert!(item["from"].as_str().expect("from").contains("a@example.net"), "{item}");
+    assert_eq!((&item["expunged"], &item["expires"]), (&json!("2023-11-14T22:13:20Z"), &json!("2023-11-28T22:13:20Z")));
+    let restore = format!("{path}/{}/restore", item["id"].as_str().expect("id"));
+    caller.house.accounts.set_unavailable(true);
+    caller.refused(503, "GET", path, Value::Null).await;
+    caller.refused(503, "POST", &restore, Value::Null).await;
+    caller.house.accounts.set_unavailable(false);
+    caller.ok("POST", &restore, Value::Null).await;
+    assert_eq!(caller.ok("GET", path, Value::Null).await, json!({"recovery": []}));
+    let rows = caller.house.accounts.snapshot(account).await.expect("available");
+    let inbox = mailbox::read::mailbox_by_name(&*rows, "INBOX").expect("sound").expect("INBOX");
+    assert_eq!(inbox.counts.messages, 2);
+    caller.refused(404, "POST", &restore, Value::Null).await;
+    caller.refused(404, "POST", &format!("{path}/0/restore"), Value::Null).await;
+    caller.refused(404, "GET", "/api/v1/accounts/eve@example.org/recovery", Value::Null).await;
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ macro_rules! say {
         let _ = writeln!(std::io::stdout(), $($text)*);
     }};
 }
+pub(crate) use say;
 
 /// `twinpost domain ...`
 #[derive(Debug, Subcommand)]
@@ -95,6 +96,8 @@ pub enum AccountCommand {
         /// Address.
         address: String,
     },
+    /// What an expunge on one side of a split won over a change on the other: list it, or put it back.
+    Recover(crate::recover::RecoverArgs),
 }
 
 /// `twinpost alias ...`
@@ -138,16 +141,16 @@ pub enum QueueCommand {
 }
 
 /// An API with its token.
-struct Api {
+pub(crate) struct Api {
     url: String,
     token: String,
     client: reqwest::Client,
     runtime: tokio::runtime::Runtime,
-    json: bool,
+    pub(crate) json: bool,
 }
 
 /// What came back, as the exit code sees it.
-enum Reply {
+pub(crate) enum Reply {
     Done(Value),
     Refused(String),
     Unavailable(String),
@@ -177,7 +180,7 @@ impl Api {
         Ok(Self { url, token, client: builder.build()?, runtime, json: args.json })
     }
 
-    fn call(&self, method: reqwest::Method, path: &str, body: Option<&Value>) -> Reply {
+    pub(crate) fn call(&self, method: reqwest::Method, path: &str, body: Option<&Value>) -> Reply {
         self.runtime.block_on(async {
             let mut request =
                 self.client.request(method, format!("{}/api/v1/{path}", self.url)).bearer_auth(&self.token);
@@ -200,7 +203,7 @@ impl Api {
     }
 
     /// Calls, shows the answer, gives the exit code.
-    fn run(&self, method: reqwest::Method, path: &str, body: Option<&Value>, show: fn(&Value)) -> Exit {
+    pub(crate) fn run(&self, method: reqwest::Method, path: &str, body: Option<&Value>, show: fn(&Value)) -> Exit {
         match self.call(method, path, body) {
             Reply::Done(value) => {
                 if self.json {
@@ -215,7 +218,7 @@ impl Api {
         }
     }
 
-    fn fail(&self, text: &str, exit: Exit) -> Exit {
+    pub(crate) fn fail(&self, text: &str, exit: Exit) -> Exit {
         if self.json {
             say!("{}", json!({ "error": text }));
         }
@@ -245,7 +248,7 @@ fn problem(value: &Value, status: reqwest::StatusCode) -> String {
 }
 
 /// A path segment: everything but letters, digits and `@.-_` percent-encoded.
-fn segment(text: &str) -> String {
+pub(crate) fn segment(text: &str) -> String {
     text.bytes().fold(String::new(), |mut out, b| {
         if b.is_ascii_alphanumeric() || b"@.-_".contains(&b) {
             out.push(char::from(b));
@@ -274,7 +277,7 @@ fn show_value(value: &Value) {
     }
 }
 
-fn line(value: &Value) -> String {
+pub(crate) fn line(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Array(items) => items.iter().map(line).collect::<Vec<_>>().join(", "),
@@ -361,6 +364,7 @@ pub fn account(args: &ServerArgs, command: AccountCommand) -> anyhow::Result<Exi
             api.run(Method::PATCH, &path(&address), Some(&body), show_done)
         }
         AccountCommand::Remove { address } => api.run(Method::DELETE, &path(&address), None, show_done),
+        AccountCommand::Recover(args) => crate::recover::run(&api, &args),
     })
 }
 

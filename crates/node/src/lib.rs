@@ -9,5 +9,6 @@ pub mod files;
 pub mod guard;
 pub mod init;
 pub mod join;
+pub mod recover;
 pub mod serve;
 mod service;

@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use mailbox::Applier;
-use mailbox::op::{AccountOp, Change, Command, MailboxRef, NewMessage, Outcome, Role, Stamp};
+use mailbox::op::{AccountOp, Change, Command, FlagMode, MailboxRef, NewMessage, Outcome, Role, Stamp};
+use mailbox::{Applier, Branch, MergeInput};
 use ports::Answer;
 use ports::accounts::Accounts;
 use ports::blobs::Blobs;
 use tokio::sync::broadcast;
 use vocab::{
-    AccountId, BatchId, BlobHash, CommandId, EpochId, Flags, MemoryRows, NodeId, Rows, SubmitError, Timestamp,
+    AccountId, BatchId, BlobHash, CommandId, EpochId, Flags, MemoryRows, NodeId, Rows, SubmitError, SystemFlag,
+    Timestamp,
 };
 
 const EPOCH: EpochId = EpochId { number: 1, author: 0 };
@@ -67,6 +68,41 @@ impl FakeAccounts {
         let outcome = self.apply(account, self.command_id(), op).expect("available");
         assert!(matches!(outcome, Outcome::Appended { .. }), "{outcome:?}");
     }
+    /// As after a split: the newest message of the INBOX was flagged on one side and expunged on the other, then both
+    /// were merged.
+    ///
+    /// # Panics
+    /// When the account has no message in its INBOX.
+    pub fn lose_newest(&self, account: AccountId) {
+        let base = self.with(|inner| inner.rows.get(&account).cloned()).expect("an account");
+        let inbox = mailbox::read::mailbox_by_role(&base, Role::Inbox).expect("sound").expect("an INBOX").id;
+        let all = mailbox::read::uids(&base, inbox).expect("sound");
+        let placements = vec![all.last().expect("a message").id];
+        let branch = |op| {
+            self.with(|inner| inner.rows.insert(account, base.clone()));
+            self.apply(account, self.command_id(), op).expect("available");
+            self.with(|inner| inner.rows.get(&account).cloned()).expect("an account")
+        };
+        let (mode, flags) = (FlagMode::Add, Flags::of(&[SystemFlag::Flagged]));
+        let named = placements.clone();
+        let guest = branch(AccountOp::Store { mailbox: inbox, placements: named, mode, flags, unchanged_since: None });
+        let mut anchor = branch(AccountOp::Expunge { mailbox: inbox, placements, only_deleted: false });
+        self.with(|inner| {
+            inner.batches += 1;
+            let input = MergeInput {
+                account,
+                base: Some(&base),
+                anchor: Branch { rows: &anchor, served: true },
+                guest: Branch { rows: &guest, served: true },
+                stamp: stamp(inner.mailbox_counter),
+            };
+            let id = BatchId { epoch: EPOCH, home: HOME, counter: inner.batches };
+            let merged = mailbox::merge(&input, id).expect("sound");
+            anchor.write(&merged.batch.rows);
+            anchor.head = merged.batch.head;
+            inner.rows.insert(account, anchor);
+        });
+    }
     fn with<T>(&self, what: impl FnOnce(&mut Inner) -> T) -> T {
         what(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -82,19 +118,16 @@ impl FakeAccounts {
     }
 }
 
+fn stamp(mailbox_counter: u64) -> Stamp {
+    let at = Timestamp(1_700_000_000_000);
+    Stamp { epoch: EPOCH, home: HOME, at, joint: true, mailbox_counter, gap: None, marks: None }
+}
+
 impl Inner {
     fn apply(&mut self, account: AccountId, command: &Command) -> Result<Outcome, SubmitError> {
         let damaged = |_| SubmitError::Unavailable("damaged row");
         let rows = self.rows.entry(account).or_default();
-        let stamp = Stamp {
-            epoch: EPOCH,
-            home: HOME,
-            at: Timestamp(1_700_000_000_000),
-            joint: true,
-            mailbox_counter: self.mailbox_counter,
-            gap: None,
-            marks: None,
-        };
+        let stamp = stamp(self.mailbox_counter);
         self.batches += 1;
         let batch = BatchId { epoch: EPOCH, home: HOME, counter: self.batches };
         let mut applier = Applier::new(rows, account, stamp);

@@ -95,3 +95,62 @@ async fn ha_15_an_account_changed_on_both_sides_is_merged_and_nothing_is_lost() 
     pair.stop().await;
     drop(folder);
 }
+
+/// One account, a true split: flagged on the first side, expunged on the second.
+async fn expunge_against_change(pair: &mut Pair) -> anyhow::Result<()> {
+    mail(pair, 0, 0, "kept").await?;
+    mail(pair, 0, 0, "lost").await?;
+    let primary = pair.primary().await?;
+    let other = 1 - primary;
+    pair.kill(other).await?;
+    e2e::load::await_service(pair, START_LIMIT).await?;
+    let (mut client, _) = inbox(pair, primary, 0).await?;
+    client.command("STORE 2 +FLAGS (\\Flagged)").await?;
+    client.logout().await;
+    pair.kill_group(primary).await?;
+    pair.start_node(other).await?;
+    pair.command(other, &["cluster", "start-alone"], &["--confirm", "demo"], None).await?;
+    pair.await_ready(other, START_LIMIT).await?;
+    let (mut client, _) = inbox(pair, other, 0).await?;
+    client.command("STORE 2 +FLAGS (\\Deleted)").await?;
+    client.command("EXPUNGE").await?;
+    client.logout().await;
+    pair.start_node(primary).await?;
+    pair.await_joint(JOINT_LIMIT).await.map(drop)
+}
+
+async fn recover(pair: &mut Pair) -> anyhow::Result<()> {
+    expunge_against_change(pair).await?;
+    let address = pair.options.accounts.first().context("account")?.address.clone();
+    for node in [0, 1] {
+        ensure!(subjects(pair, node, 0).await? == ["kept"], "the expunge did not win at node {node}");
+        let listed = pair.command(node, &["account", "recover"], &[&address, "--json"], None).await?;
+        ensure!(listed.contains("\"subject\": \"lost\""), "not listed at node {node}: {listed}");
+    }
+    // Not at the home: it is forwarded.
+    let away = 1 - pair.primary().await?;
+    let said = pair.command(away, &["account", "recover"], &[&address, "--all"], None).await?;
+    ensure!(said.contains("restored: 1"), "{said}");
+    for node in [0, 1] {
+        let found = subjects(pair, node, 0).await?;
+        ensure!(found == ["kept", "lost"], "at node {node}: {found:?}");
+        let (mut client, _) = inbox(pair, node, 0).await?;
+        let body = client.uid_fetch("2:*", "(UID BODY.PEEK[])").await?;
+        let text = body.last().and_then(|fetched| fetched.body.clone()).context("a body")?;
+        ensure!(String::from_utf8_lossy(&text).ends_with("\r\n\r\nlost\r\n"), "another body at node {node}");
+        let listed = pair.command(node, &["account", "recover"], &[&address, "--list"], None).await?;
+        ensure!(listed.contains("nothing to restore"), "still listed at node {node}: {listed}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ha_17_what_an_expunge_won_over_a_change_is_restored_on_both_nodes() {
+    let Fixture { mut pair, folder } = e2e::pair(1).await.expect("a pair");
+    let outcome = recover(&mut pair).await;
+    if let Err(fault) = outcome {
+        panic!("{fault:#}\n{}", e2e::logs(&pair));
+    }
+    pair.stop().await;
+    drop(folder);
+}

@@ -77,7 +77,8 @@ fn show_item(item: &QueueItem) -> Value {
     })
 }
 
-fn date(at: Timestamp) -> String {
+/// RFC 3339, in seconds.
+pub(crate) fn date(at: Timestamp) -> String {
     let seconds = i64::try_from(at.seconds()).unwrap_or(i64::MAX);
     OffsetDateTime::from_unix_timestamp(seconds).ok().and_then(|d| d.format(&Rfc3339).ok()).unwrap_or_default()
 }

@@ -8,6 +8,7 @@ mod cluster;
 mod documents;
 mod fields;
 mod problem;
+mod recovery;
 mod service;
 
 use std::sync::Arc;
@@ -83,6 +84,8 @@ fn routes() -> Vec<Route> {
         ("/api/v1/accounts", &["get", "post"], true, get(accounts::list).post(accounts::add)),
         ("/api/v1/accounts/{address}", &["get", "patch", "delete"], true,
             get(accounts::show_one).merge(patch(accounts::change)).merge(delete(accounts::remove))),
+        ("/api/v1/accounts/{address}/recovery", &["get"], true, get(recovery::list)),
+        ("/api/v1/accounts/{address}/recovery/{id}/restore", &["post"], true, post(recovery::restore)),
         ("/api/v1/aliases", &["get", "post"], true, get(d::list_aliases).post(d::add_alias)),
         ("/api/v1/aliases/{address}", &["get", "patch", "delete"], true,
             get(d::show_one_alias).merge(patch(d::change_alias)).merge(delete(d::remove_alias))),
