@@ -20,7 +20,7 @@ pub(crate) struct Simulate {
     /// Print the story, of the one seed or of the first one that fails.
     #[arg(long)]
     trace: bool,
-    /// Switch a rule off: `early` acknowledges before the backup has it, `alone` lets a waiting node start by itself.
+    /// Switch a rule off, by the name of its control (for instance `AcknowledgesEarly`).
     #[arg(long)]
     control: Option<String>,
     /// Go on after a failure and count.
@@ -28,15 +28,17 @@ pub(crate) struct Simulate {
     all: bool,
 }
 
+/// The control of that name; none when none is asked for.
+fn chosen(name: Option<&str>) -> Option<Control> {
+    let Some(name) = name else { return Some(Control::None) };
+    Control::ALL.into_iter().find(|control| format!("{control:?}").eq_ignore_ascii_case(name))
+}
+
 pub(crate) fn run(options: &Simulate) -> ExitCode {
-    let control = match options.control.as_deref() {
-        None => Control::None,
-        Some("early") => Control::AcknowledgesEarly,
-        Some("alone") => Control::StartsAloneByItself,
-        Some(other) => {
-            eprintln!("simulate: no control is called {other}");
-            return ExitCode::from(64);
-        }
+    let Some(control) = chosen(options.control.as_deref()) else {
+        let names: Vec<String> = Control::ALL.iter().map(|control| format!("{control:?}")).collect();
+        eprintln!("simulate: no such control; there are {}", names.join(", "));
+        return ExitCode::from(64);
     };
     let (from, count) = options.seed.map_or((options.from, options.seeds), |seed| (seed, 1));
     let begun = Instant::now();

@@ -115,7 +115,7 @@ impl Replica {
     /// The guest has started alone since this heal began (an operator said so): it enters only a newer one (X10).
     fn guest_went_alone(&self, heal: &EpochRecord) -> bool {
         let theirs = heal.guest.and_then(|guest| self.peers.get(&guest)).and_then(|p| p.record.as_ref());
-        theirs.is_some_and(|r| Some(r.home) == heal.guest && r.id.number > heal.id.number)
+        theirs.is_some_and(|r| Some(r.home) == heal.guest && r.id > heal.id)
     }
 
     fn propose_joint(&mut self, heal: &EpochRecord) {

@@ -43,6 +43,18 @@ pub enum Control {
 }
 
 impl Control {
+    /// Every control that switches something off.
+    pub const ALL: [Self; 8] = [
+        Self::AcknowledgesEarly,
+        Self::StartsAloneByItself,
+        Self::KeepsFreeNumbers,
+        Self::MergesWithoutStamp,
+        Self::GoesOnWithoutQuorum,
+        Self::WaitsForNoLease,
+        Self::ServesWithoutContact,
+        Self::ServesBeforeOthersAreLevel,
+    ];
+
     /// The rule of the machine it switches off, if it is one.
     fn rule(self) -> Option<replica::Rule> {
         match self {

@@ -84,11 +84,11 @@ pub(crate) enum Done {
 }
 
 impl Done {
-    /// Committed on this side, unless it was computed on one already.
+    /// Committed on this side; on none, what it was computed on counts.
     pub(crate) fn on_side(self, side: Option<usize>) -> Self {
         match self {
-            Self::Account(outcome, None) => Self::Account(outcome, side),
-            Self::Delivered(None) => Self::Delivered(side),
+            Self::Account(outcome, before) => Self::Account(outcome, side.or(before)),
+            Self::Delivered(before) => Self::Delivered(side.or(before)),
             other => other,
         }
     }
