@@ -8,7 +8,7 @@ use bytes::Bytes;
 use mailbox::Applier;
 use mailbox::op::{AccountOp, Change, Command, MailboxRef, NewMessage, Outcome, Refusal, Role, Stamp};
 use ports::intake::Recipient;
-use queue::op::{QueueItem, QueueOp};
+use queue::op::{QueueItem, QueueOp, Standing};
 use replica::{Event, StampBase};
 use vocab::limits::BATCH_BYTES_MAX;
 use vocab::{
@@ -55,12 +55,12 @@ enum Built {
 
 fn build(
     batch: BatchId,
-    stamp: Stamp,
+    (stamp, standing): (Stamp, Standing),
     snapshots: &BTreeMap<AccountId, Arc<dyn Rows>>,
     works: &HashMap<u64, Arc<Work>>,
     tokens: &[u64],
 ) -> Built {
-    let mut building = Building::new(batch, stamp, snapshots);
+    let mut building = Building::new(batch, (stamp, standing), snapshots);
     let mut answers = Vec::with_capacity(tokens.len());
     for (count, token) in tokens.iter().enumerate() {
         // Whoever waited for an operation that is not there was told already.
@@ -97,6 +97,7 @@ fn too_large(work: &Work) -> Answered {
 struct Building<'a> {
     batch: BatchId,
     stamp: Stamp,
+    standing: Standing,
     appliers: BTreeMap<AccountId, Applier<'a>>,
     queue: Option<(Overlay<'a>, Vec<BlobRef>)>,
     queue_bytes: usize,
@@ -111,10 +112,10 @@ impl Engine {
         let works = self.works(&tokens);
         let snapshots: BTreeMap<_, _> =
             work.iter().map(|(account, _)| (*account, self.store.snapshot(*account))).collect();
-        let stamp = self.stamp(batch, base);
+        let (stamp, standing) = (self.stamp(batch, base), self.standing());
         let mut fitting = tokens.as_slice();
         let built = loop {
-            match build(batch, stamp, &snapshots, &works, fitting) {
+            match build(batch, (stamp, standing), &snapshots, &works, fitting) {
                 Built::Full(0) => {
                     fitting = tokens.get(..1).unwrap_or_default();
                     break Built::Full(0);
@@ -153,7 +154,7 @@ impl Engine {
         };
         // Nobody repeats it: its outcome need not be kept.
         self.settle(command.id, &Ok(()));
-        let mut building = Building::new(batch, self.stamp(batch, base), &snapshots);
+        let mut building = Building::new(batch, (self.stamp(batch, base), self.standing()), &snapshots);
         let raised = building.account(account).and_then(|applier| {
             applier.add_lineage(branch);
             applier.run(&command)
@@ -201,7 +202,11 @@ fn in_order(work: &[(AccountId, Vec<u64>)]) -> Vec<u64> {
 }
 
 impl<'a> Building<'a> {
-    fn new(batch: BatchId, stamp: Stamp, snapshots: &'a BTreeMap<AccountId, Arc<dyn Rows>>) -> Self {
+    fn new(
+        batch: BatchId,
+        (stamp, standing): (Stamp, Standing),
+        snapshots: &'a BTreeMap<AccountId, Arc<dyn Rows>>,
+    ) -> Self {
         let mut appliers = BTreeMap::new();
         let mut queue = None;
         for (account, rows) in snapshots {
@@ -211,7 +216,8 @@ impl<'a> Building<'a> {
                 appliers.insert(*account, Applier::new(&**rows, *account, stamp));
             }
         }
-        Self { batch, stamp, appliers, queue, queue_bytes: 0, bodies: BTreeMap::new(), changes: BTreeMap::new() }
+        let (bodies, changes) = (BTreeMap::new(), BTreeMap::new());
+        Self { batch, stamp, standing, appliers, queue, queue_bytes: 0, bodies, changes }
     }
 
     /// Size so far, for the limit of a batch.
@@ -252,7 +258,7 @@ impl<'a> Building<'a> {
         let Some((overlay, refs)) = &mut self.queue else {
             return Err(Damaged("the queue is not part of its batch".into()));
         };
-        let (rows, named, outcome) = queue::apply(overlay, op, self.stamp.at)?;
+        let (rows, named, outcome) = queue::apply(overlay, op, self.standing, self.stamp.at)?;
         overlay.write(&rows);
         let size = |row: &RowWrite| row.key.len() + row.value.as_ref().map_or(0, Bytes::len);
         self.queue_bytes += rows.iter().map(size).sum::<usize>();
@@ -280,6 +286,7 @@ impl<'a> Building<'a> {
                     due: delivery.at,
                     attempt: None,
                     last_status: None,
+                    owner: None,
                 }),
             }
         }

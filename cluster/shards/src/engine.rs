@@ -19,6 +19,7 @@ use crate::blobs::SmallBodies;
 use crate::chunks::Collector;
 use crate::compute::Computed;
 use crate::fetches::Fetches;
+use crate::grace::Grace;
 use crate::merge::Branches;
 use crate::tracker::Tracker;
 use crate::transfer::Transfers;
@@ -44,7 +45,12 @@ pub struct EngineConfig {
     pub peers: Arc<dyn Peers>,
     /// Evidence about their processes.
     pub evidence: Arc<dyn Evidence>,
+    /// How long a node alone on mere silence leaves the other side's queue items to it (ms), [`QUEUE_GRACE_MS`] as a rule.
+    pub queue_grace_ms: u64,
 }
+
+/// Inherited items wait that long in a solo epoch on mere silence: 2 h.
+pub const QUEUE_GRACE_MS: u64 = 2 * 60 * 60 * 1000;
 
 /// Raises the boot counter of this node durably; before anything is said to a peer.
 ///
@@ -90,6 +96,7 @@ pub struct Engine {
     pub(crate) watchers: Watchers,
     pub(crate) confirmed: Notify,
     pub(crate) queue_changed: Notify,
+    pub(crate) grace: Grace,
     pub(crate) serving: watch::Sender<bool>,
     pub(crate) holds_address: watch::Sender<bool>,
     pub(crate) disk_low: AtomicBool,
@@ -130,6 +137,7 @@ impl Engine {
             watchers: Watchers::default(),
             confirmed: Notify::new(),
             queue_changed: Notify::new(),
+            grace: Grace::new(config.queue_grace_ms),
             serving: watch::Sender::new(false),
             holds_address: watch::Sender::new(false),
             disk_low: AtomicBool::new(false),

@@ -11,6 +11,7 @@ mod drive;
 mod engine;
 mod fetches;
 mod forward;
+mod grace;
 mod intake;
 mod merge;
 mod outbox;
@@ -24,7 +25,7 @@ mod work;
 pub use accounts::EngineAccounts;
 pub use blobs::EngineBlobs;
 pub use cluster::EngineCluster;
-pub use engine::{Engine, EngineConfig, raise_boot};
+pub use engine::{Engine, EngineConfig, QUEUE_GRACE_MS, raise_boot};
 pub use intake::EngineIntake;
 pub use outbox::EngineOutbox;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ports::Answer;
 use ports::outbox::Outbox;
-use queue::op::{QueueItem, QueueOp, QueueOutcome};
+use queue::op::{Hold, QueueItem, QueueOp, QueueOutcome};
 use vocab::{AccountId, SubmitError, Timestamp};
 use wire::forward::{self as w, call, reply};
 
@@ -20,6 +20,14 @@ impl Outbox for EngineOutbox {
         self.0.home_of(AccountId::QUEUE) == Some(self.0.node) && *self.0.serving.borrow()
     }
 
+    fn hold(&self) -> Option<Hold> {
+        self.0.queue_hold()
+    }
+
+    fn release(&self) -> bool {
+        self.0.release_queue()
+    }
+
     fn due(
         &self,
         now: Timestamp,
@@ -27,7 +35,8 @@ impl Outbox for EngineOutbox {
     ) -> Answer<'_, Result<(Vec<QueueItem>, Option<Timestamp>), SubmitError>> {
         Box::pin(async move {
             let rows = self.0.readable(AccountId::QUEUE).await?;
-            queue::read::due(&*rows, now, limit).map_err(|_| SubmitError::Unavailable(crate::DAMAGED))
+            queue::read::due(&*rows, now, limit, self.hold().as_ref())
+                .map_err(|_| SubmitError::Unavailable(crate::DAMAGED))
         })
     }
 

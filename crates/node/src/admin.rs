@@ -138,6 +138,8 @@ pub enum AliasCommand {
 pub enum QueueCommand {
     /// What waits to be sent.
     List,
+    /// Sends what is left to the other node: only when that node surely sends nothing, or recipients may get mail twice.
+    Release,
 }
 
 /// An API with its token.
@@ -394,8 +396,10 @@ pub fn alias(args: &ServerArgs, command: AliasCommand) -> anyhow::Result<Exit> {
 /// When the API cannot be found.
 pub fn queue(args: &ServerArgs, command: QueueCommand) -> anyhow::Result<Exit> {
     let api = Api::open(args)?;
-    let QueueCommand::List = command;
-    Ok(api.run(Method::GET, "queue", None, show_value))
+    Ok(match command {
+        QueueCommand::List => api.run(Method::GET, "queue", None, show_value),
+        QueueCommand::Release => api.run(Method::POST, "queue/release", Some(&json!({})), show_done),
+    })
 }
 
 /// Prints a join token alone on a line.

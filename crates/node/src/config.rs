@@ -15,6 +15,8 @@ pub const DEFAULT_DATA: &str = "/var/lib/twinpost";
 /// What is logged unless the node file says otherwise: Raft's own chatter is not.
 pub const DEFAULT_LOG: &str = "info,openraft=warn";
 
+/// What `[queue] grace_ms` may be at most: a day, after which senders must hear of what did not go.
+const QUEUE_GRACE_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// What `[queue] first_retry_ms` may be: no hammering, and nothing above the usual minute.
 const FIRST_RETRY_MS: std::ops::RangeInclusive<u64> = 100..=60_000;
 
@@ -90,6 +92,8 @@ pub struct Probe {
 pub struct Queue {
     /// Wait after the first failed attempt; later ones grow from it, none beyond the usual schedule.
     pub first_retry_ms: Option<u64>,
+    /// How long a node alone on mere silence leaves the other node's items to it.
+    pub grace_ms: Option<u64>,
 }
 
 /// Durations of the takeover rules in milliseconds; the defaults are those of DESIGN 6.
@@ -242,6 +246,9 @@ impl RawConfig {
         if self.queue.first_retry_ms.is_some_and(|wait| !FIRST_RETRY_MS.contains(&wait)) {
             let (least, most) = (FIRST_RETRY_MS.start(), FIRST_RETRY_MS.end());
             faults.push(format!("queue.first_retry_ms: {least} to {most}"));
+        }
+        if self.queue.grace_ms.is_some_and(|grace| grace > QUEUE_GRACE_MS_MAX) {
+            faults.push(format!("queue.grace_ms: 0 to {QUEUE_GRACE_MS_MAX}"));
         }
         let mut proxy_networks = Vec::new();
         for text in &self.proxy_networks {

@@ -88,6 +88,7 @@ async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
         config: control.clone(),
         peers: transport.clone(),
         evidence: Arc::new(Probes { config: control.clone(), node, smtp_port: config.ports.smtp }),
+        queue_grace_ms: config.queue.grace_ms.unwrap_or(shards::QUEUE_GRACE_MS),
     })?;
     let word = Arc::clone(&engine);
     let bound = transport

@@ -1,6 +1,6 @@
 //! The outbound queue for the relay worker and the operator.
 
-use queue::op::{QueueItem, QueueOp, QueueOutcome};
+use queue::op::{Hold, QueueItem, QueueOp, QueueOutcome};
 use vocab::{SubmitError, Timestamp};
 
 use crate::Answer;
@@ -9,7 +9,13 @@ use crate::Answer;
 pub trait Outbox: Send + Sync {
     /// Whether this node works the queue now (home of the queue account, serving).
     fn is_worker(&self) -> bool;
-    /// Items due at `now` without a running attempt, oldest first, at most `limit`; and when the next one is due.
+    /// What this node leaves to the other side: it works the queue alone on mere silence, and nobody confirmed yet that
+    /// the other side is down (DESIGN 7). Failures of such items are not bounced meanwhile.
+    fn hold(&self) -> Option<Hold>;
+    /// An operator's word that the other side sends nothing: ends the hold of this epoch, until this process ends. False
+    /// when there is none.
+    fn release(&self) -> bool;
+    /// Items due at `now` without a running attempt and not held, oldest first, at most `limit`; and when the next one is due.
     ///
     /// # Errors
     /// Unavailable: this node may not read now.

@@ -1,8 +1,8 @@
 //! One operation on the queue: rows to write, references to add or drop, and the outcome. Pure.
 
-use vocab::{BlobRef, CommandId, Damaged, PlacementId, RowWrite, Rows, Table, Timestamp};
+use vocab::{BlobRef, CommandId, Damaged, NodeId, PlacementId, RowWrite, Rows, Table, Timestamp};
 
-use crate::op::{AttemptResult, QueueItem, QueueOp, QueueOutcome};
+use crate::op::{AttemptResult, QueueItem, QueueOp, QueueOutcome, Standing};
 use crate::rows::{decode_item, due_key, encode_item};
 
 /// A started attempt that has not ended by then is taken for lost with its node, and the item is due again (ms). The
@@ -12,13 +12,14 @@ pub const ATTEMPT_LOST_AFTER_MS: u64 = 15 * 60 * 1000;
 /// What an operation changes.
 pub type Applied = (Vec<RowWrite>, Vec<BlobRef>, QueueOutcome);
 
-/// Applies `op` at time `at` of the home to the rows of the queue account.
+/// Applies `op` at time `at` of the home to the rows of the queue account. What comes in belongs to the home; so does
+/// what it tries, unless the other side may be alive.
 ///
 /// # Errors
 /// [`Damaged`] when a row cannot be read: nothing may be written.
-pub fn apply(view: &dyn Rows, op: &QueueOp, at: Timestamp) -> Result<Applied, Damaged> {
+pub fn apply(view: &dyn Rows, op: &QueueOp, standing: Standing, at: Timestamp) -> Result<Applied, Damaged> {
     match op {
-        QueueOp::Enqueue(items) => enqueue(view, items),
+        QueueOp::Enqueue(items) => enqueue(view, items, standing.home),
         QueueOp::AttemptStart { id, node, at: started } => {
             let Some(item) = find(view, *id)? else { return Ok(gone()) };
             let elsewhere =
@@ -32,6 +33,9 @@ pub fn apply(view: &dyn Rows, op: &QueueOp, at: Timestamp) -> Result<Applied, Da
             next.attempts = if again { item.attempts } else { item.attempts.saturating_add(1) };
             next.attempt = Some((*node, *started));
             next.due = started.plus_ms(ATTEMPT_LOST_AFTER_MS);
+            if !standing.uncertain {
+                next.owner = Some(standing.home);
+            }
             Ok((replace(&item, &next), Vec::new(), QueueOutcome::Done))
         }
         QueueOp::AttemptEnd { id, result } => {
@@ -58,7 +62,7 @@ fn find(view: &dyn Rows, id: CommandId) -> Result<Option<QueueItem>, Damaged> {
     view.get(Table::QUEUE, &id.to_bytes())?.map(|row| decode_item(&row)).transpose()
 }
 
-fn enqueue(view: &dyn Rows, items: &[QueueItem]) -> Result<Applied, Damaged> {
+fn enqueue(view: &dyn Rows, items: &[QueueItem], home: NodeId) -> Result<Applied, Damaged> {
     let mut rows = Vec::new();
     let mut refs = Vec::new();
     let mut seen = std::collections::BTreeSet::new();
@@ -66,7 +70,7 @@ fn enqueue(view: &dyn Rows, items: &[QueueItem]) -> Result<Applied, Damaged> {
         if !seen.insert(item.id) || view.get(Table::QUEUE, &item.id.to_bytes())?.is_some() {
             continue;
         }
-        rows.push(item_row(item));
+        rows.push(item_row(&QueueItem { owner: Some(home), ..item.clone() }));
         rows.push(due_row(item, true));
         refs.push(blob_ref(item, true));
     }
@@ -103,17 +107,17 @@ pub(crate) fn blob_ref(item: &QueueItem, present: bool) -> BlobRef {
 
 #[cfg(test)]
 mod tests {
-    use vocab::{MemoryRows, NodeId};
+    use vocab::MemoryRows;
 
     use super::*;
-    use crate::op::Failure;
+    use crate::op::{Failure, Hold};
     use crate::read::{due, list};
     use crate::rows::tests::item;
 
     const T0: Timestamp = Timestamp(1_700_000_000_000);
 
     fn run(rows: &mut MemoryRows, op: &QueueOp, at: Timestamp) -> (Vec<BlobRef>, QueueOutcome) {
-        let (writes, refs, outcome) = apply(rows, op, at).expect("readable");
+        let (writes, refs, outcome) = apply(rows, op, HERE, at).expect("readable");
         rows.write(&writes);
         (refs, outcome)
     }
@@ -133,7 +137,7 @@ mod tests {
         let start = QueueOp::AttemptStart { id, node: NodeId(1), at: T0 };
         assert_eq!(run(&mut rows, &start, T0).1, QueueOutcome::Done);
         assert_eq!(run(&mut rows, &start, T0).1, QueueOutcome::Done);
-        let (now, _) = due(&rows, T0, 10).expect("readable");
+        let (now, _) = due(&rows, T0, 10, None).expect("readable");
         assert_eq!(now.iter().map(|i| i.id).collect::<Vec<_>>(), [item(2).id]);
 
         let later = T0.plus_ms(60_000);
@@ -159,13 +163,51 @@ mod tests {
         let id = item(1).id;
         run(&mut rows, &QueueOp::AttemptStart { id, node: NodeId(1), at: T0 }, T0);
         let early = T0.plus_ms(ATTEMPT_LOST_AFTER_MS - 1);
-        assert!(due(&rows, early, 10).expect("readable").0.is_empty());
+        assert!(due(&rows, early, 10, None).expect("readable").0.is_empty());
         let taken = QueueOp::AttemptStart { id, node: NodeId(2), at: early };
         assert_eq!(run(&mut rows, &taken, early).1, QueueOutcome::Gone);
         let late = T0.plus_ms(ATTEMPT_LOST_AFTER_MS);
-        assert_eq!(due(&rows, late, 10).expect("readable").0.len(), 1);
+        assert_eq!(due(&rows, late, 10, None).expect("readable").0.len(), 1);
         let over = QueueOp::AttemptStart { id, node: NodeId(2), at: late };
         assert_eq!(run(&mut rows, &over, late).1, QueueOutcome::Done);
         assert_eq!(list(&rows, 1).expect("readable")[0].attempts, 2);
+    }
+
+    const HERE: Standing = Standing { home: NodeId(1), uncertain: false };
+    const ALONE: Standing = Standing { home: NodeId(2), uncertain: true };
+
+    fn write(rows: &mut MemoryRows, op: &QueueOp, standing: Standing) {
+        let (writes, _, _) = apply(rows, op, standing, T0).expect("readable");
+        rows.write(&writes);
+    }
+
+    #[test]
+    fn ha_15_what_the_other_side_took_in_waits_for_the_grace_and_own_mail_does_not() {
+        let mut rows = MemoryRows::default();
+        write(&mut rows, &QueueOp::Enqueue(vec![item(1), item(2)]), HERE);
+        write(&mut rows, &QueueOp::Enqueue(vec![item(3)]), ALONE);
+        let hold = Hold { node: NodeId(2), until: T0.plus_ms(1000) };
+        let numbers = |now, limit| {
+            let (items, next) = due(&rows, now, limit, Some(&hold)).expect("readable");
+            (items.iter().map(|item| item.id.recipient).collect::<Vec<_>>(), next)
+        };
+        // Those held do not use up the limit, and the worker is told when they are due.
+        assert_eq!(numbers(T0, 1), (vec![3], Some(hold.until)));
+        assert_eq!(numbers(hold.until, 10), (vec![1, 2, 3], None));
+        // The other side sends at once what this one leaves to it, and leaves what this one sends.
+        let theirs = Hold { node: NodeId(1), ..hold };
+        let left = due(&rows, T0, 10, Some(&theirs)).expect("readable").0;
+        assert_eq!(left.iter().map(|item| item.id.recipient).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn ha_15_trying_takes_an_item_over_only_when_the_other_side_is_surely_down() {
+        for (uncertain, owner) in [(true, NodeId(1)), (false, NodeId(2))] {
+            let mut rows = MemoryRows::default();
+            write(&mut rows, &QueueOp::Enqueue(vec![item(1)]), HERE);
+            let start = QueueOp::AttemptStart { id: item(1).id, node: NodeId(2), at: T0 };
+            write(&mut rows, &start, Standing { home: NodeId(2), uncertain });
+            assert_eq!(list(&rows, 1).expect("readable")[0].owner, Some(owner));
+        }
     }
 }

@@ -31,6 +31,35 @@ pub struct QueueItem {
     pub attempt: Option<(NodeId, Timestamp)>,
     /// Status and text of the last deferral, for `queue list` and the bounce.
     pub last_status: Option<Failure>,
+    /// Home that took the item in, or that tried it last with certainty: both sides of a split agree on it, and only
+    /// this one sends at once. None in rows of older builds: everybody's.
+    pub owner: Option<NodeId>,
+}
+
+/// Who applies an operation: the home of the queue, and whether its epoch is a solo one on mere silence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The home.
+    pub home: NodeId,
+    /// The other side may be alive: nothing changes its owner.
+    pub uncertain: bool,
+}
+
+/// What a node alone on mere silence leaves to the other side (DESIGN 7): items of other owners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// This node: its own items are not held.
+    pub node: NodeId,
+    /// Until then (time of this node); afterwards they are sent, and still not bounced.
+    pub until: Timestamp,
+}
+
+impl Hold {
+    /// Whether the item belongs to the other side.
+    #[must_use]
+    pub fn is_foreign(&self, item: &QueueItem) -> bool {
+        item.owner.is_some_and(|owner| owner != self.node)
+    }
 }
 
 /// An SMTP answer or a local reason as RFC 3464 wants it.

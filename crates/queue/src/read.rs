@@ -3,42 +3,54 @@
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
-use vocab::{CommandId, Damaged, Rows, Table, Timestamp};
+use vocab::{Damaged, Rows, Table, Timestamp};
 
-use crate::op::QueueItem;
+use crate::op::{Hold, QueueItem};
 use crate::rows::{decode_item, read_due_key};
 
 /// Items due at `now` that nobody is trying, oldest first, at most `limit`, and when the first item beyond them is
-/// due. An attempt that was never ended counts as lost after [`crate::apply::ATTEMPT_LOST_AFTER_MS`].
+/// due. An attempt that was never ended counts as lost after [`crate::apply::ATTEMPT_LOST_AFTER_MS`]. Under a `hold`
+/// the items of other owners are passed over and become due at its end.
 ///
 /// # Errors
 /// [`Damaged`] when a row cannot be read.
-pub fn due(view: &dyn Rows, now: Timestamp, limit: usize) -> Result<(Vec<QueueItem>, Option<Timestamp>), Damaged> {
-    let mut ids: Vec<CommandId> = Vec::new();
+pub fn due(
+    view: &dyn Rows,
+    now: Timestamp,
+    limit: usize,
+    hold: Option<&Hold>,
+) -> Result<(Vec<QueueItem>, Option<Timestamp>), Damaged> {
+    let hold = hold.filter(|hold| now < hold.until);
+    let mut items = Vec::new();
     let mut next = None;
+    let mut held = false;
     let mut fault = None;
-    view.scan(Table::QUEUE_DUE, (Bound::Unbounded, Bound::Unbounded), false, &mut |key, _| {
-        match read_due_key(key) {
-            Ok((due, id)) if due <= now && ids.len() < limit => ids.push(id),
-            Ok((due, _)) => {
-                next = Some(due);
-                return ControlFlow::Break(());
-            }
-            Err(damaged) => {
-                fault = Some(damaged);
-                return ControlFlow::Break(());
-            }
+    let mut take = |key: &[u8]| {
+        let (due, id) = read_due_key(key)?;
+        if due > now || items.len() >= limit {
+            next = Some(due);
+            return Ok(ControlFlow::Break(()));
         }
-        ControlFlow::Continue(())
+        let row = view.get(Table::QUEUE, &id.to_bytes())?;
+        let item = decode_item(&row.ok_or_else(|| Damaged(format!("queue: {id} is due and missing")))?)?;
+        if hold.is_some_and(|hold| hold.is_foreign(&item)) {
+            held = true;
+        } else {
+            items.push(item);
+        }
+        Ok(ControlFlow::Continue(()))
+    };
+    view.scan(Table::QUEUE_DUE, (Bound::Unbounded, Bound::Unbounded), false, &mut |key, _| {
+        take(key).unwrap_or_else(|damaged| {
+            fault = Some(damaged);
+            ControlFlow::Break(())
+        })
     })?;
     if let Some(damaged) = fault {
         return Err(damaged);
     }
-    let mut items = Vec::with_capacity(ids.len());
-    for id in ids {
-        let row = view.get(Table::QUEUE, &id.to_bytes())?;
-        items.push(decode_item(&row.ok_or_else(|| Damaged(format!("queue: {id} is due and missing")))?)?);
-    }
+    let end = hold.filter(|_| held).map(|hold| hold.until);
+    let next = next.into_iter().chain(end).min();
     Ok((items, next))
 }
 
@@ -47,7 +59,7 @@ pub fn due(view: &dyn Rows, now: Timestamp, limit: usize) -> Result<(Vec<QueueIt
 /// # Errors
 /// As [`due`].
 pub fn next_due(view: &dyn Rows) -> Result<Option<Timestamp>, Damaged> {
-    due(view, Timestamp(0), 0).map(|(_, next)| next)
+    due(view, Timestamp(0), 0, None).map(|(_, next)| next)
 }
 
 /// All items by time of acceptance, oldest first, at most `limit`.

@@ -51,6 +51,8 @@ pub(crate) struct ItemV1 {
     attempt_at: u64,
     #[prost(message, optional, tag = "14")]
     last_status: Option<FailureV1>,
+    #[prost(uint32, optional, tag = "15")]
+    owner: Option<u32>,
 }
 
 fn damaged(what: &str) -> Damaged {
@@ -90,6 +92,7 @@ impl From<&QueueItem> for ItemV1 {
             attempt_node: item.attempt.map(|(node, _)| node.0),
             attempt_at: item.attempt.map_or(0, |(_, at)| at.0),
             last_status: item.last_status.as_ref().map(FailureV1::from),
+            owner: item.owner.map(|node| node.0),
         }
     }
 }
@@ -115,6 +118,7 @@ impl TryFrom<ItemV1> for QueueItem {
             due: Timestamp(row.due),
             attempt: row.attempt_node.map(|node| (NodeId(node), Timestamp(row.attempt_at))),
             last_status: row.last_status.map(Failure::from),
+            owner: row.owner.map(NodeId),
         })
     }
 }
@@ -170,6 +174,7 @@ pub(crate) mod tests {
             due: Timestamp(1_700_000_000_000),
             attempt: None,
             last_status: None,
+            owner: None,
         }
     }
 
@@ -192,7 +197,7 @@ pub(crate) mod tests {
 
     #[test]
     fn items_survive_their_bytes() {
-        for item in [item(1), full()] {
+        for item in [item(1), full(), QueueItem { owner: Some(NodeId(2)), ..item(3) }] {
             assert_eq!(decode_item(&encode_item(&item)), Ok(item));
         }
     }

@@ -18,6 +18,8 @@ fn id(number: u32) -> CommandId {
     CommandId { origin: NodeId(1), boot: Boot(2), counter: 3, recipient: number }
 }
 
+const STANDING: queue::op::Standing = queue::op::Standing { home: NodeId(1), uncertain: false };
+
 fn item(number: u32) -> QueueItem {
     QueueItem {
         id: id(number),
@@ -33,6 +35,7 @@ fn item(number: u32) -> QueueItem {
         due: T0,
         attempt: None,
         last_status: None,
+        owner: None,
     }
 }
 
@@ -54,7 +57,7 @@ impl Side {
     }
 
     fn run(&mut self, op: &QueueOp, at: Timestamp) -> QueueOutcome {
-        let (rows, refs, outcome) = apply(&self.rows, op, at).unwrap();
+        let (rows, refs, outcome) = apply(&self.rows, op, STANDING, at).unwrap();
         self.write(&rows, &refs);
         outcome
     }
@@ -76,7 +79,7 @@ impl Side {
     /// The due index and the references are exactly those of the items.
     fn check(&self) {
         let items = self.items();
-        let (due, _) = queue::read::due(&self.rows, Timestamp(u64::MAX), usize::MAX).unwrap();
+        let (due, _) = queue::read::due(&self.rows, Timestamp(u64::MAX), usize::MAX, None).unwrap();
         assert_eq!(due.len(), items.len());
         assert_eq!(due.into_iter().map(|item| (item.id, item)).collect::<BTreeMap<_, _>>(), items);
         let refs = items.values().map(|item| (item.blob, PlacementId { command: item.id, index: 0 })).collect();

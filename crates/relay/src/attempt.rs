@@ -21,6 +21,9 @@ const COMMIT_TRIES: u32 = 60;
 /// When a bounce could not be made durable, the item waits this long (ms).
 const BOUNCE_PAUSE_MS: u64 = 60 * 1000;
 
+/// An item of the other node that failed for good while that node may be alive is tried again after this time (ms).
+const FOREIGN_PAUSE_MS: u64 = 60 * 60 * 1000;
+
 /// What came of the dialogues.
 pub(crate) enum Sent {
     /// Taken over by this host.
@@ -89,6 +92,11 @@ async fn judge(relay: &Relay, item: &QueueItem, permanent: bool, failure: Failur
         let wait_s = due.seconds().saturating_sub(now.seconds());
         tracing::info!(accept = %item.id, recipient = %item.recipient, remote, status, diagnostic, attempts, wait_s, "relay deferred");
         return AttemptResult::Deferred(failure, due);
+    }
+    if relay.ports.outbox.hold().is_some_and(|hold| hold.is_foreign(item)) {
+        metrics::counter!("twinpost_relay_attempts_total", "result" => "deferred").increment(1);
+        tracing::warn!(accept = %item.id, recipient = %item.recipient, remote, status, diagnostic, attempts, "relay failed; no bounce while the other node may have delivered it");
+        return AttemptResult::Deferred(failure, now.plus_ms(FOREIGN_PAUSE_MS));
     }
     tracing::warn!(accept = %item.id, recipient = %item.recipient, remote, status, diagnostic, attempts, "relay failed");
     match bounce::report(relay, item, &failure, now).await {

@@ -59,6 +59,7 @@ async fn engine(
         config: Arc::new(View { register: register.clone(), dead: dead.clone() }),
         peers: Arc::new(Wire { me: id, boot, net: net.clone() }),
         evidence: Arc::new(NoEvidence),
+        queue_grace_ms: shards::QUEUE_GRACE_MS,
     })
     .expect("engine");
     net.add(id, boot, engine.peer_events(), engine.peer_service());

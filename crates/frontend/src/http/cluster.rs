@@ -58,7 +58,17 @@ pub(crate) async fn create_token(State(api): Shared, body: Bytes) -> Created {
 
 pub(crate) async fn queue(State(api): Shared) -> Result<Json<Value>, Problem> {
     let items = api.context.ports.outbox.list(QUEUE_LIST_MAX).await?;
-    Ok(Json(json!({ "queue": items.iter().map(show_item).collect::<Vec<_>>() })))
+    let held = api.context.ports.outbox.hold().map(|hold| date(hold.until));
+    Ok(Json(json!({ "queue": items.iter().map(show_item).collect::<Vec<_>>(), "held_until": held })))
+}
+
+/// An operator's word that the other node sends nothing.
+pub(crate) async fn release_queue(State(api): Shared, body: Bytes) -> Result<StatusCode, Problem> {
+    Fields::parse(&body)?.finish()?;
+    if !api.context.ports.outbox.release() {
+        return Err(Problem::new(StatusCode::CONFLICT, "no item of the other node waits here"));
+    }
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn show_item(item: &QueueItem) -> Value {
@@ -71,6 +81,7 @@ fn show_item(item: &QueueItem) -> Value {
         "accepted_at": date(item.accepted_at),
         "attempts": item.attempts,
         "due": date(item.due),
+        "owner_node": item.owner.map(|node| node.0),
         "trying_on_node": item.attempt.map(|(node, _)| node.0),
         "status": item.last_status.as_ref().map(|failure| failure.status.clone()),
         "diagnostic": item.last_status.as_ref().map(|failure| failure.diagnostic.clone()),

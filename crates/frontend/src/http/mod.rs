@@ -78,6 +78,7 @@ fn routes() -> Vec<Route> {
         ("/api/v1/cluster/tokens", &["post"], true, post(cluster::create_token)),
         ("/api/v1/branches", &["get"], true, get(cluster::branches)),
         ("/api/v1/queue", &["get"], true, get(cluster::queue)),
+        ("/api/v1/queue/release", &["post"], true, post(cluster::release_queue)),
         ("/api/v1/domains", &["get", "post"], true, get(d::list_domains).post(d::add_domain)),
         ("/api/v1/domains/{name}", &["get", "patch", "delete"], true,
             get(d::show_one_domain).merge(patch(d::change_domain)).merge(delete(d::remove_domain))),

@@ -89,6 +89,12 @@ impl ports::blobs::Blobs for Fake {
 }
 
 impl ports::outbox::Outbox for Fake {
+    fn hold(&self) -> Option<queue::op::Hold> {
+        None
+    }
+    fn release(&self) -> bool {
+        false
+    }
     fn is_worker(&self) -> bool {
         false
     }

@@ -81,6 +81,12 @@ impl Directory for Nothing {
 }
 
 impl Outbox for Nothing {
+    fn hold(&self) -> Option<queue::op::Hold> {
+        None
+    }
+    fn release(&self) -> bool {
+        false
+    }
     fn is_worker(&self) -> bool {
         true
     }
@@ -102,6 +108,7 @@ impl Outbox for Nothing {
             due: Timestamp(1_700_000_060_000),
             attempt: None,
             last_status: None,
+            owner: None,
         };
         Box::pin(async { Ok(vec![item]) })
     }

@@ -10,7 +10,7 @@ use ports::directory::{AddressClass, Directory, Identity, Login, Target};
 use ports::intake::{Delivery, Intake};
 use ports::outbox::Outbox;
 use ports::resolver::{ResolveError, Resolver};
-use queue::op::{QueueItem, QueueOp, QueueOutcome};
+use queue::op::{Hold, QueueItem, QueueOp, QueueOutcome};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
@@ -18,11 +18,14 @@ use vocab::{AccountId, Address, BlobHash, Domain, ForwardPath, MemoryRows, Submi
 
 pub(super) const BODY: &[u8] = b"Received: here\r\nSubject: hello\r\n\r\n.dot\r\n";
 
+const STANDING: queue::op::Standing = queue::op::Standing { home: vocab::NodeId(1), uncertain: true };
+
 /// The queue over its real state machine; `ops` remembers what was committed.
 #[derive(Default)]
 pub(super) struct FakeOutbox {
     rows: Mutex<MemoryRows>,
     pub ops: Mutex<Vec<QueueOp>>,
+    pub held: Mutex<Option<Hold>>,
     pub committed: Notify,
     changed: Notify,
 }
@@ -33,7 +36,7 @@ impl FakeOutbox {
     }
     pub(super) fn commit(&self, op: QueueOp) -> QueueOutcome {
         let mut rows = self.rows.lock().expect("lock");
-        let (writes, _, outcome) = queue::apply(&*rows, &op, crate::worker::wall()).expect("rows");
+        let (writes, _, outcome) = queue::apply(&*rows, &op, STANDING, crate::worker::wall()).expect("rows");
         rows.write(&writes);
         self.ops.lock().expect("lock").push(op);
         self.committed.notify_one();
@@ -43,6 +46,12 @@ impl FakeOutbox {
 }
 
 impl Outbox for FakeOutbox {
+    fn hold(&self) -> Option<Hold> {
+        *self.held.lock().expect("lock")
+    }
+    fn release(&self) -> bool {
+        self.held.lock().expect("lock").take().is_some()
+    }
     fn is_worker(&self) -> bool {
         true
     }
@@ -51,7 +60,7 @@ impl Outbox for FakeOutbox {
         now: Timestamp,
         limit: usize,
     ) -> Answer<'_, Result<(Vec<QueueItem>, Option<Timestamp>), SubmitError>> {
-        let due = queue::read::due(&*self.rows.lock().expect("lock"), now, limit).expect("rows");
+        let due = queue::read::due(&*self.rows.lock().expect("lock"), now, limit, self.hold().as_ref()).expect("rows");
         Box::pin(async move { Ok(due) })
     }
     fn list(&self, _limit: usize) -> Answer<'_, Result<Vec<QueueItem>, SubmitError>> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fakes::{BODY, FakeBlobs, FakeDirectory, FakeIntake, FakeOutbox, FakeResolver, Host, host};
 use ports::intake::Recipient;
-use queue::op::{AttemptResult, QueueItem, QueueOp};
+use queue::op::{AttemptResult, Hold, QueueItem, QueueOp};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use testkit::fake_config::FakeConfig;
 use topology::DocumentKind;
@@ -33,6 +33,7 @@ fn item(number: u32, to: &str) -> QueueItem {
         due: Timestamp(0),
         attempt: None,
         last_status: None,
+        owner: None,
     }
 }
 
@@ -177,6 +178,21 @@ async fn que_03_after_five_days_a_temporary_failure_is_final() {
     assert!(matches!(&deliveries[0].recipients[..], [Recipient::Remote { address, original: None, .. }]
         if address.to_string() == "eve@far.example"));
     assert!(String::from_utf8_lossy(&deliveries[0].body).contains("Status: 5.2.0\r\n"));
+}
+
+#[tokio::test]
+async fn ha_15_mail_of_the_other_node_is_not_bounced_while_that_node_may_be_alive() {
+    let mx = plain().await;
+    let setup = start(mx.port, vec![]);
+    *setup.outbox.held.lock().expect("lock") = Some(Hold { node: NodeId(2), until: Timestamp(0) });
+    setup.outbox.commit(QueueOp::Enqueue(vec![item(1, "nobody@elsewhere.example")]));
+    assert!(matches!(setup.result(1).await, AttemptResult::Deferred(f, _) if f.status == "5.1.1"));
+    assert!(setup.intake.deliveries.lock().expect("lock").is_empty());
+    // Its own is.
+    *setup.outbox.held.lock().expect("lock") = Some(Hold { node: NodeId(1), until: Timestamp(0) });
+    setup.outbox.commit(QueueOp::Enqueue(vec![item(2, "nobody@elsewhere.example")]));
+    assert!(matches!(setup.result(2).await, AttemptResult::Failed(f) if f.status == "5.1.1"));
+    assert_eq!(setup.intake.deliveries.lock().expect("lock").len(), 1);
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use ports::config::ConfigError;
 use ports::directory::{AddressClass, Directory, Identity, Login, Target};
 use ports::intake::{Delivery, Intake};
 use ports::outbox::Outbox;
-use queue::op::{QueueItem, QueueOp, QueueOutcome};
+use queue::op::{Hold, QueueItem, QueueOp, QueueOutcome};
 use testkit::fake_accounts::FakeAccounts;
 use testkit::fake_config::FakeConfig;
 use testkit::fake_streams::FakeStreams;
@@ -177,6 +177,12 @@ impl Outbox for House {
     }
     fn submit(&self, _: QueueOp) -> Answer<'_, Result<QueueOutcome, SubmitError>> {
         Box::pin(async { Ok(QueueOutcome::Done) })
+    }
+    fn hold(&self) -> Option<Hold> {
+        None
+    }
+    fn release(&self) -> bool {
+        false
     }
     fn changed(&self) -> Answer<'_, ()> {
         Box::pin(std::future::pending())
