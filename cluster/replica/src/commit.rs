@@ -77,6 +77,7 @@ impl Replica {
         compared
             && self.entering.is_none()
             && self.hold.is_none()
+            && !self.is_handing_over()
             // A join mark that is being written binds already.
             && self.saved.join_mark == self.join_mark
             && self.follow.is_idle()

@@ -203,7 +203,9 @@ impl Replica {
 
     pub(crate) fn on_entered(&mut self, new: EpochRecord, flights: &[BatchId]) {
         self.entering = None;
+        let entitled = self.keeps_comparison(self.record.as_ref(), &new).then_some(new.id);
         let old = self.record.replace(new.clone());
+        self.entitled = entitled;
         let ended_mark = self.join_mark.take().filter(|mark| *mark != new.id);
         self.join_mark = self.saved.join_mark;
         let me = self.me();

@@ -113,6 +113,16 @@ pub enum Event {
     },
     /// The operator says the peer is down. Answered by [`crate::Output::StartAlone`].
     StartAlone,
+    /// Hand over (at the home only): `to` becomes the home, and `leaves` leaves the in-sync set. See
+    /// [`crate::Replica::may_hand_over`]. Answered by [`crate::Output::HandedOver`].
+    Handover {
+        /// The new home; `None`: whoever fits.
+        to: Option<NodeId>,
+        /// Who is about to stop.
+        leaves: Option<NodeId>,
+    },
+    /// This node is about to stop: it is not taken back into the in-sync set. Or it is not after all.
+    Leaving(bool),
     /// A fetch is staged and verified.
     Fetched {
         /// Number of [`crate::Output::Fetch`].

@@ -67,7 +67,8 @@ impl Replica {
 
     /// Proposals the home or anchor makes when the register can decide.
     pub(crate) fn consider_proposals(&mut self) {
-        let may = self.register.quorum && self.entering.is_none() && !self.is_superseded();
+        let free = self.entering.is_none() && self.handover.is_none();
+        let may = self.register.quorum && free && !self.is_superseded();
         let Some(record) = self.record.as_ref().filter(|r| may && r.home == self.config.node) else { return };
         let whole = record.in_sync == self.register.members;
         if whole && record.kind == EpochKind::Joint && self.reduce.is_none() {

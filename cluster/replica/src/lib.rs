@@ -11,6 +11,7 @@ mod epoch;
 mod event;
 mod follow;
 mod guest;
+mod handover;
 mod heal;
 mod lease;
 mod link;
@@ -28,6 +29,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 pub use config::{ReplicaConfig, Rule, Timing};
 pub use event::Event;
+pub use handover::HANDOVER_REASONS;
 pub use output::{MayRead, MergeBase, Output, Serving, StampBase};
 pub use persist::{META_KEY, Saved};
 pub use status::{Mode, ReplicaStatus, SyncProgress};
@@ -109,6 +111,11 @@ pub struct Replica {
     reduce: Option<NodeId>,
     reduced_at: Option<Instant>,
     hold_down_until: Instant,
+    handover: Option<handover::Handover>,
+    /// Epoch in which this node may go on alone though it has not compared in it: it only moved the home.
+    entitled: Option<vocab::EpochId>,
+    /// This node is about to stop.
+    leaving: bool,
     disk_low: bool,
     disk_silent: u64,
     address_held: bool,
@@ -153,6 +160,9 @@ impl Replica {
             reduce: None,
             reduced_at: None,
             hold_down_until: Instant(0),
+            handover: None,
+            entitled: None,
+            leaving: false,
             disk_low: false,
             disk_silent: 0,
             address_held: false,
@@ -182,6 +192,8 @@ impl Replica {
             Event::GuardWord { peer, boot } => self.on_guard_word(peer, boot),
             Event::ResetEvidence { peer } => self.on_reset_evidence(peer),
             Event::StartAlone => self.on_start_alone(),
+            Event::Handover { to, leaves } => self.on_handover(to, leaves),
+            Event::Leaving(leaving) => self.on_leaving(leaving),
             Event::Fetched { fetch, head, delta } => self.on_fetched(fetch, head, delta),
             Event::FetchFailed { fetch } => self.on_fetch_failed(fetch),
             Event::BranchArchived { archive, head } => self.on_archived(archive, head),
@@ -203,15 +215,18 @@ impl Replica {
             self.step_compares();
             self.tell_compared();
             self.consider_join_mark();
+            self.consider_handover();
             self.consider_proposals();
             self.dispatch();
         }
-        self.flush();
         let held = self.should_hold_address();
         if held != self.address_held {
             self.address_held = held;
             self.outputs.push_back(Output::AddressHeld(held));
+            // Whoever handed over waits to hear it.
+            self.beat_all();
         }
+        self.flush();
         let serving = Some(self.serving(self.now));
         if serving != self.last_serving {
             self.last_serving = serving;

@@ -265,7 +265,7 @@ impl Replica {
         let grant = self.may_grant(id);
         let until = self.now.plus_ms(self.config.timing.lease);
         let (record, newest) = (self.record.as_ref().map(record_to), self.announced().map(record_to));
-        let (now, disk_ok, holds_address) = (self.now, !self.disk_low, self.address_held);
+        let (now, disk_ok, holds_address) = (self.now, !self.disk_low && !self.leaving, self.address_held);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if grant {
             peer.granted_until = until;

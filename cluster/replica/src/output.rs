@@ -191,6 +191,8 @@ pub enum Output {
         /// Whose state.
         from: Option<NodeId>,
     },
+    /// Answer to [`crate::Event::Handover`]: the home that serves now; or Unavailable (nothing was changed) or Unknown.
+    HandedOver(Result<NodeId, SubmitError>),
     /// Gather reset evidence about this peer now; answer [`crate::Event::ResetEvidence`] only when it is positive.
     Probe {
         /// The peer.

@@ -98,7 +98,8 @@ impl Replica {
         }
         let Some(record) = self.record.as_ref().filter(|_| self.fenced.is_none()) else { return };
         let me = self.me();
-        let counts = record.in_sync.contains(&me) && self.compared == Some(record.id) && self.entering.is_none();
+        let compared = self.compared == Some(record.id) || self.entitled == Some(record.id);
+        let counts = record.in_sync.contains(&me) && compared && self.entering.is_none();
         let newest = self.newest().is_none_or(|n| n.id == record.id);
         let others = self.others_in_sync(record);
         if !counts || !newest || others.is_empty() {

@@ -413,6 +413,7 @@ impl World {
             | Output::Readable { .. }
             | Output::ServingChanged
             | Output::StartAlone(_)
+            | Output::HandedOver(_)
             | Output::Alert(_) => {}
             Output::Log(text) => println!("{} {}: {text}", self.now.0, id.0),
         }

@@ -1,0 +1,158 @@
+//! Planned handover: with everybody's agreement another member of the in-sync set becomes the home, or a member leaves
+//! the set before it stops (DESIGN 5, 6). What is in flight is finished first, so nothing fails and nothing forks.
+
+use topology::{EpochKind, EpochRecord};
+use vocab::{EpochId, Instant, NodeId, SubmitError};
+
+use crate::Replica;
+use crate::output::Output;
+
+/// New batches wait at most this long for those in flight, before anything is proposed (ms).
+const DRAIN_MS_MAX: u64 = 1_000;
+/// A handover that nobody confirmed by then is given up (ms).
+const HANDOVER_MS_MAX: u64 = 3_000;
+
+/// Reasons for which a handover is refused, as they travel between nodes.
+pub const HANDOVER_REASONS: [&str; 9] =
+    [NOT_HOME, BUSY, NO_QUORUM, HEALING, NOT_COMPARED, NOT_FIT, NO_OTHER, SLOW, ALONE];
+const NOT_HOME: &str = "this node is not the home";
+const BUSY: &str = "the cluster is changing its epoch: ask again";
+const NO_QUORUM: &str = "no quorum: nobody can confirm it";
+const HEALING: &str = "a node is being brought up to date or is missing: ask again when all are in sync";
+const NOT_COMPARED: &str = "the nodes are being compared: ask again";
+const NOT_FIT: &str = "that node is not in sync, not linked or short of space";
+const NO_OTHER: &str = "no other node is in sync";
+const SLOW: &str = "what is in flight was not finished in time; nothing was changed";
+const ALONE: &str = "this node is the only one in sync: nobody can take its place";
+
+/// A handover under way at the home that was asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Handover {
+    to: NodeId,
+    leaves: Option<NodeId>,
+    from: EpochId,
+    since: Instant,
+    proposed: bool,
+}
+
+impl Replica {
+    /// Whether the home can hand over now, and to whom. `to`: who becomes the home, `None` = whoever fits (the home
+    /// stays where it is unless it is the one that leaves). `leaves`: who leaves the in-sync set.
+    ///
+    /// # Errors
+    /// The reason, one of [`HANDOVER_REASONS`]; most go away by themselves.
+    pub fn may_hand_over(&self, to: Option<NodeId>, leaves: Option<NodeId>) -> Result<NodeId, &'static str> {
+        let me = self.me();
+        let record = self.record.as_ref().filter(|r| r.home == me).ok_or(NOT_HOME)?;
+        if record.is_alone(me) {
+            return Err(if leaves == Some(me) { ALONE } else { NO_OTHER });
+        }
+        if !self.register.quorum {
+            return Err(NO_QUORUM);
+        }
+        let current = self.register.record.as_ref().map(|r| r.id) == Some(record.id);
+        if !current || self.entering.is_some() || self.is_superseded() || self.handover.is_some() {
+            return Err(BUSY);
+        }
+        if record.gap || record.guest.is_some() || record.kind == EpochKind::Solo || self.reduce.is_some() {
+            return Err(HEALING);
+        }
+        if self.compared != Some(record.id) {
+            return Err(NOT_COMPARED);
+        }
+        let fits = |id: &NodeId| {
+            let level = self.peers.get(id).is_some_and(|p| p.level && p.disk_ok && p.link.is_some());
+            record.in_sync.contains(id) && leaves != Some(*id) && (*id == me || level)
+        };
+        if leaves.is_some_and(|id| !record.in_sync.contains(&id)) {
+            return Err(NOT_FIT);
+        }
+        match to {
+            Some(to) => fits(&to).then_some(to).ok_or(NOT_FIT),
+            // A backup that leaves moves nothing.
+            None if leaves.is_some_and(|id| id != me) => Ok(me),
+            None => record.in_sync.iter().find(|id| **id != me && fits(id)).copied().ok_or(NO_OTHER),
+        }
+    }
+
+    pub(crate) fn on_handover(&mut self, to: Option<NodeId>, leaves: Option<NodeId>) {
+        match (self.may_hand_over(to, leaves), self.record.as_ref().map(|r| r.id)) {
+            (Ok(to), Some(from)) if to != self.me() || leaves.is_some() => {
+                self.log(format!("handing over to node {}, leaving: {leaves:?}", to.0));
+                self.handover = Some(Handover { to, leaves, from, since: self.now, proposed: false });
+            }
+            (Ok(to), _) => self.outputs.push_back(Output::HandedOver(Ok(to))),
+            (Err(reason), _) => self.outputs.push_back(Output::HandedOver(Err(SubmitError::Unavailable(reason)))),
+        }
+    }
+
+    /// This node is about to stop, or is not after all: it is not taken back into the in-sync set meanwhile.
+    pub(crate) fn on_leaving(&mut self, leaving: bool) {
+        self.leaving = leaving;
+        self.beat_all();
+    }
+
+    /// Nothing new is ordered while what is in flight is finished and the register decides.
+    pub(crate) fn is_handing_over(&self) -> bool {
+        self.handover.is_some_and(|h| self.record.as_ref().is_some_and(|r| r.id == h.from))
+    }
+
+    pub(crate) fn consider_handover(&mut self) {
+        let Some(handover) = self.handover else { return };
+        let Some(record) = self.record.clone() else { return };
+        let waited = self.now.since(handover.since);
+        if record.id == handover.from {
+            if !handover.proposed && self.flights.is_empty() {
+                if self.may_propose() && self.entering.is_none() {
+                    self.propose_handover(&record, handover);
+                }
+            } else if !handover.proposed && waited > DRAIN_MS_MAX {
+                return self.end_handover(Err(SubmitError::Unavailable(SLOW)));
+            }
+        } else if record.home != handover.to || handover.leaves.is_some_and(|id| record.in_sync.contains(&id)) {
+            return self.end_handover(Err(SubmitError::Unavailable(BUSY)));
+        } else if record.home == self.me() || self.is_taken_over(&record) {
+            return self.end_handover(Ok(record.home));
+        }
+        if waited > HANDOVER_MS_MAX {
+            self.end_handover(Err(SubmitError::Unknown("nobody confirmed it in time; it may still happen")));
+        }
+    }
+
+    /// The new home holds the address, so it has compared with everybody and serves.
+    fn is_taken_over(&self, record: &EpochRecord) -> bool {
+        self.peers.get(&record.home).is_some_and(|p| p.holds_address && p.epoch() == Some(record.id))
+    }
+
+    fn end_handover(&mut self, result: Result<NodeId, SubmitError>) {
+        self.handover = None;
+        self.log(format!("handover: {result:?}"));
+        self.outputs.push_back(Output::HandedOver(result));
+    }
+
+    fn propose_handover(&mut self, record: &EpochRecord, handover: Handover) {
+        let Handover { to, leaves, .. } = handover;
+        let stays = |id: &NodeId| leaves != Some(*id);
+        if let Some(handover) = self.handover.as_mut() {
+            handover.proposed = true;
+        }
+        self.propose(EpochRecord {
+            id: EpochId { number: self.next_epoch_number(), author: 0 },
+            kind: if leaves.is_some() { EpochKind::Reduced } else { record.kind },
+            in_sync: record.in_sync.iter().filter(|id| stays(id)).copied().collect(),
+            home: to,
+            parents: vec![record.id],
+            certain: true,
+            ..record.clone()
+        });
+    }
+
+    /// Nobody ordered anything since the comparison but with everybody of the same set, so what that comparison was good
+    /// for it still is: an epoch that only moves the home takes nobody's right to go on alone (X5).
+    pub(crate) fn keeps_comparison(&self, old: Option<&EpochRecord>, new: &EpochRecord) -> bool {
+        old.is_some_and(|old| {
+            let compared = self.compared == Some(old.id) || self.entitled == Some(old.id);
+            compared && old.in_sync == new.in_sync && new.parents.contains(&old.id) && old.guest.is_none()
+        })
+    }
+}
