@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use ports::Answer;
-use ports::cluster::{Cluster, ClusterStatus, NodeStatus, SyncStatus};
+use ports::cluster::{Cluster, ClusterStatus, NodeStatus, Switchover, SyncStatus};
 use replica::{Event, ReplicaStatus, Serving};
 use tokio::sync::{oneshot, watch};
 use vocab::limits::T2_MS;
@@ -130,6 +130,10 @@ impl Cluster for EngineCluster {
                 Err(_) => Err(SubmitError::Unknown("no answer")),
             }
         })
+    }
+
+    fn switch_over(&self, to: Option<NodeId>, dry_run: bool) -> Answer<'_, Result<Switchover, SubmitError>> {
+        Box::pin(self.0.switch_over(to, dry_run))
     }
 }
 

@@ -150,6 +150,7 @@ impl Engine {
                     let _ = answer.send(result);
                 }
             }
+            Output::HandedOver(result) => self.handed_over(&result),
             Output::Alert(text) => {
                 metrics::counter!("twinpost_alerts_total").increment(1);
                 tracing::error!(alert = text, "alert");

@@ -101,6 +101,7 @@ pub struct Engine {
     pub(crate) holds_address: watch::Sender<bool>,
     pub(crate) disk_low: AtomicBool,
     pub(crate) start_alone: Mutex<Vec<oneshot::Sender<Result<(), &'static str>>>>,
+    pub(crate) handovers: Mutex<Vec<oneshot::Sender<Result<NodeId, SubmitError>>>>,
 }
 
 impl Engine {
@@ -142,6 +143,7 @@ impl Engine {
             holds_address: watch::Sender::new(false),
             disk_low: AtomicBool::new(false),
             start_alone: Mutex::default(),
+            handovers: Mutex::default(),
         });
         tokio::spawn(Arc::clone(&engine).run(inbox));
         tokio::spawn(Arc::clone(&engine).report_written(writes));

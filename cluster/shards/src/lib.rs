@@ -12,6 +12,7 @@ mod engine;
 mod fetches;
 mod forward;
 mod grace;
+mod handover;
 mod intake;
 mod merge;
 mod outbox;

@@ -81,6 +81,7 @@ impl Engine {
             call::Kind::Undo(read) => self.serve_undo(&read)?,
             call::Kind::ReadBlob(read) => self.serve_blob(&read)?,
             call::Kind::WriteBlob(write) => self.keep_chunk(from, write).await?,
+            call::Kind::Handover(ask) => self.serve_handover(from, &ask).await?,
             call::Kind::HasBlobs(has) => {
                 let here = |bytes: &Bytes| BlobHash::from_bytes(bytes).is_some_and(|hash| self.store.has_blob(hash));
                 reply::Kind::Missing(w::Missing { hashes: has.hashes.into_iter().filter(|b| !here(b)).collect() })
@@ -90,7 +91,7 @@ impl Engine {
 
     /// A forwarded change is ordered here or refused: it never travels on, so two nodes that take each other for the
     /// home cannot play ball with it.
-    fn must_be_home(&self, account: AccountId) -> Result<(), SubmitError> {
+    pub(crate) fn must_be_home(&self, account: AccountId) -> Result<(), SubmitError> {
         match self.home_of(account) {
             Some(home) if home == self.node => Ok(()),
             _ => Err(SubmitError::Unavailable(crate::NOT_SERVING)),

@@ -9,8 +9,9 @@ use mailbox::op::{AccountOp, MailboxRef, NewMessage, Outcome, Role};
 use pair::{ALICE, Pair, message, until};
 use ports::accounts::Accounts as _;
 use ports::blobs::Blobs as _;
+use ports::cluster::Cluster as _;
 use ports::mail_store::MailStore as _;
-use vocab::{BlobHash, Flags, SubmitError, Timestamp};
+use vocab::{BlobHash, Flags, NodeId, SubmitError, Timestamp};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_single_node_commits() {
@@ -137,4 +138,34 @@ async fn a_backup_without_room_leaves_and_comes_back() {
     pair.until_joint().await;
     assert_eq!((pair.nodes[0].on_disk(), pair.nodes[1].on_disk()), (2, 2));
     assert_eq!(pair.nodes[1].count().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ha_20_the_home_is_moved_while_mail_comes_in_and_no_delivery_fails() {
+    let pair = Pair::joint().await;
+    let sent = std::sync::atomic::AtomicUsize::new(0);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let send = async |from: usize| {
+        while !done.load(Ordering::SeqCst) {
+            pair.nodes[from].send(&message("m")).await.expect("accepted");
+            sent.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    let switch = async {
+        for (at, to) in [(0, NodeId(2)), (0, NodeId(1)), (1, NodeId(2))] {
+            let before = sent.load(Ordering::SeqCst);
+            let plan = pair.nodes[at].engine.cluster().switch_over(Some(to), true).await.expect("possible");
+            assert_eq!(plan.to, to.0);
+            let moved = pair.nodes[at].engine.cluster().switch_over(Some(to), false).await.expect("moved");
+            assert_eq!((moved.from, moved.to), (3 - to.0, to.0));
+            assert_eq!(pair.nodes[at].engine.cluster().switch_over(Some(to), false).await.expect("is").from, to.0);
+            until("deliveries go on", || sent.load(Ordering::SeqCst) > before + 5).await;
+        }
+        done.store(true, Ordering::SeqCst);
+    };
+    tokio::join!(send(0), send(1), switch);
+    let all = sent.load(Ordering::SeqCst);
+    assert_eq!((pair.nodes[0].count().await, pair.nodes[1].count().await), (all, all));
+    let unknown = pair.nodes[0].engine.cluster().switch_over(Some(NodeId(3)), false).await;
+    assert!(matches!(unknown, Err(SubmitError::Unavailable(reason)) if reason.contains("not in sync")), "{unknown:?}");
 }

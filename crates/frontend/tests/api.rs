@@ -218,3 +218,17 @@ async fn cluster_queue_tokens_and_health() {
     assert_eq!(caller.call("GET", "/health/ready", Value::Null).await.0, StatusCode::SERVICE_UNAVAILABLE);
     caller.ok("GET", "/health/live", Value::Null).await;
 }
+
+#[tokio::test]
+async fn ha_20_the_primary_is_chosen_among_the_nodes_in_sync() {
+    let caller = Caller::new();
+    let path = "/api/v1/cluster/switchover";
+    let problem = caller.refused(422, "POST", path, json!({"to": 9})).await;
+    assert!(problem.to_string().contains("body/to"), "{problem}");
+    let problem = caller.refused(503, "POST", path, json!({"to": 3})).await;
+    assert!(problem["detail"].as_str().expect("detail").contains("not in sync"), "{problem}");
+    assert_eq!(caller.ok("POST", path, json!({"dry_run": true})).await, json!({"from": 1, "to": 2}));
+    assert!(caller.house.cluster.switched.lock().expect("lock").is_none(), "a dry run does nothing");
+    assert_eq!(caller.ok("POST", path, json!({"to": 2})).await, json!({"from": 1, "to": 2}));
+    assert_eq!(*caller.house.cluster.switched.lock().expect("lock"), Some(vocab::NodeId(2)));
+}

@@ -159,7 +159,7 @@ pub(crate) enum Reply {
 }
 
 impl Api {
-    fn open(args: &ServerArgs) -> anyhow::Result<Self> {
+    pub(crate) fn open(args: &ServerArgs) -> anyhow::Result<Self> {
         let (url, token, ca) = match &args.server {
             Some(server) => {
                 let token =

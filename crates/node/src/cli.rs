@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::exit::Exit;
-use crate::{admin, config, demo, guard, init, join, serve};
+use crate::{admin, config, demo, guard, init, join, members, serve};
 
 /// Twinpost: a highly available mail system for a pair of machines.
 #[derive(Debug, Parser)]
@@ -114,6 +114,16 @@ enum ClusterCommand {
         #[arg(long)]
         confirm: Option<String>,
     },
+    /// Make another node the primary; what is in flight is finished first and nothing fails.
+    Switchover {
+        #[command(flatten)]
+        server: ServerArgs,
+        /// Id or name of the new primary; without it any other node that is in sync.
+        node: Option<String>,
+        /// Only say what would happen.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Archived branches: accounts that changed on both sides of a split.
     Branches {
         #[command(flatten)]
@@ -163,6 +173,9 @@ fn run_cluster(command: ClusterCommand) -> anyhow::Result<ExitCode> {
         ClusterCommand::Join(args) => join::run(&args).map(Into::into),
         ClusterCommand::Status { server } => admin::status(&server).map(Into::into),
         ClusterCommand::StartAlone { server, confirm } => admin::start_alone(&server, confirm).map(Into::into),
+        ClusterCommand::Switchover { server, node, dry_run } => {
+            members::switch_over(&server, node.as_deref(), dry_run).map(Into::into)
+        }
         ClusterCommand::Branches { server } => admin::branches(&server).map(Into::into),
     }
 }

@@ -9,6 +9,7 @@ pub mod files;
 pub mod guard;
 pub mod init;
 pub mod join;
+pub mod members;
 pub mod recover;
 pub mod serve;
 mod service;

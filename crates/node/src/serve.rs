@@ -108,6 +108,7 @@ async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
     write_notes(config, &data)?;
     wait_for_stop().await?;
     tracing::info!("stopping");
+    engine.leave_before_stop().await;
     service.stop(STOP_WAIT).await;
     transport.stop();
     Ok(ExitCode::SUCCESS)

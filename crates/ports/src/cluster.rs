@@ -87,4 +87,19 @@ pub trait Cluster: Send + Sync {
     /// # Errors
     /// Unavailable with the reason when it makes no sense (peer is heard, node never was in sync).
     fn start_alone(&self) -> Answer<'_, Result<(), SubmitError>>;
+    /// Makes another in-sync node the home and holder of the cluster address, whoever is it now; `None`: whoever fits.
+    /// What is in flight is finished first. With `dry_run` only says who it would be.
+    ///
+    /// # Errors
+    /// Unavailable with the reason: nothing was changed. Unknown: it may still happen.
+    fn switch_over(&self, to: Option<NodeId>, dry_run: bool) -> Answer<'_, Result<Switchover, SubmitError>>;
+}
+
+/// What a switchover did or would do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Switchover {
+    /// The home before.
+    pub from: u32,
+    /// The home after.
+    pub to: u32,
 }

@@ -48,7 +48,8 @@ impl World {
             84..88 => self.slow_network(),
             88..92 => self.slow_disk(node),
             92..94 => self.wall_clock(node),
-            _ => self.operator(),
+            94..97 => self.operator(),
+            _ => self.hand_over(),
         }
         // Often at once, so that faults meet; sometimes late, so that the pair heals in between.
         let pause = if self.rng.percent(35) { self.rng.range(1, 700) } else { self.rng.range(700, 4_500) };
@@ -222,6 +223,37 @@ impl World {
                 self.tell(n, Event::StartAlone);
                 return;
             }
+        }
+    }
+
+    /// An operator moves the home, or lets a member go before a stop that comes or does not.
+    fn hand_over(&mut self) {
+        let homes = |n: &usize| {
+            let record = self.nodes[*n].process.as_ref().and_then(|p| p.replica.record());
+            self.nodes[*n].is_awake() && record.is_some_and(|r| r.home == node_id(*n))
+        };
+        let Some(home) = (0..self.nodes.len()).find(homes) else { return };
+        let other = (home + 1 + self.rng.index(self.nodes.len() - 1)) % self.nodes.len();
+        let to = self.rng.percent(50).then(|| node_id(other));
+        let leaves = self.rng.percent(30).then(|| self.rng.index(self.nodes.len()));
+        self.note(|| format!("FAULT node {} hands over to {to:?}, leaving {leaves:?}", home + 1));
+        if let Some(n) = leaves {
+            self.tell(n, Event::Leaving(true));
+        }
+        self.tell(home, Event::Handover { to, leaves: leaves.map(node_id) });
+        if let Some(n) = leaves {
+            let delay = self.rng.range(20, 800);
+            let stops = self.rng.percent(60);
+            self.at(delay, Happening::Stop(n, stops));
+        }
+    }
+
+    /// The stop that was planned, or that was thought better of.
+    pub(crate) fn stop(&mut self, n: usize, stops: bool) {
+        if stops && self.calming.is_none() {
+            self.kill(n);
+        } else {
+            self.tell(n, Event::Leaving(false));
         }
     }
 

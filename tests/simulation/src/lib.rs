@@ -92,6 +92,8 @@ pub struct Coverage {
     pub group_kills: u64,
     /// Faults added right after a kill.
     pub operators_hoped: u64,
+    /// Homes moved and members let go by agreement.
+    pub handovers: u64,
     /// Processes stopped or machines asleep.
     pub pauses: u64,
     /// Networks cut.
@@ -158,6 +160,7 @@ impl Coverage {
             kills,
             group_kills,
             operators_hoped,
+            handovers,
             pauses,
             partitions,
             slow,
@@ -191,6 +194,7 @@ impl Coverage {
             (kills, other.kills),
             (group_kills, other.group_kills),
             (operators_hoped, other.operators_hoped),
+            (handovers, other.handovers),
             (pauses, other.pauses),
             (partitions, other.partitions),
             (slow, other.slow),
@@ -218,7 +222,7 @@ impl Coverage {
 
     /// Every counter with its name.
     #[must_use]
-    pub fn counters(&self) -> [(&'static str, u64); 31] {
+    pub fn counters(&self) -> [(&'static str, u64); 32] {
         [
             ("operations", self.operations),
             ("messages", self.messages),
@@ -231,6 +235,7 @@ impl Coverage {
             ("kills", self.kills),
             ("group kills", self.group_kills),
             ("faults after a kill", self.operators_hoped),
+            ("planned handovers", self.handovers),
             ("pauses", self.pauses),
             ("partitions", self.partitions),
             ("slow disks and networks", self.slow),

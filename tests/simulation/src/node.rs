@@ -328,6 +328,10 @@ impl World {
                     process.operator |= result.is_ok();
                 }
             }
+            Output::HandedOver(result) => {
+                self.note(|| format!("node {} handed over: {result:?}", n + 1));
+                self.coverage.handovers += u64::from(result.is_ok());
+            }
             Output::Alert(text) | Output::Log(text) => self.note(|| format!("node {}: {text}", n + 1)),
             other => self.broken("driver", format!("an order without a hand: {other:?}")),
         }

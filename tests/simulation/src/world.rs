@@ -162,6 +162,7 @@ impl World {
             Happening::Fault => self.next_fault(),
             Happening::Start(node) => self.start(node),
             Happening::Resume(node, count) => self.resume(node, count),
+            Happening::Stop(node, stops) => self.stop(node, stops),
             Happening::HealNet(count) => self.heal_net(count),
             Happening::Sample => self.sample(),
             Happening::HealAll => self.heal_all(),

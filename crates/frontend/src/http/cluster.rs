@@ -5,13 +5,13 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use ports::cluster::ClusterStatus;
+use ports::cluster::{ClusterStatus, Switchover};
 use queue::op::QueueItem;
 use serde::Serialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use vocab::Timestamp;
+use vocab::{NodeId, Timestamp};
 
 use crate::http::fields::Fields;
 use crate::http::problem::Problem;
@@ -47,6 +47,19 @@ pub(crate) async fn start_alone(State(api): Shared, body: Bytes) -> Result<Statu
     api.context.ports.cluster.start_alone().await?;
     tracing::warn!("starting alone by an operator's word");
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Who the home is afterwards, or would be; `to` absent: whoever fits.
+pub(crate) async fn switch_over(State(api): Shared, body: Bytes) -> Result<Json<Switchover>, Problem> {
+    let mut fields = Fields::parse(&body)?;
+    let to: Option<u32> = fields.optional("to");
+    let dry_run: bool = fields.optional("dry_run").unwrap_or_default();
+    let cluster = &api.context.ports.cluster;
+    if to.is_some_and(|to| cluster.status().nodes.iter().all(|node| node.id != to)) {
+        fields.fault("to", "is not the id of a node of this cluster");
+    }
+    fields.finish()?;
+    Ok(Json(cluster.switch_over(to.map(NodeId), dry_run).await?))
 }
 
 pub(crate) async fn create_token(State(api): Shared, body: Bytes) -> Created {

@@ -75,6 +75,7 @@ fn routes() -> Vec<Route> {
     vec![
         ("/api/v1/cluster", &["get"], true, get(cluster::status)),
         ("/api/v1/cluster/start-alone", &["post"], true, post(cluster::start_alone)),
+        ("/api/v1/cluster/switchover", &["post"], true, post(cluster::switch_over)),
         ("/api/v1/cluster/tokens", &["post"], true, post(cluster::create_token)),
         ("/api/v1/branches", &["get"], true, get(cluster::branches)),
         ("/api/v1/queue", &["get"], true, get(cluster::queue)),

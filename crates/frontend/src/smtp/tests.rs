@@ -131,6 +131,9 @@ impl Cluster for Fake {
     fn start_alone(&self) -> Answer<'_, Result<(), SubmitError>> {
         Box::pin(async { unused() })
     }
+    fn switch_over(&self, _: Option<NodeId>, _: bool) -> Answer<'_, Result<ports::cluster::Switchover, SubmitError>> {
+        Box::pin(async { unused() })
+    }
 }
 
 struct Door {

@@ -8,7 +8,7 @@ use frontend::config::{FrontendConfig, Limits, ServicePorts};
 use frontend::tls::TlsFiles;
 use frontend::{Administration, JoinTokens, Ports};
 use ports::Answer;
-use ports::cluster::{Cluster, ClusterStatus};
+use ports::cluster::{Cluster, ClusterStatus, NodeStatus, Switchover};
 use ports::config::ConfigError;
 use ports::directory::{AddressClass, Directory, Identity, Login};
 use ports::intake::{Delivery, Intake};
@@ -27,12 +27,15 @@ pub struct FakeCluster {
     pub serving: watch::Sender<bool>,
     pub holds: watch::Sender<bool>,
     pub alone: Mutex<bool>,
+    pub switched: Mutex<Option<NodeId>>,
     pub home: Mutex<Option<NodeId>>,
 }
 
 impl Cluster for FakeCluster {
     fn status(&self) -> ClusterStatus {
-        ClusterStatus { cluster: "test".into(), node: 1, mode: "joined".into(), ..ClusterStatus::default() }
+        let node = |id| NodeStatus { id, ..NodeStatus::default() };
+        let nodes = vec![node(1), node(2), node(3)];
+        ClusterStatus { cluster: "test".into(), node: 1, mode: "joined".into(), nodes, ..ClusterStatus::default() }
     }
     fn node(&self) -> NodeId {
         NodeId(1)
@@ -49,6 +52,15 @@ impl Cluster for FakeCluster {
     fn start_alone(&self) -> Answer<'_, Result<(), SubmitError>> {
         *self.alone.lock().expect("lock") = true;
         Box::pin(async { Ok(()) })
+    }
+    fn switch_over(&self, to: Option<NodeId>, dry_run: bool) -> Answer<'_, Result<Switchover, SubmitError>> {
+        let to = to.unwrap_or(NodeId(2));
+        let known = to.0 <= 2;
+        if known && !dry_run {
+            *self.switched.lock().expect("lock") = Some(to);
+        }
+        let refused = SubmitError::Unavailable("that node is not in sync, not linked or short of space");
+        Box::pin(async move { if known { Ok(Switchover { from: 1, to: to.0 }) } else { Err(refused) } })
     }
 }
 
@@ -140,6 +152,7 @@ impl House {
             serving: watch::Sender::new(true),
             holds: watch::Sender::new(false),
             alone: Mutex::new(false),
+            switched: Mutex::default(),
             home: Mutex::new(None),
         };
         Self {

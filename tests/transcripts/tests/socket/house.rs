@@ -208,6 +208,9 @@ impl Cluster for House {
     fn start_alone(&self) -> Answer<'_, Result<(), SubmitError>> {
         Box::pin(async { Ok(()) })
     }
+    fn switch_over(&self, _: Option<NodeId>, _: bool) -> Answer<'_, Result<ports::cluster::Switchover, SubmitError>> {
+        Box::pin(async { Err(SubmitError::Unavailable("one node only")) })
+    }
 }
 
 struct NoTokens;
