@@ -191,7 +191,9 @@ impl Replica {
                 quorum && self.register.record.as_ref().is_some_and(over)
             };
             // One that never entered its epoch and heard of another's solo epoch since then does not enter it any more.
-            let entered = peer.epoch() == self.register.record.as_ref().map(|r| r.id);
+            // Nor does one that had entered it, with a join mark or while it was being written, go on after hearing of ours.
+            let stands_back = peer.newest.as_ref().is_some_and(|n| n.id == record.id && Some(n.id) > peer.epoch());
+            let entered = peer.epoch() == self.register.record.as_ref().map(|r| r.id) && !stands_back;
             chosen(me, *id) || ((!alone || anchor) && !(entered && chosen(*id, me)))
         };
         self.register.members.iter().filter(|id| !record.in_sync.contains(id)).find(|id| fits(id)).copied()
