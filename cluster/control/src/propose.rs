@@ -135,6 +135,32 @@ impl Control {
         Ok(())
     }
 
+    /// At the leader: takes the vote from nodes that are no members any more. True when it did something.
+    ///
+    /// # Errors
+    /// As [`ports::config::Config::propose`]; repeating it is harmless.
+    pub async fn drop_stale_voters(&self) -> Result<bool, ConfigError> {
+        let metrics = self.raft.metrics().borrow().clone();
+        let membership = metrics.membership_config.membership();
+        let state = self.shared.state.load_full();
+        // A leader that has not applied its own log yet may know a voter and not the member.
+        let behind = metrics.last_applied.map(|id| id.index) < metrics.membership_config.log_id().map(|id| id.index);
+        if behind || state.cluster_id.is_empty() || self.check_leads().is_err() {
+            return Ok(false);
+        }
+        let is_stale = |id: &RaftId| !state.members.contains_key(&crate::quorum::node_of(*id));
+        let stale: BTreeSet<RaftId> = membership.voter_ids().filter(is_stale).collect();
+        if stale.is_empty() {
+            return Ok(false);
+        }
+        let work = self.raft.change_membership(ChangeMembers::RemoveVoters(stale), false);
+        match timeout(VOTER_WAIT, work).await {
+            Ok(Ok(_)) => Ok(true),
+            Ok(Err(error)) => Err(ConfigError::Unknown(error.to_string())),
+            Err(_) => Err(ConfigError::Unknown("a majority did not confirm it in time".to_owned())),
+        }
+    }
+
     fn check_leads(&self) -> Result<(), Refusal> {
         let status = self.quorum.borrow();
         // Without a majority yet: whoever asks tries again until its deadline. After a cut has healed, a follower hears

@@ -17,6 +17,7 @@ use vocab::NodeId;
 
 const ONE: NodeId = NodeId(1);
 const TWO: NodeId = NodeId(2);
+const THREE: NodeId = NodeId(3);
 const TOKEN: &str = "aa11bb22cc33dd44ee55ff6600112233445566778899aabbccddeeff00112233";
 
 /// Who can be called, and which nodes are cut off.
@@ -234,4 +235,48 @@ async fn a_late_joiner_gets_a_snapshot() {
     drop(two);
     let two = open(&net, TWO, folders[1].path()).await;
     assert_eq!(one.current(), two.current(), "kept over a restart");
+}
+
+async fn with_witness() -> (Pair, Arc<Control>, Arc<Control>, Arc<Control>, tempfile::TempDir) {
+    let (pair, one, two) = pair().await;
+    let folder = tempfile::tempdir().expect("folder");
+    one.propose(ConfigOp::AddToken { hash: TOKEN.into(), expires: 100 }).await.expect("token");
+    let admit = ConfigOp::Admit { token_hash: TOKEN.into(), now: 1, member: Member { data: false, ..member(3) } };
+    assert_eq!(one.propose(admit).await.expect("admitted").node, Some(THREE));
+    let witness = open(&pair.net, THREE, folder.path()).await;
+    one.add_voter(THREE, "192.0.2.3:6420".into()).await.expect("voter");
+    eventually("three voters everywhere", async || {
+        [&one, &two, &witness].iter().all(|c| c.quorum().borrow().voters == [ONE, TWO, THREE]).then_some(())
+    })
+    .await;
+    (pair, one, two, witness, folder)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_witness_settings_can_be_changed_whichever_node_is_lost() {
+    for lost in [ONE, TWO, THREE] {
+        let (pair, one, two, witness, _folder) = with_witness().await;
+        pair.net.cut.lock().expect("lock").insert(lost);
+        let rest = if lost == ONE { two } else { one };
+        // A write before the new leader is known is refused, not lost.
+        eventually("a majority writes", async || rest.propose(domain("late.example")).await.ok()).await;
+        pair.net.cut.lock().expect("lock").clear();
+        eventually("the same everywhere", async || (rest.current() == witness.current()).then_some(())).await;
+        assert!(has_domain(&witness.current(), "late.example"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_witness_that_another_replaced_has_no_vote() {
+    let (pair, one, _two, witness, _folder) = with_witness().await;
+    close(&pair.net, THREE).await;
+    drop(witness);
+    assert!(!one.drop_stale_voters().await.expect("nothing to do"), "every voter is a member");
+    one.propose(ConfigOp::AddToken { hash: TOKEN.into(), expires: 100 }).await.expect("token");
+    let again = ConfigOp::Admit { token_hash: TOKEN.into(), now: 1, member: Member { data: false, ..member(3) } };
+    assert_eq!(one.propose(again).await.expect("admitted").node, Some(NodeId(4)), "ids are never reused");
+    assert!(one.drop_stale_voters().await.expect("dropped"));
+    assert_eq!(one.quorum().borrow().voters, [ONE, TWO]);
+    assert!(!one.drop_stale_voters().await.expect("nothing left to do"));
+    one.propose(domain("after.example")).await.expect("the pair is the quorum");
 }

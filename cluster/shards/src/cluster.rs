@@ -50,15 +50,20 @@ impl Cluster for EngineCluster {
         let state = engine.config.current();
         let holder = self.address_holder(&replica);
         let heard = |id: NodeId| {
-            id == engine.node || replica.heard.iter().any(|(n, ms)| *n == id && ms.is_some_and(|ms| ms <= T2_MS))
+            id == engine.node
+                || engine.witness_links().contains_key(&id)
+                || replica.heard.iter().any(|(n, ms)| *n == id && ms.is_some_and(|ms| ms <= T2_MS))
         };
         let in_sync = replica.record.as_ref().map(|r| r.in_sync.clone()).unwrap_or_default();
+        let quorum = engine.config.quorum().borrow().clone();
         let nodes = state.members.values().map(|member| NodeStatus {
             id: member.id.0,
             name: member.name.clone(),
             address: member.address.clone(),
             role: if !heard(member.id) {
                 "unreachable".to_owned()
+            } else if !member.data {
+                "witness".to_owned()
             } else if holder == Some(member.id) {
                 "primary".to_owned()
             } else {
@@ -66,13 +71,14 @@ impl Cluster for EngineCluster {
             },
             reachable: heard(member.id),
             in_sync: in_sync.contains(&member.id),
+            votes: quorum.voters.contains(&member.id),
         });
-        let quorum = engine.config.quorum().borrow().clone();
         let mut warnings = replica.warnings.clone();
         if let Serving::Not(reason) = replica.serving {
             warnings.push(format!("this node does not serve clients: {reason}"));
         }
-        if state.members.len() == 2 {
+        let witnesses = state.members.values().filter(|member| !member.data).count();
+        if state.members.len() == 2 && witnesses == 0 {
             warnings.push(
                 "two nodes without a witness: a missing node locks the settings, and a true split is healed by \
                  merging afterwards"
@@ -141,8 +147,8 @@ impl Cluster for EngineCluster {
 const SIZED_ACCOUNTS_MAX: usize = 10_000;
 
 /// Why settings cannot be changed, and the ways out.
-const LOCKED: &str = "no quorum: changes need both nodes. Bring the other node back; mail goes on meanwhile and \
-                      settings can be read";
+const LOCKED: &str = "no quorum: changes need a majority of the nodes that vote. Bring the missing ones back; mail goes \
+                      on meanwhile and settings can be read";
 
 impl Engine {
     /// Bytes of the messages in accounts that the node being brought up to date does not have yet; what it holds of

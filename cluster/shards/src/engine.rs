@@ -1,6 +1,6 @@
 //! The engine: one replica machine, its waiting work, and the handles to disk, peers and configuration.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -84,6 +84,7 @@ pub struct Engine {
     pub(crate) replica: Mutex<Replica>,
     pub(crate) events: mpsc::UnboundedSender<Event>,
     waiting: Mutex<HashMap<u64, Waiting>>,
+    pub(crate) witness_links: Mutex<BTreeMap<NodeId, u64>>,
     pub(crate) computed: Mutex<HashMap<BatchId, Computed>>,
     tokens: AtomicU64,
     tracker: Tracker,
@@ -126,6 +127,7 @@ impl Engine {
             replica: Mutex::new(Replica::new(replica, saved, Instant(0))),
             events,
             waiting: Mutex::default(),
+            witness_links: Mutex::default(),
             computed: Mutex::default(),
             tokens: AtomicU64::new(0),
             tracker: Tracker::default(),

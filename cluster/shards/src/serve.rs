@@ -1,6 +1,7 @@
 //! Calls and frames from other nodes.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use ports::Answer;
@@ -20,10 +21,20 @@ use crate::work::{Done, Work};
 impl PeerEvents for Engine {
     fn link_up(&self, up: LinkUp) {
         tracing::info!(peer = up.peer.0, boot = up.boot.0, link = up.link, "link up");
+        if self.is_witness(up.peer) {
+            self.witness_links().insert(up.peer, up.link);
+            return;
+        }
         self.tell(Event::LinkUp { peer: up.peer, boot: up.boot, link: up.link });
     }
     fn link_down(&self, peer: NodeId, link: u64, reset: bool) {
         tracing::info!(peer = peer.0, link, reset, "link down");
+        let mut witnesses = self.witness_links();
+        if witnesses.get(&peer) == Some(&link) {
+            witnesses.remove(&peer);
+            return;
+        }
+        drop(witnesses);
         self.tell(Event::LinkDown { peer, link });
     }
     fn frame(&self, peer: NodeId, link: u64, frame: Bytes) {
@@ -34,6 +45,10 @@ impl PeerEvents for Engine {
 impl PeerService for Engine {
     fn serve(&self, from: NodeId, body: Bytes) -> Answer<'_, Result<Bytes, String>> {
         Box::pin(async move {
+            if self.is_witness(from) {
+                tracing::error!(peer = from.0, "a witness asked for something that only nodes with mail may have");
+                return Err("a witness is told nothing about mail".to_owned());
+            }
             let kind = w::Call::decode(body).ok().and_then(|c| c.kind).ok_or("a call that is not understood")?;
             let reply = self.serve_call(from, kind).await.unwrap_or_else(|error| forward::failure(&error));
             Ok(forward::reply(reply))
@@ -42,6 +57,16 @@ impl PeerService for Engine {
 }
 
 impl Engine {
+    /// Whether this member only votes. The replica never hears of its link, so nothing of the mail is ever put on it.
+    fn is_witness(&self, node: NodeId) -> bool {
+        self.config.current().members.get(&node).is_some_and(|member| !member.data)
+    }
+
+    /// Links to witnesses.
+    pub(crate) fn witness_links(&self) -> MutexGuard<'_, BTreeMap<NodeId, u64>> {
+        self.witness_links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn serve_call(&self, from: NodeId, kind: call::Kind) -> Result<reply::Kind, SubmitError> {
         let bad = SubmitError::Unavailable("a call that makes no sense");
         Ok(match kind {

@@ -13,6 +13,10 @@ use crate::state::{ClusterState, Member, Rejection};
 const FIRST_NODE: NodeId = NodeId(1);
 /// Longest name of a cluster or node (bytes).
 const NAME_BYTES_MAX: usize = 255;
+/// Members that store mail.
+const DATA_NODES_MAX: usize = 3;
+/// Members that only vote. A second one would make an even number of voters or outvote the pair.
+const WITNESSES_MAX: usize = 1;
 /// Length of a token hash: BLAKE3 in hexadecimal.
 const TOKEN_HASH_CHARS: usize = 64;
 
@@ -86,12 +90,27 @@ pub(crate) fn admit(next: &mut ClusterState, token_hash: &str, now: u64, member:
     let stale: Vec<NodeId> =
         next.members.values().filter(same).filter(|other| !in_epoch(&other.id)).map(|other| other.id).collect();
     next.members.retain(|id, _| !stale.contains(id));
+    check_room(next, member)?;
     next.tokens.remove(token_hash);
     next.tokens.retain(|_, expires| *expires > now);
     let id = NodeId(next.next_node);
     next.next_node += 1;
     next.members.insert(id, Member { id, ..member.clone() });
     Ok(id)
+}
+
+/// Whether one more of its kind may join.
+fn check_room(next: &ClusterState, member: &Member) -> Result<(), Rejection> {
+    let alike = next.members.values().filter(|other| other.data == member.data).count();
+    match member.data {
+        true if alike >= DATA_NODES_MAX => {
+            fault("member", format!("the cluster has {alike} nodes that store mail; more are not supported"))
+        }
+        false if alike >= WITNESSES_MAX => {
+            fault("member", "the cluster has a witness already; one that is replaced must join under its old name")
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_member(member: &Member, faults: &mut Faults) {

@@ -143,6 +143,27 @@ fn node_ids_are_never_reused_and_a_broken_off_join_gives_way() {
     assert_eq!(run.state.members.keys().copied().collect::<Vec<_>>(), [ONE, NodeId(3)]);
 }
 
+#[test]
+fn one_witness_and_three_nodes_with_mail_fit_in() {
+    let mut run = Run::founded();
+    let witness = |id| Member { data: false, ..member(id) };
+    let token = || ConfigOp::AddToken { hash: TOKEN.into(), expires: 100 };
+    for (id, new) in [(2, member(2)), (3, witness(3)), (4, member(4))] {
+        run.ok(token());
+        assert_eq!(run.ok(admit(TOKEN, 1, new)), Some(NodeId(id)));
+    }
+    run.ok(token());
+    assert_eq!(run.places(admit(TOKEN, 1, witness(5))), ["member"], "a second witness");
+    run.ok(set(1, epoch(2, EpochKind::Joint, &[ONE, TWO, NodeId(4)], &[ONE, TWO, NodeId(4)])));
+    assert_eq!(run.places(admit(TOKEN, 1, member(5))), ["member"], "a fourth node with mail");
+    assert_eq!(
+        run.ok(admit(TOKEN, 1, witness(3))),
+        Some(NodeId(5)),
+        "a witness joins anew in the place of the old one"
+    );
+    assert!(!run.state.members.contains_key(&NodeId(3)));
+}
+
 fn epoch(number: u64, kind: EpochKind, members: &[NodeId], in_sync: &[NodeId]) -> EpochRecord {
     EpochRecord {
         id: EpochId { number, author: 0 },

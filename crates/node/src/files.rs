@@ -69,6 +69,11 @@ impl DataDir {
     pub fn guard(&self) -> PathBuf {
         self.0.join("guard.json")
     }
+    /// Boot counter of a witness, which has no mail database to keep it in.
+    #[must_use]
+    pub fn boot(&self) -> PathBuf {
+        self.0.join("boot")
+    }
     /// Mail database.
     #[must_use]
     pub fn mail(&self) -> PathBuf {
@@ -104,6 +109,9 @@ pub struct Identity {
     pub node: u32,
     /// Members known when it was written, to find the cluster before the configuration is here: id and peer address.
     pub peers: Vec<(u32, String)>,
+    /// Only votes: stores no mail, serves no clients.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub witness: bool,
     /// `cluster init` only: applied at the first start, then removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<Founding>,

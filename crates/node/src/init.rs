@@ -53,6 +53,7 @@ pub fn run(args: &InitArgs) -> anyhow::Result<()> {
         cluster_name: args.cluster_name.clone(),
         node: node.0,
         peers: vec![(node.0, peer_address(&config))],
+        witness: false,
         found: Some(Founding { cluster_address }),
     };
     // Last: from now on the folder belongs to a cluster.

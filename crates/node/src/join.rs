@@ -35,6 +35,10 @@ pub struct JoinArgs {
     /// Read the token from this file instead of standard input.
     #[arg(long)]
     pub token_file: Option<PathBuf>,
+    /// This machine only votes on settings and on who goes on: it stores no mail, serves no clients and gets neither
+    /// the CA's key nor the administrator's token.
+    #[arg(long)]
+    pub witness: bool,
 }
 
 /// What a token says.
@@ -78,7 +82,7 @@ pub async fn make_token(config: &dyn Config, data: &DataDir) -> Result<String, p
     let ca = files::read_text(&data.ca()).map_err(|e| unreadable(&e))?;
     let token = Token {
         c: state.cluster_id.clone(),
-        a: state.members.values().map(|m| m.peer_address.clone()).collect(),
+        a: state.members.values().filter(|m| m.data).map(|m| m.peer_address.clone()).collect(),
         s: secret,
         h: ca::ca_hash(&ca).map_err(|e| unreadable(&e))?,
     };
@@ -111,10 +115,18 @@ pub fn run(args: &JoinArgs) -> anyhow::Result<Exit> {
     }
     data.create()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(ask(&config, &data, &token))
+    let kind = if args.witness { Kind::Witness } else { Kind::Data };
+    runtime.block_on(ask((&config, &data), &token, kind))
 }
 
-async fn ask(config: &NodeConfig, data: &DataDir, token: &Token) -> anyhow::Result<Exit> {
+/// What the new node is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Data,
+    Witness,
+}
+
+async fn ask((config, data): (&NodeConfig, &DataDir), token: &Token, kind: Kind) -> anyhow::Result<Exit> {
     let key = ca::request_node().context("make this node's key")?;
     let request = JoinRequest {
         secret: token.s.clone().into_bytes().into(),
@@ -122,14 +134,15 @@ async fn ask(config: &NodeConfig, data: &DataDir, token: &Token) -> anyhow::Resu
         peer_address: init::peer_address(config),
         address: config.address.to_string(),
         request: key.request.clone(),
-        witness: false,
+        witness: kind == Kind::Witness,
     };
     let mut reasons = Vec::new();
     for address in &token.a {
         match transport::join_call(address, &token.h, request.clone()).await {
             Ok(reply) => {
-                finish(data, &key.key, &reply)?;
-                println!("joined cluster {} as node {}; start the service now", reply.cluster_name, reply.node);
+                finish(data, &key.key, &reply, kind)?;
+                let what = if kind == Kind::Witness { "witness, " } else { "" };
+                println!("joined cluster {} as {what}node {}; start the service now", reply.cluster_name, reply.node);
                 return Ok(Exit::Done);
             }
             Err(reason) => reasons.push(format!("{address}: {reason}")),
@@ -139,15 +152,18 @@ async fn ask(config: &NodeConfig, data: &DataDir, token: &Token) -> anyhow::Resu
     Ok(Exit::Refused)
 }
 
-fn finish(data: &DataDir, key: &str, reply: &JoinReply) -> anyhow::Result<()> {
+fn finish(data: &DataDir, key: &str, reply: &JoinReply, kind: Kind) -> anyhow::Result<()> {
     init::write_certificates(data, &reply.ca_certificate, &reply.ca_key, &reply.certificate, key)?;
-    init::write_service(data, &reply.service_certificate, &reply.service_key)?;
-    files::write_private(&data.admin_token(), format!("{}\n", reply.admin_token).as_bytes())?;
+    if kind == Kind::Data {
+        init::write_service(data, &reply.service_certificate, &reply.service_key)?;
+        files::write_private(&data.admin_token(), format!("{}\n", reply.admin_token).as_bytes())?;
+    }
     let identity = Identity {
         cluster_id: reply.cluster_id.clone(),
         cluster_name: reply.cluster_name.clone(),
         node: reply.node,
         peers: reply.members.iter().map(|m| (m.node, m.peer_address.clone())).collect(),
+        witness: kind == Kind::Witness,
         found: None,
     };
     identity.save(data)
@@ -195,26 +211,34 @@ impl Admission {
         let ca = Authority::load(&files::read_text(&data.ca())?, &files::read_text(&data.ca_key())?)?;
         let names = init::node_names(&request.name, &request.name, &request.address);
         let certificate = ca.sign_node(&request.request, node, &names)?;
-        let mut service_names = vec!["localhost".to_owned()];
-        service_names.extend(state.cluster_address.clone());
-        for member in state.members.values() {
-            service_names.extend([member.name.clone(), member.address.clone()]);
-        }
-        let service = ca.issue_service(&init::dedup(service_names))?;
-        init::write_service(data, &service.certificate, &service.key)?;
         let members =
             state.members.values().map(|m| MemberAddress { node: m.id.0, peer_address: m.peer_address.clone() });
-        Ok(JoinReply {
+        let reply = JoinReply {
             node: node.0,
             cluster_id: state.cluster_id.clone(),
             cluster_name: state.name.clone(),
             certificate,
             ca_certificate: ca.certificate().to_owned(),
+            members: members.collect(),
+            ..JoinReply::default()
+        };
+        if request.witness {
+            // What opens the mail, or makes nodes and administrators, stays on the nodes that store it.
+            return Ok(reply);
+        }
+        let mut service_names = vec!["localhost".to_owned()];
+        service_names.extend(state.cluster_address.clone());
+        for member in state.members.values().filter(|m| m.data) {
+            service_names.extend([member.name.clone(), member.address.clone()]);
+        }
+        let service = ca.issue_service(&init::dedup(service_names))?;
+        init::write_service(data, &service.certificate, &service.key)?;
+        Ok(JoinReply {
             ca_key: ca.key().to_owned(),
             service_certificate: service.certificate,
             service_key: service.key,
-            members: members.collect(),
             admin_token: files::read_text(&data.admin_token())?.trim().to_owned(),
+            ..reply
         })
     }
 }

@@ -13,3 +13,4 @@ pub mod members;
 pub mod recover;
 pub mod serve;
 mod service;
+mod witness;

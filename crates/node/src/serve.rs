@@ -60,25 +60,16 @@ pub fn node_tls(data: &DataDir) -> anyhow::Result<TlsPems> {
 async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
     let data = DataDir(config.data_dir.clone());
     let identity = Identity::load(&data)?;
+    if identity.witness {
+        return crate::witness::serve(config, &data, &identity).await;
+    }
     let node = NodeId(identity.node);
     let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().context("start metrics")?;
     let store = store::Store::open(&data.mail(), store::StoreOptions::default())?;
     let boot = shards::raise_boot(&*store).await?;
     tracing::info!(node = node.0, boot = boot.0, name = config.name, version = env!("CARGO_PKG_VERSION"), "starting");
 
-    let known: Members = identity.peers.iter().map(|(id, address)| (NodeId(*id), address.clone())).collect();
-    let (members, members_seen) = watch::channel(known);
-    let transport = Transport::new(
-        TransportConfig {
-            node,
-            boot,
-            cluster_id: identity.cluster_id.clone(),
-            listen: SocketAddr::new(config.address, config.ports.peer),
-            tls: node_tls(&data)?,
-            versions: Versions::CURRENT,
-        },
-        members_seen,
-    )?;
+    let (transport, members) = open_transport(config, &data, &identity, boot)?;
     let control = Control::open(&data.raft(), node, transport.clone()).await.context("open the configuration")?;
     let engine = Engine::start(EngineConfig {
         node,
@@ -102,7 +93,7 @@ async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
     tracing::info!(%bound, "listening for other nodes");
     found(&control, config, &data, identity.clone()).await?;
     tokio::spawn(follow_members(control.clone(), members, data.clone(), node, boot));
-    tokio::spawn(add_voters(control.clone(), node));
+    tokio::spawn(follow_voters(control.clone(), node));
 
     let service = crate::service::start(config, &data, (node, &control, &engine), &transport, metrics)?;
     write_notes(config, &data)?;
@@ -112,6 +103,26 @@ async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
     service.stop(STOP_WAIT).await;
     transport.stop();
     Ok(ExitCode::SUCCESS)
+}
+
+/// The transport of this node, and the address book it follows.
+pub(crate) fn open_transport(
+    config: &NodeConfig,
+    data: &DataDir,
+    identity: &Identity,
+    boot: Boot,
+) -> anyhow::Result<(Arc<Transport>, watch::Sender<Members>)> {
+    let known: Members = identity.peers.iter().map(|(id, address)| (NodeId(*id), address.clone())).collect();
+    let (members, members_seen) = watch::channel(known);
+    let transport = TransportConfig {
+        node: NodeId(identity.node),
+        boot,
+        cluster_id: identity.cluster_id.clone(),
+        listen: SocketAddr::new(config.address, config.ports.peer),
+        tls: node_tls(data)?,
+        versions: Versions::CURRENT,
+    };
+    Ok((Transport::new(transport, members_seen)?, members))
 }
 
 fn timing(config: &NodeConfig) -> replica::Timing {
@@ -145,7 +156,7 @@ async fn found(control: &Arc<Control>, config: &NodeConfig, data: &DataDir, iden
 }
 
 /// Keeps the transport's address book and the guard's note as the configuration says.
-async fn follow_members(
+pub(crate) async fn follow_members(
     config: Arc<Control>,
     members: watch::Sender<Members>,
     data: DataDir,
@@ -177,14 +188,19 @@ async fn follow_members(
     }
 }
 
-/// The leader makes voters of admitted nodes.
-async fn add_voters(config: Arc<Control>, node: NodeId) {
+/// The leader makes voters of admitted nodes, and takes the vote from those that are no members any more.
+pub(crate) async fn follow_voters(config: Arc<Control>, node: NodeId) {
     let quorum = config.quorum();
     loop {
         tokio::time::sleep(VOTER_PAUSE).await;
         let status = quorum.borrow().clone();
         if status.leader != Some(node) || !status.quorum {
             continue;
+        }
+        match config.drop_stale_voters().await {
+            Ok(false) => {}
+            Ok(true) => tracing::info!("nodes that are no members any more do not vote now"),
+            Err(error) => tracing::debug!(%error, "a node that is no member still votes"),
         }
         let state = config.current();
         let Some(new) = state.members.values().find(|m| !status.voters.contains(&m.id)) else { continue };
@@ -239,10 +255,16 @@ fn write_notes(config: &NodeConfig, data: &DataDir) -> anyhow::Result<()> {
     let address = bracketed(&config.address.to_string());
     let endpoint = serde_json::json!({ "url": format!("https://{address}:{}", config.ports.https) });
     files::write_private(&data.endpoint(), endpoint.to_string().as_bytes())?;
+    write_pid(data)
+}
+
+/// Tells everybody our process id.
+pub(crate) fn write_pid(data: &DataDir) -> anyhow::Result<()> {
     files::write_private(&data.pid(), format!("{}\n", std::process::id()).as_bytes())
 }
 
-async fn wait_for_stop() -> anyhow::Result<()> {
+/// Returns when the process is asked to end.
+pub(crate) async fn wait_for_stop() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {

@@ -14,12 +14,14 @@ pub struct NodeStatus {
     pub name: String,
     /// Client-facing address.
     pub address: String,
-    /// `primary` (holds the cluster address), `secondary`, `unreachable`.
+    /// `primary` (holds the cluster address), `secondary`, `witness` (only votes), `unreachable`.
     pub role: String,
     /// Heard from within the silence window (always true for this node).
     pub reachable: bool,
     /// Member of the in-sync set.
     pub in_sync: bool,
+    /// Votes on settings, and with two others on who goes on.
+    pub votes: bool,
 }
 
 /// Progress of bringing a node up to date.
