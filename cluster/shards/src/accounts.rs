@@ -100,6 +100,16 @@ impl Engine {
         }
     }
 
+    /// The gap and the served mark of this epoch, taken at the home; on the in-sync set when it returns.
+    async fn enter(&self, account: AccountId) -> Result<(), SubmitError> {
+        let home = self.home_of(account).ok_or(SubmitError::Unavailable(crate::NOT_SERVING))?;
+        if home == self.node {
+            return self.order(Work::Enter(account)).await.map(drop);
+        }
+        let enter = call::Kind::Enter(w::Enter { account: account.0 });
+        self.ask_home(home, account, enter).await.map(drop)
+    }
+
     /// A snapshot this node may show (DESIGN 5): snapshot first, then ask whether its version may be read.
     pub(crate) async fn readable(&self, account: AccountId) -> Result<Arc<dyn Rows>, SubmitError> {
         let deadline = tokio::time::Instant::now() + READ_WAIT;
@@ -113,7 +123,7 @@ impl Engine {
                     if due.is_none() || due == entered {
                         return Ok(rows);
                     }
-                    if self.order(Work::Enter(account)).await.is_ok() {
+                    if self.enter(account).await.is_ok() {
                         entered = due;
                         continue;
                     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ports::config::Config;
 use ports::mail_store::MailStore;
 use ports::peers::{Evidence, Peers};
-use replica::{Event, MayRead, Replica, ReplicaConfig, Saved, Serving, Timing};
+use replica::{Event, MayRead, Replica, ReplicaConfig, Saved, Timing};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use vocab::limits::COMMIT_WAIT_MAX_MS;
 use vocab::{
@@ -184,12 +184,11 @@ impl Engine {
         self.machine().may_read(account, version, now)
     }
 
-    /// The epoch in which a session that reads this account must enter it first (only the home can).
+    /// The epoch in which a session that reads this account must have the home enter it first, also when it reads at a
+    /// backup: what that shows counts as shown by this side (X16).
     pub(crate) fn entry_due(&self, account: AccountId, head: &AccountHead) -> Option<EpochId> {
-        let now = self.now();
-        let machine = self.machine();
-        let stamp = machine.stamp(account);
-        let due = machine.serving(now) == Serving::Home && account != AccountId::QUEUE && stamp.entry_due(head);
+        let stamp = self.machine().stamp(account);
+        let due = account != AccountId::QUEUE && stamp.entry_due(head);
         due.then_some(stamp.epoch)
     }
 

@@ -106,6 +106,12 @@ impl Engine {
             call::Kind::Undo(read) => self.serve_undo(&read)?,
             call::Kind::ReadBlob(read) => self.serve_blob(&read)?,
             call::Kind::WriteBlob(write) => self.keep_chunk(from, write).await?,
+            call::Kind::Enter(enter) => {
+                let account = AccountId(enter.account);
+                self.must_be_home(account)?;
+                self.order(Work::Enter(account)).await?;
+                reply::Kind::Done(w::Done {})
+            }
             call::Kind::Handover(ask) => self.serve_handover(from, &ask).await?,
             call::Kind::HasBlobs(has) => {
                 let here = |bytes: &Bytes| BlobHash::from_bytes(bytes).is_some_and(|hash| self.store.has_blob(hash));

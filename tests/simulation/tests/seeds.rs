@@ -7,8 +7,10 @@ const SEEDS: u64 = 300;
 /// heartbeats of a node that had gone on in another epoch counted as contact; the second word of an operator in the checks;
 /// an account that could not be read at the backup; a batch in flight waited for a node that was left out; a side chosen by
 /// quorum never entered its epoch, and the other waited for it to be the anchor (two); a guest went alone under the number of
-/// the heal; the side of a batch in flight in the checks.
-const BROKEN_ONCE: [u64; 11] = [10_414, 12_397, 15_970, 22_608, 36, 3_671, 5_151, 31_331, 31_946, 900_251, 910_221];
+/// the heal; the side of a batch in flight in the checks; a node that stood back for a solo epoch and was not taken in (two);
+/// a session at a backup was shown an account of an epoch without all members, and nothing marked it served.
+const BROKEN_ONCE: [u64; 12] =
+    [10_414, 12_397, 15_970, 22_608, 36, 3_671, 5_151, 31_331, 31_946, 900_251, 910_221, 924_616];
 
 #[test]
 fn every_promise_holds_over_the_fixed_seeds() {
