@@ -65,6 +65,8 @@ pub enum Rule {
     HomeLease,
     /// With a witness or a third node only a quorum decides who goes on.
     QuorumDecides,
+    /// H20, X2: a backup shows only what the home has confirmed.
+    ConfirmedReads,
     /// X13: what was taken over from one node is on all others before anything is served.
     LevelOthers,
 }

@@ -70,7 +70,7 @@ impl Replica {
             Serving::Home => MayRead::Yes,
             Serving::Backup => {
                 let confirmed = self.follow.confirmed.get(&account).copied().unwrap_or_default();
-                if confirmed == version { MayRead::Yes } else { MayRead::Wait }
+                if confirmed == version || !self.keeps(Rule::ConfirmedReads) { MayRead::Yes } else { MayRead::Wait }
             }
         }
     }

@@ -36,7 +36,7 @@ impl World {
             at: Timestamp(WALL_START + self.now + self.nodes[n].wall),
             joint: base.joint,
             mailbox_counter: batch.counter.wrapping_mul(MAILBOXES_PER_BATCH),
-            gap: base.gap,
+            gap: base.gap.filter(|_| self.control != Control::SkipsNoNumbers),
             marks: base.marks,
         }
     }
@@ -123,7 +123,7 @@ impl World {
         let rules = Rules {
             rule_w: self.control != Control::KeepsFreeNumbers,
             restamp: self.control != Control::MergesWithoutStamp,
-            ..Rules::default()
+            floor: self.control != Control::MergesWithoutFloor,
         };
         match mailbox::merge::merge_by(&input, order.batch, rules) {
             Ok(merged) => {

@@ -32,26 +32,38 @@ pub enum Control {
     KeepsFreeNumbers,
     /// H6: what a merge changes keeps its modseq.
     MergesWithoutStamp,
+    /// H5: a merge leaves the vanish floor where it was.
+    MergesWithoutFloor,
+    /// X8, X9: an epoch without a member skips no numbers.
+    SkipsNoNumbers,
+    /// X16: what clients are shown in an epoch without a member marks nothing.
+    MarksNothingServed,
     /// With a third voter every node goes on alone as in a pair.
     GoesOnWithoutQuorum,
     /// X3, X4: a new home does not wait for the leases of the old epoch.
     WaitsForNoLease,
     /// X4: a home serves though the others do not acknowledge.
     ServesWithoutContact,
+    /// H20: a backup shows what it has written, confirmed or not.
+    ShowsUnconfirmed,
     /// X13: what was taken over from one node is served before the others have it.
     ServesBeforeOthersAreLevel,
 }
 
 impl Control {
     /// Every control that switches something off.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::AcknowledgesEarly,
         Self::StartsAloneByItself,
         Self::KeepsFreeNumbers,
         Self::MergesWithoutStamp,
+        Self::MergesWithoutFloor,
+        Self::SkipsNoNumbers,
+        Self::MarksNothingServed,
         Self::GoesOnWithoutQuorum,
         Self::WaitsForNoLease,
         Self::ServesWithoutContact,
+        Self::ShowsUnconfirmed,
         Self::ServesBeforeOthersAreLevel,
     ];
 
@@ -61,6 +73,7 @@ impl Control {
             Self::GoesOnWithoutQuorum => Some(replica::Rule::QuorumDecides),
             Self::WaitsForNoLease => Some(replica::Rule::LeaseWaits),
             Self::ServesWithoutContact => Some(replica::Rule::HomeLease),
+            Self::ShowsUnconfirmed => Some(replica::Rule::ConfirmedReads),
             Self::ServesBeforeOthersAreLevel => Some(replica::Rule::LevelOthers),
             _ => None,
         }

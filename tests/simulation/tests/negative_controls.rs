@@ -4,10 +4,16 @@ use simulation::Control;
 
 /// Histories within which each control must be noticed.
 const SEEDS: u64 = 60;
+/// The same for those that need a split, a client of the right kind on either side and a certain order.
+const MORE_SEEDS: u64 = 800;
 
 fn noticed(control: Control) -> String {
-    let found = (0..SEEDS).find_map(|seed| Some((seed, simulation::run(seed, control, false).broken?)));
-    let (seed, broken) = found.unwrap_or_else(|| panic!("{control:?} was not noticed within {SEEDS} histories"));
+    noticed_within(control, SEEDS)
+}
+
+fn noticed_within(control: Control, seeds: u64) -> String {
+    let found = (0..seeds).find_map(|seed| Some((seed, simulation::run(seed, control, false).broken?)));
+    let (seed, broken) = found.unwrap_or_else(|| panic!("{control:?} was not noticed within {seeds} histories"));
     println!("{control:?}: seed {seed}: {broken}");
     broken
 }
@@ -34,6 +40,30 @@ fn h2_keeping_numbers_that_are_free_is_noticed() {
 fn merging_without_a_new_modseq_is_noticed() {
     let broken = noticed(Control::MergesWithoutStamp);
     assert!(broken.starts_with('I'), "a promise to caching clients is broken, not {broken}");
+}
+
+#[test]
+fn h5_merging_without_a_vanish_floor_is_noticed() {
+    let broken = noticed_within(Control::MergesWithoutFloor, MORE_SEEDS);
+    assert!(broken.starts_with('I'), "a promise to caching clients is broken, not {broken}");
+}
+
+#[test]
+fn x8_x9_going_on_without_skipping_numbers_is_noticed() {
+    let broken = noticed_within(Control::SkipsNoNumbers, MORE_SEEDS);
+    assert!(broken.starts_with('I'), "a promise to caching clients is broken, not {broken}");
+}
+
+#[test]
+fn x16_showing_what_nothing_marks_served_is_noticed() {
+    let broken = noticed_within(Control::MarksNothingServed, MORE_SEEDS);
+    assert!(broken.starts_with('I'), "a promise to caching clients is broken, not {broken}");
+}
+
+#[test]
+fn h20_showing_at_a_backup_what_is_not_confirmed_is_noticed() {
+    let broken = noticed_within(Control::ShowsUnconfirmed, MORE_SEEDS);
+    assert!(broken.starts_with('I'), "a promise to clients is broken, not {broken}");
 }
 
 /// Rules that matter only with a third voter: one history in five has one (`shape`).
