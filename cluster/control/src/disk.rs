@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rocksdb::{DB, DBRecoveryMode, Direction, IteratorMode, Options, WriteBatch, WriteOptions};
 use serde::Serialize;
@@ -38,9 +38,16 @@ pub(crate) fn log_key(index: u64) -> [u8; 9] {
     key
 }
 
-/// The database; clones share it.
+/// The database; clones share it. A store can be begun anew while the process runs (see `life`): what the Raft of an
+/// earlier life still wants to write is not written any more.
 #[derive(Clone)]
-pub(crate) struct Disk(Arc<DB>);
+pub(crate) struct Disk {
+    db: Arc<DB>,
+    /// The present life.
+    present: Arc<RwLock<u64>>,
+    /// The life this handle belongs to.
+    life: u64,
+}
 
 impl Disk {
     /// Opens or creates.
@@ -51,12 +58,12 @@ impl Disk {
         options.set_keep_log_file_num(2);
         options.set_track_and_verify_wals_in_manifest(true);
         options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-        let disk = Self(Arc::new(DB::open(&options, path)?));
-        match disk.0.get(FORMAT_KEY)? {
+        let disk = Self { db: Arc::new(DB::open(&options, path)?), present: Arc::default(), life: 0 };
+        match disk.db.get(FORMAT_KEY)? {
             None => {
                 let mut batch = WriteBatch::default();
                 batch.put(FORMAT_KEY, FORMAT.to_string());
-                disk.0.write_opt(batch, &synced())?;
+                disk.db.write_opt(batch, &synced())?;
             }
             Some(found) if found == FORMAT.to_string().as_bytes() => {}
             Some(found) => {
@@ -67,12 +74,19 @@ impl Disk {
         Ok(disk)
     }
 
-    /// Writes atomically; returns when it is on the medium.
+    /// Writes atomically; returns when it is on the medium. Never returns to somebody of an earlier life.
     pub(crate) async fn write(&self, batch: WriteBatch) {
-        let db = Arc::clone(&self.0);
-        let written = tokio::task::spawn_blocking(move || db.write_opt(batch, &synced())).await;
-        match written {
-            Ok(Ok(())) => {}
+        let disk = self.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            let present = disk.present.read().unwrap_or_else(PoisonError::into_inner);
+            if *present != disk.life {
+                return Ok(false);
+            }
+            disk.db.write_opt(batch, &synced()).map(|()| true)
+        });
+        match written.await {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => std::future::pending().await,
             Ok(Err(error)) => fatal("write", &error),
             // The runtime is going down and so is whoever waits for this write.
             Err(error) if error.is_cancelled() => std::future::pending().await,
@@ -80,9 +94,23 @@ impl Disk {
         }
     }
 
+    /// Begins the next life: the whole log goes, `fill` says what is there instead, all in one synced write. Blocks.
+    pub(crate) fn next_life(&self, fill: impl FnOnce(&Self, &mut WriteBatch)) -> Self {
+        let mut present = self.present.write().unwrap_or_else(PoisonError::into_inner);
+        let next = Self { life: *present + 1, ..self.clone() };
+        let mut batch = WriteBatch::default();
+        batch.delete_range(log_key(0), log_key(u64::MAX));
+        fill(&next, &mut batch);
+        if let Err(error) = self.db.write_opt(batch, &synced()) {
+            fatal("begin anew", &error);
+        }
+        *present = next.life;
+        next
+    }
+
     /// The value under a key.
     pub(crate) fn read<T: DeserializeOwned>(&self, key: &[u8]) -> Option<T> {
-        match self.0.get_pinned(key) {
+        match self.db.get_pinned(key) {
             Ok(value) => value.map(|bytes| decode(&bytes)),
             Err(error) => fatal("read", &error),
         }
@@ -92,7 +120,7 @@ impl Disk {
     pub(crate) fn log<T: DeserializeOwned>(&self, from: u64, to: u64) -> Vec<T> {
         let start = log_key(from);
         let mut entries = Vec::new();
-        for item in self.0.iterator(IteratorMode::From(&start, Direction::Forward)) {
+        for item in self.db.iterator(IteratorMode::From(&start, Direction::Forward)) {
             match item {
                 Ok((key, value)) if key.first() == Some(&LOG_PREFIX) && *key < log_key(to)[..] => {
                     entries.push(decode(&value));
@@ -107,7 +135,7 @@ impl Disk {
     /// The last log entry.
     pub(crate) fn last_log<T: DeserializeOwned>(&self) -> Option<T> {
         let end = log_key(u64::MAX);
-        match self.0.iterator(IteratorMode::From(&end, Direction::Reverse)).next()? {
+        match self.db.iterator(IteratorMode::From(&end, Direction::Reverse)).next()? {
             Ok((key, value)) => (key.first() == Some(&LOG_PREFIX)).then(|| decode(&value)),
             Err(error) => fatal("read the log", &error),
         }

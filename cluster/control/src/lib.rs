@@ -2,6 +2,7 @@
 //! changes go to the leader, are durable on a majority of voters, and fail fast with the ways out when there is none.
 
 mod disk;
+mod life;
 mod log_store;
 mod network;
 mod propose;
@@ -12,10 +13,10 @@ mod types;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, RwLock, Weak};
+use std::time::{Duration, Instant};
 
-use openraft::{BasicNode, Raft, SnapshotPolicy};
+use openraft::BasicNode;
 use ports::Answer;
 use ports::config::{Config, ConfigError, Proposed, QuorumStatus};
 use ports::peers::Peers;
@@ -24,22 +25,10 @@ use topology::{ClusterState, ConfigOp};
 use vocab::NodeId;
 
 use disk::Disk;
-use log_store::LogStore;
-use network::Network;
-use quorum::LeaderHeard;
+use life::Life;
+use quorum::Heard;
 use state_machine::{Shared, StateMachine};
-use types::TypeConfig;
 
-/// Leader's heartbeat (ms); also how long the leader waits for one append.
-const HEARTBEAT_MS: u64 = 100;
-/// A follower that hears no leader for a random time in this range stands for election (ms).
-const ELECTION_MS: (u64, u64) = (400, 800);
-/// Entries between two compactions of the log.
-const SNAPSHOT_EVERY: u64 = 1000;
-/// Entries kept behind a compaction, for followers that lag a little.
-const LOG_KEPT: u64 = 200;
-/// Sending a snapshot to a follower (ms).
-const SNAPSHOT_WAIT_MS: u64 = 5_000;
 /// How long `found` waits to become leader of itself.
 const FOUND_WAIT: Duration = Duration::from_secs(10);
 
@@ -67,11 +56,17 @@ pub enum OpenError {
 /// The replicated configuration of this node.
 pub struct Control {
     node: NodeId,
-    raft: Raft<TypeConfig>,
+    me: Weak<Self>,
+    /// Replaced when the store is begun anew.
+    life: RwLock<Life>,
+    renewing: tokio::sync::Mutex<()>,
     peers: Arc<dyn Peers>,
     shared: Arc<Shared>,
-    heard: Arc<LeaderHeard>,
+    heard: Arc<Heard>,
+    status: Arc<watch::Sender<QuorumStatus>>,
     quorum: watch::Receiver<QuorumStatus>,
+    /// Since when learners are known that are no members any more.
+    stale_learners: Mutex<Option<Instant>>,
 }
 
 impl Control {
@@ -83,25 +78,22 @@ impl Control {
         let disk = Disk::open(path)?;
         let state_machine = StateMachine::load(disk.clone());
         let shared = state_machine.shared();
-        let failed = |error: &dyn std::fmt::Display| OpenError::Raft(error.to_string());
-        let config = openraft::Config {
-            cluster_name: "twinpost".to_owned(),
-            heartbeat_interval: HEARTBEAT_MS,
-            election_timeout_min: ELECTION_MS.0,
-            election_timeout_max: ELECTION_MS.1,
-            install_snapshot_timeout: SNAPSHOT_WAIT_MS,
-            snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
-            max_in_snapshot_log_to_keep: LOG_KEPT,
-            ..openraft::Config::default()
-        };
-        let config = Arc::new(config.validate().map_err(|error| failed(&error))?);
-        let network = Network::new(Arc::clone(&peers));
-        let raft = Raft::new(u64::from(node.0), config, network, LogStore::new(disk), state_machine)
-            .await
-            .map_err(|error| failed(&error))?;
-        let heard = Arc::new(LeaderHeard::default());
-        let quorum = quorum::watch_quorum(node, raft.metrics(), Arc::clone(&heard));
-        Ok(Arc::new(Self { node, raft, peers, shared, heard, quorum }))
+        let heard = Arc::new(Heard::default());
+        let (status, quorum) = watch::channel(QuorumStatus::default());
+        let status = Arc::new(status);
+        let life = Life::start(node, disk, state_machine, (&peers, &heard, &status)).await?;
+        Ok(Arc::new_cyclic(|me| Self {
+            node,
+            me: me.clone(),
+            life: RwLock::new(life),
+            renewing: tokio::sync::Mutex::default(),
+            peers,
+            shared,
+            heard,
+            status,
+            quorum,
+            stale_learners: Mutex::default(),
+        }))
     }
 
     /// Makes this node the only voter of a new cluster and applies the first entry ([`ConfigOp::Found`]). Repeating it
@@ -111,20 +103,25 @@ impl Control {
     /// As [`Config::propose`].
     pub async fn found(&self, op: ConfigOp) -> Result<Proposed, ConfigError> {
         let unknown = |error: &dyn std::fmt::Display| ConfigError::Unknown(error.to_string());
-        if !self.raft.is_initialized().await.map_err(|error| unknown(&error))? {
+        if !self.raft().is_initialized().await.map_err(|error| unknown(&error))? {
             let voters = BTreeMap::from([(u64::from(self.node.0), BasicNode::default())]);
-            self.raft.initialize(voters).await.map_err(|error| unknown(&error))?;
+            self.raft().initialize(voters).await.map_err(|error| unknown(&error))?;
         }
-        let leads = self.raft.wait(Some(FOUND_WAIT)).state(openraft::ServerState::Leader, "found").await;
-        leads.map_err(|error| unknown(&error))?;
+        self.await_lead().await?;
         self.propose(op).await
+    }
+
+    async fn await_lead(&self) -> Result<(), ConfigError> {
+        let leads = self.raft().wait(Some(FOUND_WAIT)).state(openraft::ServerState::Leader, "found").await;
+        leads.map(drop).map_err(|error| ConfigError::Unknown(error.to_string()))
     }
 
     /// Stops Raft and closes the store. Reads go on from memory.
     pub async fn shutdown(&self) {
-        if let Err(error) = self.raft.shutdown().await {
+        if let Err(error) = self.raft().shutdown().await {
             tracing::warn!(%error, "raft did not stop cleanly");
         }
+        self.close_disk();
     }
 }
 
@@ -143,5 +140,8 @@ impl Config for Control {
     }
     fn add_voter(&self, node: NodeId, peer_address: String) -> Answer<'_, Result<(), ConfigError>> {
         Box::pin(self.add_voting_node(node, peer_address))
+    }
+    fn become_sole_voter(&self) -> Answer<'_, Result<(), ConfigError>> {
+        Box::pin(self.found_anew())
     }
 }

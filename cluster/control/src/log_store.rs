@@ -11,9 +11,9 @@ use crate::disk::{Disk, encode, log_key};
 use crate::types::{RaftId, TypeConfig};
 
 /// Key of the vote.
-const VOTE_KEY: &[u8] = b"vote";
+pub(crate) const VOTE_KEY: &[u8] = b"vote";
 /// Key of the id of the last entry that was purged.
-const PURGED_KEY: &[u8] = b"purged";
+pub(crate) const PURGED_KEY: &[u8] = b"purged";
 
 type Stored<T> = Result<T, StorageError<RaftId>>;
 

@@ -15,14 +15,21 @@ use ports::peers::{CallError, Peers, Service};
 use serde::de::DeserializeOwned;
 use vocab::NodeId;
 
-use crate::types::{Message, RaftError, RaftId, TypeConfig};
+use crate::life::Lineage;
+use crate::types::{Envelope, Message, RaftError, RaftId, TypeConfig};
 
 /// Wait before an unreachable peer is tried again; short, so that its return is noticed within a heartbeat.
 const RETRY: Duration = Duration::from_millis(50);
 
 /// One question to a peer, encoded and decoded.
-pub(crate) async fn ask<T: DeserializeOwned>(peers: &dyn Peers, to: NodeId, message: &Message) -> Result<T, CallError> {
-    let body = serde_json::to_vec(message).map_err(|error| CallError::NotSent(error.to_string()))?;
+pub(crate) async fn ask<T: DeserializeOwned>(
+    peers: &dyn Peers,
+    to: NodeId,
+    lineage: &Lineage,
+    message: &Message,
+) -> Result<T, CallError> {
+    let envelope = Envelope { lineage: lineage.clone(), message };
+    let body = serde_json::to_vec(&envelope).map_err(|error| CallError::NotSent(error.to_string()))?;
     let reply = peers.call(to, Service::Control, Bytes::from(body)).await?;
     serde_json::from_slice(&reply).map_err(|error| CallError::Lost(format!("unreadable answer: {error}")))
 }
@@ -30,11 +37,12 @@ pub(crate) async fn ask<T: DeserializeOwned>(peers: &dyn Peers, to: NodeId, mess
 /// Makes clients.
 pub(crate) struct Network {
     peers: Arc<dyn Peers>,
+    lineage: Lineage,
 }
 
 impl Network {
-    pub(crate) fn new(peers: Arc<dyn Peers>) -> Self {
-        Self { peers }
+    pub(crate) fn new(peers: Arc<dyn Peers>, lineage: Lineage) -> Self {
+        Self { peers, lineage }
     }
 }
 
@@ -42,13 +50,14 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Client;
 
     async fn new_client(&mut self, target: RaftId, _node: &BasicNode) -> Client {
-        Client { peers: Arc::clone(&self.peers), target }
+        Client { peers: Arc::clone(&self.peers), lineage: self.lineage.clone(), target }
     }
 }
 
 /// Asks one peer.
 pub(crate) struct Client {
     peers: Arc<dyn Peers>,
+    lineage: Lineage,
     target: RaftId,
 }
 
@@ -62,7 +71,7 @@ impl Client {
     {
         // Raft's ids are made from node ids, so this never cuts.
         let to = NodeId(u32::try_from(self.target).unwrap_or(0));
-        match ask::<Result<T, RaftError<E>>>(&*self.peers, to, &message).await {
+        match ask::<Result<T, RaftError<E>>>(&*self.peers, to, &self.lineage, &message).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(error)) => Err(RPCError::RemoteError(RemoteError::new(self.target, error))),
             Err(error) => Err(RPCError::Unreachable(Unreachable::new(&error))),

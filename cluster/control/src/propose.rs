@@ -1,6 +1,7 @@
 //! Changes: to the leader, wherever it is, and back; fails fast without quorum.
 
 use std::collections::BTreeSet;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use openraft::error::{ChangeMembershipError, ClientWriteError, RaftError};
@@ -21,6 +22,8 @@ const PROPOSE_WAIT: Duration = Duration::from_millis(2_000);
 const RETRY: Duration = Duration::from_millis(50);
 /// How long a new voter may take to catch up.
 const VOTER_WAIT: Duration = Duration::from_secs(15);
+/// A node that lost its vote is told of changes for so long.
+const STALE_LEARNER_WAIT: Duration = Duration::from_secs(5);
 
 type WriteError = RaftError<RaftId, ClientWriteError<RaftId, BasicNode>>;
 
@@ -74,7 +77,7 @@ impl Control {
         wait: Duration,
         why: &mut Option<String>,
     ) -> ProposeReply {
-        match timeout(wait + RETRY, ask::<ProposeReply>(&*self.peers, leader, message)).await {
+        match timeout(wait + RETRY, ask::<ProposeReply>(&*self.peers, leader, &self.lineage(), message)).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(CallError::NotSent(reason) | CallError::Refused(reason))) => {
                 *why = Some(reason);
@@ -89,7 +92,7 @@ impl Control {
     pub(crate) async fn commit_here(&self, op: ConfigOp) -> ProposeReply {
         let deadline = Instant::now() + PROPOSE_WAIT;
         self.check_leads()?;
-        match timeout_at(deadline, self.raft.client_write(op)).await {
+        match timeout_at(deadline, self.raft().client_write(op)).await {
             Ok(Ok(written)) => Ok(Committed { index: written.log_id.index, applied: written.data }),
             Ok(Err(error)) => Err(refusal(&error)),
             Err(_) => Err(Refusal::Unknown(
@@ -102,16 +105,16 @@ impl Control {
     pub(crate) async fn add_voter_here(&self, node: NodeId, peer_address: String) -> ProposeReply {
         self.check_leads()?;
         let id = RaftId::from(node.0);
-        let membership = self.raft.metrics().borrow().membership_config.membership().clone();
+        let membership = self.raft().metrics().borrow().membership_config.membership().clone();
         // A change that broke off half-way (two configurations at once) is finished below.
         if membership.get_joint_config().len() == 1 && membership.voter_ids().any(|voter| voter == id) {
-            let index = self.raft.metrics().borrow().last_applied.map_or(0, |applied| applied.index);
+            let index = self.raft().metrics().borrow().last_applied.map_or(0, |applied| applied.index);
             return Ok(Committed { index, applied: Applied { revision: 0, outcome: Ok(None) } });
         }
         let work = async {
             self.drop_stale_learners(node).await?;
-            self.raft.add_learner(id, BasicNode::new(peer_address), true).await?;
-            self.raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::from([id])), false).await
+            self.raft().add_learner(id, BasicNode::new(peer_address), true).await?;
+            self.raft().change_membership(ChangeMembers::AddVoterIds(BTreeSet::from([id])), false).await
         };
         match timeout(VOTER_WAIT, work).await {
             Ok(Ok(written)) => Ok(Committed { index: written.log_id.index, applied: written.data }),
@@ -123,14 +126,14 @@ impl Control {
     /// Learners that are no members are joins that broke off.
     async fn drop_stale_learners(&self, adding: NodeId) -> Result<(), WriteError> {
         let state = self.shared.state.load_full();
-        let membership = self.raft.metrics().borrow().membership_config.membership().clone();
+        let membership = self.raft().metrics().borrow().membership_config.membership().clone();
         let is_stale = |id: &RaftId| {
             let node = crate::quorum::node_of(*id);
             node != adding && !state.members.contains_key(&node)
         };
         let stale: BTreeSet<RaftId> = membership.learner_ids().filter(is_stale).collect();
         if !stale.is_empty() {
-            self.raft.change_membership(ChangeMembers::RemoveNodes(stale), false).await?;
+            self.raft().change_membership(ChangeMembers::RemoveNodes(stale), false).await?;
         }
         Ok(())
     }
@@ -140,7 +143,7 @@ impl Control {
     /// # Errors
     /// As [`ports::config::Config::propose`]; repeating it is harmless.
     pub async fn drop_stale_voters(&self) -> Result<bool, ConfigError> {
-        let metrics = self.raft.metrics().borrow().clone();
+        let metrics = self.raft().metrics().borrow().clone();
         let membership = metrics.membership_config.membership();
         let state = self.shared.state.load_full();
         // A leader that has not applied its own log yet may know a voter and not the member.
@@ -150,12 +153,32 @@ impl Control {
         }
         let is_stale = |id: &RaftId| !state.members.contains_key(&crate::quorum::node_of(*id));
         let stale: BTreeSet<RaftId> = membership.voter_ids().filter(is_stale).collect();
-        if stale.is_empty() {
-            return Ok(false);
+        if !stale.is_empty() {
+            // Kept as learners for a while: whoever leaves must hear that it has no vote any more.
+            self.change_voters(ChangeMembers::RemoveVoters(stale), true).await?;
+            return Ok(true);
         }
-        let work = self.raft.change_membership(ChangeMembers::RemoveVoters(stale), false);
-        match timeout(VOTER_WAIT, work).await {
-            Ok(Ok(_)) => Ok(true),
+        let stale: BTreeSet<RaftId> = membership.learner_ids().filter(is_stale).collect();
+        let waited = {
+            let mut since = self.stale_learners.lock().unwrap_or_else(PoisonError::into_inner);
+            match stale.is_empty() {
+                true => {
+                    *since = None;
+                    false
+                }
+                false => since.get_or_insert_with(std::time::Instant::now).elapsed() >= STALE_LEARNER_WAIT,
+            }
+        };
+        if waited {
+            self.change_voters(ChangeMembers::RemoveNodes(stale), false).await?;
+        }
+        Ok(waited)
+    }
+
+    async fn change_voters(&self, change: ChangeMembers<RaftId, BasicNode>, retain: bool) -> Result<(), ConfigError> {
+        let raft = self.raft();
+        match timeout(VOTER_WAIT, raft.change_membership(change, retain)).await {
+            Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(ConfigError::Unknown(error.to_string())),
             Err(_) => Err(ConfigError::Unknown("a majority did not confirm it in time".to_owned())),
         }
@@ -170,7 +193,7 @@ impl Control {
 
     /// The change is visible here when this returns.
     async fn await_applied(&self, index: u64) -> Result<(), ConfigError> {
-        let applied = self.raft.wait(Some(PROPOSE_WAIT)).applied_index_at_least(Some(index), "own change").await;
+        let applied = self.raft().wait(Some(PROPOSE_WAIT)).applied_index_at_least(Some(index), "own change").await;
         applied.map(drop).map_err(|_| ConfigError::Unknown("committed, but not applied on this node yet".to_owned()))
     }
 }
@@ -195,7 +218,8 @@ fn ways_out(status: &QuorumStatus, why: Option<&str>) -> String {
     }
     format!(
         "no majority of the voting nodes {} can be reached{detail}; settings can be read but not changed. Ways out: bring \
-         the other node back, repair the network between the nodes, or add a witness once they are back",
+         the other node back, repair the network between the nodes, or, when it is lost or off for long, make the node that \
+         serves alone the only voter: `twinpost cluster rescue`",
         voters.join(", ")
     )
 }

@@ -1,12 +1,14 @@
 //! Whether the configuration can be changed now, as seen from this node.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use openraft::error::Fatal;
 use openraft::{BasicNode, RaftMetrics, ServerState};
 use ports::config::QuorumStatus;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use vocab::NodeId;
 
 use crate::disk::fatal;
@@ -17,18 +19,25 @@ const SILENCE: Duration = Duration::from_millis(1_000);
 /// How often silence is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// When a leader was last heard.
+/// What was heard of others, besides what Raft keeps.
 #[derive(Default)]
-pub(crate) struct LeaderHeard(Mutex<Option<(NodeId, Instant)>>);
+pub(crate) struct Heard {
+    leader: Mutex<Option<(NodeId, Instant)>>,
+    forked: Mutex<BTreeSet<NodeId>>,
+}
 
-impl LeaderHeard {
+impl Heard {
     /// A leader's message was taken.
     pub(crate) fn note(&self, leader: NodeId) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((leader, Instant::now()));
+        *self.leader.lock().unwrap_or_else(PoisonError::into_inner) = Some((leader, Instant::now()));
     }
     fn recently(&self, leader: NodeId) -> bool {
-        let heard = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = *self.leader.lock().unwrap_or_else(PoisonError::into_inner);
         heard.is_some_and(|(node, at)| node == leader && at.elapsed() < SILENCE)
+    }
+    /// Nodes whose settings have gone another way than ours.
+    pub(crate) fn forked(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
+        self.forked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -37,7 +46,7 @@ pub(crate) fn node_of(id: RaftId) -> NodeId {
     NodeId(u32::try_from(id).unwrap_or(0))
 }
 
-fn judge_quorum(metrics: &RaftMetrics<RaftId, BasicNode>, heard: &LeaderHeard) -> QuorumStatus {
+fn judge_quorum(metrics: &RaftMetrics<RaftId, BasicNode>, heard: &Heard) -> QuorumStatus {
     let voters = metrics.membership_config.membership().voter_ids().map(node_of).collect();
     let leader = metrics.current_leader.map(node_of);
     let quorum = if metrics.state == ServerState::Leader {
@@ -45,16 +54,18 @@ fn judge_quorum(metrics: &RaftMetrics<RaftId, BasicNode>, heard: &LeaderHeard) -
     } else {
         leader.is_some_and(|leader| heard.recently(leader))
     };
-    QuorumStatus { quorum: quorum && metrics.running_state.is_ok(), leader, voters }
+    let forked = heard.forked().iter().copied().collect();
+    QuorumStatus { quorum: quorum && metrics.running_state.is_ok(), leader, voters, forked }
 }
 
 /// Keeps the status up to date until Raft stops.
 pub(crate) fn watch_quorum(
     node: NodeId,
     mut metrics: watch::Receiver<RaftMetrics<RaftId, BasicNode>>,
-    heard: Arc<LeaderHeard>,
-) -> watch::Receiver<QuorumStatus> {
-    let (sender, receiver) = watch::channel(judge_quorum(&metrics.borrow(), &heard));
+    heard: Arc<Heard>,
+    sender: Arc<watch::Sender<QuorumStatus>>,
+) -> JoinHandle<()> {
+    sender.send_replace(judge_quorum(&metrics.borrow(), &heard));
     tokio::spawn(async move {
         loop {
             let stopped = tokio::select! {
@@ -78,6 +89,5 @@ pub(crate) fn watch_quorum(
                 return;
             }
         }
-    });
-    receiver
+    })
 }

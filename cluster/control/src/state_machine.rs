@@ -18,7 +18,7 @@ use crate::disk::{Disk, encode};
 use crate::types::{Applied, RaftId, TypeConfig};
 
 /// Key of the state.
-const STATE_KEY: &[u8] = b"state";
+pub(crate) const STATE_KEY: &[u8] = b"state";
 
 type Stored<T> = Result<T, StorageError<RaftId>>;
 
@@ -32,10 +32,30 @@ pub(crate) struct Shared {
 
 /// State with what Raft must know of it.
 #[derive(Clone, Default, Serialize, Deserialize)]
-struct Record {
-    applied: Option<LogId<RaftId>>,
-    membership: StoredMembership<RaftId, BasicNode>,
-    state: ClusterState,
+pub(crate) struct Record {
+    pub(crate) applied: Option<LogId<RaftId>>,
+    pub(crate) membership: StoredMembership<RaftId, BasicNode>,
+    pub(crate) state: ClusterState,
+}
+
+impl Record {
+    pub(crate) fn apply(&mut self, entry: Entry<TypeConfig>) -> Applied {
+        self.applied = Some(entry.log_id);
+        match entry.payload {
+            EntryPayload::Blank => Applied { revision: 0, outcome: Ok(None) },
+            EntryPayload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                Applied { revision: 0, outcome: Ok(None) }
+            }
+            EntryPayload::Normal(op) => {
+                let outcome = topology::apply(&self.state, &op, entry.log_id.index).map(|(next, given)| {
+                    self.state = next;
+                    given
+                });
+                Applied { revision: self.state.revision, outcome }
+            }
+        }
+    }
 }
 
 /// The state machine.
@@ -54,6 +74,13 @@ impl StateMachine {
         let revision = watch::Sender::new(record.state.revision);
         Self { disk, record, shared: Arc::new(Shared { state, revision }) }
     }
+    /// As `load`, for those who look at `shared` already.
+    pub(crate) fn reload(disk: Disk, shared: Arc<Shared>) -> Self {
+        let record: Record = disk.read(STATE_KEY).unwrap_or_default();
+        let machine = Self { disk, record, shared };
+        machine.show();
+        machine
+    }
     /// What others see.
     pub(crate) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
@@ -63,26 +90,12 @@ impl StateMachine {
         let mut batch = WriteBatch::default();
         batch.put(STATE_KEY, encode(&self.record));
         self.disk.write(batch).await;
+        self.show();
+    }
+    fn show(&self) {
         self.shared.state.store(Arc::new(self.record.state.clone()));
         let revision = self.record.state.revision;
         self.shared.revision.send_if_modified(|old| std::mem::replace(old, revision) != revision);
-    }
-    fn apply_entry(&mut self, entry: Entry<TypeConfig>) -> Applied {
-        self.record.applied = Some(entry.log_id);
-        match entry.payload {
-            EntryPayload::Blank => Applied { revision: 0, outcome: Ok(None) },
-            EntryPayload::Membership(membership) => {
-                self.record.membership = StoredMembership::new(Some(entry.log_id), membership);
-                Applied { revision: 0, outcome: Ok(None) }
-            }
-            EntryPayload::Normal(op) => {
-                let outcome = topology::apply(&self.record.state, &op, entry.log_id.index).map(|(next, given)| {
-                    self.record.state = next;
-                    given
-                });
-                Applied { revision: self.record.state.revision, outcome }
-            }
-        }
     }
     fn snapshot(&self) -> Option<Snapshot<TypeConfig>> {
         let last = self.record.applied?;
@@ -113,7 +126,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         I: IntoIterator<Item = Entry<TypeConfig>> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let applied = entries.into_iter().map(|entry| self.apply_entry(entry)).collect();
+        let applied = entries.into_iter().map(|entry| self.record.apply(entry)).collect();
         self.publish().await;
         Ok(applied)
     }

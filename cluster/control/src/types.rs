@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use topology::{ConfigOp, Rejection};
 use vocab::NodeId;
 
+use crate::life::Lineage;
+
 openraft::declare_raft_types!(
     /// Raft over [`ConfigOp`].
     pub TypeConfig:
@@ -31,6 +33,15 @@ pub struct Applied {
     pub revision: u64,
     /// Node id given, or why nothing changed.
     pub outcome: Result<Option<NodeId>, Rejection>,
+}
+
+/// A question with the life of the store it comes from.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Envelope<M> {
+    /// Whose log this is.
+    pub(crate) lineage: Lineage,
+    /// The question.
+    pub(crate) message: M,
 }
 
 /// A question to another node.

@@ -99,6 +99,26 @@ pub(crate) fn admit(next: &mut ClusterState, token_hash: &str, now: u64, member:
     Ok(id)
 }
 
+pub(crate) fn remove(next: &mut ClusterState, node: NodeId, epoch: EpochId) -> Result<(), Rejection> {
+    let Some(member) = next.members.get(&node) else {
+        return fault("node", format!("no node has the id {}", node.0));
+    };
+    if member.data {
+        let have = next.epoch.as_ref();
+        if let Some(newer) = have.filter(|have| have.id > epoch) {
+            return Err(Rejection::Conflict(format!("epoch {} has begun meanwhile: ask again", newer.id)));
+        }
+        if have.is_some_and(|have| have.id == epoch && have.in_sync.contains(&node)) {
+            return fault("node", format!("node {} is in sync; it must leave first: `twinpost cluster leave`", node.0));
+        }
+        if next.members.values().filter(|other| other.data).count() == 1 {
+            return fault("node", format!("node {} is the only one that stores mail", node.0));
+        }
+    }
+    next.members.remove(&node);
+    Ok(())
+}
+
 /// Whether one more of its kind may join.
 fn check_room(next: &ClusterState, member: &Member) -> Result<(), Rejection> {
     let alike = next.members.values().filter(|other| other.data == member.data).count();

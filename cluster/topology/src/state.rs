@@ -144,6 +144,15 @@ pub enum ConfigOp {
         /// The new node; its `id` is ignored and given here.
         member: Member,
     },
+    /// Takes a member off the list. It loses its vote and its place among the nodes that store mail; its id is never
+    /// given again. Refused for a node in sync and for the last one that stores mail.
+    RemoveMember {
+        /// Who goes.
+        node: NodeId,
+        /// Epoch in effect at the home that looked: one that is newer than the register is its own and names nobody else
+        /// in sync. The register must not hold a newer one.
+        epoch: EpochId,
+    },
     /// Compare-and-set of the epoch register.
     SetEpoch {
         /// The register must hold this epoch.

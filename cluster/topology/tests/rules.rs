@@ -360,3 +360,37 @@ fn golden_json_of_the_state() {
     assert_eq!(written, golden, "{written}");
     assert_eq!(serde_json::from_str::<ClusterState>(golden).expect("reads"), run.state);
 }
+
+#[test]
+fn ha_16_a_member_goes_only_when_nothing_hangs_on_it() {
+    let run = Run::pair();
+    let first = run.state.epoch.clone().expect("an epoch").id;
+    let gone = |node: u32, epoch| ConfigOp::RemoveMember { node: NodeId(node), epoch };
+    assert_eq!(run.places(gone(9, first)), ["node"], "nobody has this id");
+    assert_eq!(run.places(gone(1, first)), ["node"], "in sync");
+    let mut removed = Run { state: run.state.clone(), index: run.index };
+    removed.ok(gone(2, first));
+    assert_eq!(removed.state.members.keys().copied().collect::<Vec<_>>(), [ONE]);
+    assert_eq!(removed.places(gone(1, EpochId { number: 9, author: 1 })), ["node"], "the last one that stores mail");
+    removed.ok(ConfigOp::AddToken { hash: OTHER.into(), expires: 100 });
+    assert_eq!(removed.ok(admit(OTHER, 99, member(2))), Some(NodeId(3)), "under its name, never under its id");
+    // An epoch of the home's own, newer than the register: nobody else is in sync in it.
+    let mut alone = Run { state: run.state.clone(), index: run.index };
+    let joint = EpochRecord {
+        id: EpochId { number: 2, author: 0 },
+        members: vec![ONE, TWO],
+        in_sync: vec![ONE, TWO],
+        parents: vec![first],
+        ..alone.state.epoch.clone().expect("an epoch")
+    };
+    alone.ok(ConfigOp::SetEpoch { expect: first, record: joint });
+    assert!(alone.conflict(gone(2, first)).contains("ask again"), "an epoch the home did not know yet");
+    assert_eq!(alone.places(gone(2, EpochId { number: 2, author: 0 })), ["node"]);
+    alone.ok(gone(2, EpochId { number: 3, author: 1 }));
+    // A witness holds nothing.
+    let mut voted = Run::pair();
+    voted.ok(ConfigOp::AddToken { hash: OTHER.into(), expires: 100 });
+    voted.ok(admit(OTHER, 99, Member { data: false, ..member(3) }));
+    voted.ok(gone(3, EpochId::default()));
+    assert_eq!(voted.state.members.len(), 2);
+}

@@ -4,6 +4,7 @@ use serde::Serialize;
 use vocab::{NodeId, SubmitError};
 
 use crate::Answer;
+use crate::config::ConfigError;
 
 /// One node as seen from here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -95,6 +96,76 @@ pub trait Cluster: Send + Sync {
     /// # Errors
     /// Unavailable with the reason: nothing was changed. Unknown: it may still happen.
     fn switch_over(&self, to: Option<NodeId>, dry_run: bool) -> Answer<'_, Result<Switchover, SubmitError>>;
+    /// This node leaves the cluster for good: it hands over, leaves the in-sync set by agreement, loses its vote and its
+    /// place. On return it may be switched off; its process ends by itself.
+    ///
+    /// # Errors
+    /// Refused and Unavailable: nothing was changed, or this node only left the in-sync set and is taken back. Unknown:
+    /// look before it is asked again; asking again is harmless.
+    fn leave(&self, dry_run: bool) -> Answer<'_, Result<Departure, MembershipError>>;
+    /// Takes a node that is lost off the list of members. What was acknowledged only there is lost with it.
+    ///
+    /// # Errors
+    /// As `leave`; refused while the node is in sync or heard.
+    fn remove(&self, node: NodeId, dry_run: bool) -> Answer<'_, Result<Departure, MembershipError>>;
+    /// Makes this node, which serves alone, the only one that votes on settings, until the others are back.
+    /// `others_are_down`: the word of an operator that they are off; wanted when nothing else says so.
+    ///
+    /// # Errors
+    /// As `leave`; refused while settings are not locked, this node does not serve alone, or another voter is heard.
+    fn rescue(&self, others_are_down: bool, dry_run: bool) -> Answer<'_, Result<Rescue, MembershipError>>;
+}
+
+/// Why the list of members is as it was, or may not be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MembershipError {
+    /// It makes no sense as things are; the text says what to do instead (API 409, exit 1).
+    #[error("{0}")]
+    Refused(String),
+    /// Not now (API 503, exit 2).
+    #[error("{0}")]
+    Unavailable(String),
+    /// May have happened (API 503, exit 2).
+    #[error("nobody knows whether it was done ({0}): look before you repeat it")]
+    Unknown(String),
+}
+
+impl From<SubmitError> for MembershipError {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Unavailable(reason) => Self::Unavailable(reason.to_owned()),
+            SubmitError::Unknown(reason) => Self::Unknown(reason.to_owned()),
+        }
+    }
+}
+
+impl From<ConfigError> for MembershipError {
+    fn from(error: ConfigError) -> Self {
+        match error {
+            ConfigError::Refused(_) => Self::Refused(error.to_string()),
+            ConfigError::Conflict(text) => Self::Refused(text),
+            ConfigError::Locked(text) => Self::Unavailable(text),
+            ConfigError::Unknown(text) => Self::Unknown(text),
+        }
+    }
+}
+
+/// A node that left, or would.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Departure {
+    /// Who goes.
+    pub node: u32,
+    /// The home afterwards.
+    pub home: u32,
+}
+
+/// A node that votes alone now, or would.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Rescue {
+    /// The only voter.
+    pub node: u32,
+    /// Who votes no longer; they get their vote back when they return.
+    pub without: Vec<u32>,
 }
 
 /// What a switchover did or would do.

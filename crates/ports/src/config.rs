@@ -43,6 +43,9 @@ pub struct QuorumStatus {
     pub leader: Option<NodeId>,
     /// Voters.
     pub voters: Vec<NodeId>,
+    /// Nodes that were made sole voter apart from this one: settings forked by an operator's word on both sides, and
+    /// neither takes the other's.
+    pub forked: Vec<NodeId>,
 }
 
 /// The configuration of the cluster. Reads never wait and go on without quorum.
@@ -63,4 +66,11 @@ pub trait Config: Send + Sync {
     /// # Errors
     /// As [`Config::propose`].
     fn add_voter(&self, node: NodeId, peer_address: String) -> Answer<'_, Result<(), ConfigError>>;
+    /// Makes this node the only voter, without the others: everything its log holds counts as decided, and what the
+    /// others hold is void from now on; they take it over from here when they return. For an operator who knows that
+    /// they are lost or off.
+    ///
+    /// # Errors
+    /// Conflict: a majority answers, or this node holds nothing to go on with; nothing was changed.
+    fn become_sole_voter(&self) -> Answer<'_, Result<(), ConfigError>>;
 }

@@ -93,4 +93,7 @@ impl Config for FakeConfig {
     fn add_voter(&self, _: NodeId, _: String) -> Answer<'_, Result<(), ConfigError>> {
         Box::pin(async { Ok(()) })
     }
+    fn become_sole_voter(&self) -> Answer<'_, Result<(), ConfigError>> {
+        Box::pin(async { Err(ConfigError::Conflict("one node only".to_owned())) })
+    }
 }
