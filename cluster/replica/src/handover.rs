@@ -139,6 +139,7 @@ impl Replica {
         self.propose(EpochRecord {
             id: EpochId { number: self.next_epoch_number(), author: 0 },
             kind: if leaves.is_some() { EpochKind::Reduced } else { record.kind },
+            members: self.present_members(record),
             in_sync: record.in_sync.iter().filter(|id| stays(id)).copied().collect(),
             home: to,
             parents: vec![record.id],

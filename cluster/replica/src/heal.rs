@@ -121,7 +121,8 @@ impl Replica {
 
     fn propose_joint(&mut self, heal: &EpochRecord) {
         let mut in_sync = heal.in_sync.clone();
-        in_sync.extend(heal.guest);
+        // Without a join mark the guest is one that was taken off the list of members before it was up to date.
+        in_sync.extend(heal.guest.filter(|_| self.join_mark == Some(heal.id)));
         in_sync.sort_unstable();
         in_sync.dedup();
         let members = self.present_members(heal);
@@ -208,6 +209,7 @@ impl Replica {
         self.propose(EpochRecord {
             id: EpochId { number: self.next_epoch_number(), author: 0 },
             kind: EpochKind::Reduced,
+            members: self.present_members(record),
             in_sync: record.in_sync.iter().filter(|n| **n != out).copied().collect(),
             parents: record.gap_epoch().filter(|id| *id != record.id).into_iter().chain([record.id]).collect(),
             ..record.clone()

@@ -154,9 +154,7 @@ impl Replica {
         if !self.saved.was_in_sync {
             return Err("this node never held the mail of the cluster");
         }
-        let t1 = self.config.timing.t1;
-        let heard = |p: &crate::link::Peer| p.link.is_some() && p.heard.is_some_and(|at| self.now.since(at) < t1);
-        if self.peers.iter().any(|(id, p)| record.members.contains(id) && heard(p)) {
+        if record.members.iter().any(|id| self.hears(*id)) {
             return Err("the other node is heard: it is not down");
         }
         Ok(())

@@ -148,3 +148,62 @@ fn a_handover_that_cannot_be_is_refused_and_nothing_changes() {
     assert!(matches!(answers(&world, A).pop(), Some(Err(SubmitError::Unavailable(_)))), "the only one");
     assert_eq!(home(&world, A), A);
 }
+
+/// As the control plane does it: the register's members without this one.
+fn forget(world: &mut World, gone: NodeId) {
+    world.members.retain(|id| *id != gone);
+    world.tell_register();
+    world.drain();
+}
+
+#[test]
+fn ha_16_a_member_that_left_is_forgotten_and_the_other_is_joint_alone() {
+    let mut world = World::pair();
+    let token = world.submit(A, &[16]);
+    assert!(world.replica(A).may_remove(B, true).is_err(), "in sync");
+    assert!(world.replica(B).may_remove(A, false).is_err(), "the home itself");
+    world.event(A, Event::Leaving(true));
+    hand_over(&mut world, A, None, Some(A));
+    world.run(500);
+    assert!(world.replica(B).may_remove(A, false).is_err(), "it is heard");
+    let epoch = world.replica(B).may_remove(A, true).unwrap();
+    assert_eq!(Some(epoch), world.replica(B).record().map(|r| r.id));
+    forget(&mut world, A);
+    world.run(500);
+    let record = world.replica(B).record().unwrap().clone();
+    assert_eq!((record.kind, record.members, record.in_sync, record.gap), (EpochKind::Joint, vec![B], vec![B], false));
+    world.kill(A);
+    world.run(5_000);
+    assert_eq!(world.replica(B).serving(world.now), Serving::Home);
+    let alone = world.submit(B, &[16]);
+    assert!(world.is_committed(B, token) || world.tokens(B, 16).contains(&token));
+    assert!(world.is_committed(B, alone));
+}
+
+#[test]
+fn ha_16_a_guest_that_is_lost_before_it_is_up_to_date_can_be_removed() {
+    let mut world = World::with_witness();
+    world.kill(B);
+    world.guard_word(B);
+    world.run(500);
+    world.nodes.get_mut(&B).unwrap().slow_disk = true;
+    world.boot(B);
+    for _ in 0..40 {
+        world.run(50);
+        if world.kind(A) == EpochKind::Heal {
+            break;
+        }
+    }
+    assert_eq!(world.kind(A), EpochKind::Heal);
+    assert!(world.replica(A).may_remove(B, false).is_err(), "it is heard");
+    world.kill(B);
+    world.guard_word(B);
+    world.run(2_500);
+    assert!(world.replica(A).may_remove(B, false).is_ok());
+    forget(&mut world, B);
+    world.run(1_000);
+    let record = world.replica(A).record().unwrap().clone();
+    assert_eq!((record.kind, record.in_sync), (EpochKind::Joint, vec![A]));
+    let alone = world.submit(A, &[16]);
+    assert!(world.is_committed(A, alone));
+}

@@ -3,7 +3,9 @@
 use std::sync::{Arc, PoisonError};
 
 use ports::Answer;
-use ports::cluster::{Cluster, ClusterStatus, NodeStatus, Switchover, SyncStatus};
+use ports::cluster::{
+    Cluster, ClusterStatus, Departure, MembershipError, NodeStatus, Others, Rescue, Switchover, SyncStatus,
+};
 use replica::{Event, ReplicaStatus, Serving};
 use tokio::sync::{oneshot, watch};
 use vocab::limits::T2_MS;
@@ -77,6 +79,13 @@ impl Cluster for EngineCluster {
         if let Serving::Not(reason) = replica.serving {
             warnings.push(format!("this node does not serve clients: {reason}"));
         }
+        for other in &quorum.forked {
+            warnings.push(format!(
+                "node {} and this one were both made sole voter, and their settings have gone two ways: on the one whose \
+                 settings are to be given up stop the service, empty the folder `raft` in its data folder, start it",
+                other.0
+            ));
+        }
         let witnesses = state.members.values().filter(|member| !member.data).count();
         if state.members.len() == 2 && witnesses == 0 {
             warnings.push(
@@ -141,14 +150,27 @@ impl Cluster for EngineCluster {
     fn switch_over(&self, to: Option<NodeId>, dry_run: bool) -> Answer<'_, Result<Switchover, SubmitError>> {
         Box::pin(self.0.switch_over(to, dry_run))
     }
+
+    fn leave(&self, dry_run: bool) -> Answer<'_, Result<Departure, MembershipError>> {
+        Box::pin(self.0.leave(dry_run))
+    }
+
+    fn remove(&self, node: NodeId, dry_run: bool) -> Answer<'_, Result<Departure, MembershipError>> {
+        Box::pin(self.0.remove_member(node, dry_run))
+    }
+
+    fn rescue(&self, others: Others, dry_run: bool) -> Answer<'_, Result<Rescue, MembershipError>> {
+        Box::pin(self.0.rescue(others, dry_run))
+    }
 }
 
 /// Accounts whose size is looked up for one status; with more left the number is a lower bound.
 const SIZED_ACCOUNTS_MAX: usize = 10_000;
 
 /// Why settings cannot be changed, and the ways out.
-const LOCKED: &str = "no quorum: changes need a majority of the nodes that vote. Bring the missing ones back; mail goes \
-                      on meanwhile and settings can be read";
+const LOCKED: &str = "no quorum: changes need a majority of the nodes that vote. Bring the missing ones back, or when they \
+                      are lost or off for long, `twinpost cluster rescue` on the node that serves alone; mail goes on \
+                      meanwhile and settings can be read";
 
 impl Engine {
     /// Bytes of the messages in accounts that the node being brought up to date does not have yet; what it holds of

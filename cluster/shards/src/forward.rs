@@ -43,7 +43,7 @@ pub(crate) fn understand(bytes: Bytes) -> Result<reply::Kind, SubmitError> {
 /// Reasons travel as text and arrive as one of ours, so that nothing a peer says reaches a client unseen.
 fn known_reason(text: &str) -> &'static str {
     const REASONS: [&str; 5] = [crate::NO_SPACE, crate::NOT_SERVING, crate::DAMAGED, crate::NO_BODY, crate::TOO_LARGE];
-    let all = REASONS.into_iter().chain(replica::HANDOVER_REASONS);
+    let all = REASONS.into_iter().chain(replica::HANDOVER_REASONS).chain(replica::REMOVAL_REASONS);
     all.into_iter().find(|r| *r == text).unwrap_or("the home is not available")
 }
 

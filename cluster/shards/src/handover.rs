@@ -40,11 +40,11 @@ impl Engine {
         }
     }
 
-    fn present_home(&self) -> Result<NodeId, SubmitError> {
+    pub(crate) fn present_home(&self) -> Result<NodeId, SubmitError> {
         self.home_of(AccountId::QUEUE).ok_or(SubmitError::Unavailable(crate::NOT_SERVING))
     }
 
-    async fn hand_over(
+    pub(crate) async fn hand_over(
         &self,
         home: NodeId,
         to: Option<NodeId>,

@@ -14,6 +14,7 @@ mod forward;
 mod grace;
 mod handover;
 mod intake;
+mod membership;
 mod merge;
 mod outbox;
 mod retry;

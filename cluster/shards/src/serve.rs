@@ -112,6 +112,12 @@ impl Engine {
                 self.order(Work::Enter(account)).await?;
                 reply::Kind::Done(w::Done {})
             }
+            call::Kind::MayRemove(ask) => {
+                let node = NodeId(ask.node);
+                let removable = self.machine().may_remove(node, node == from);
+                let epoch = removable.map_err(SubmitError::Unavailable)?;
+                reply::Kind::Epoch(w::Epoch { number: epoch.number, author: epoch.author })
+            }
             call::Kind::Handover(ask) => self.serve_handover(from, &ask).await?,
             call::Kind::HasBlobs(has) => {
                 let here = |bytes: &Bytes| BlobHash::from_bytes(bytes).is_some_and(|hash| self.store.has_blob(hash));

@@ -232,3 +232,26 @@ async fn ha_20_the_primary_is_chosen_among_the_nodes_in_sync() {
     assert_eq!(caller.ok("POST", path, json!({"to": 2})).await, json!({"from": 1, "to": 2}));
     assert_eq!(*caller.house.cluster.switched.lock().expect("lock"), Some(vocab::NodeId(2)));
 }
+
+#[tokio::test]
+async fn ha_16_members_go_by_the_word_of_an_operator_who_says_the_name() {
+    let caller = Caller::new();
+    let done = || caller.house.cluster.done.lock().expect("lock").clone();
+    for path in ["leave", "remove", "rescue"] {
+        let body = if path == "remove" { json!({"node": 2}) } else { json!({}) };
+        let problem = caller.refused(422, "POST", &format!("/api/v1/cluster/{path}"), body).await;
+        assert!(problem.to_string().contains("body/confirm"), "{problem}");
+    }
+    let problem = caller.refused(422, "POST", "/api/v1/cluster/remove", json!({"node": 9, "confirm": "test"})).await;
+    assert!(problem.to_string().contains("body/node"), "{problem}");
+    let problem = caller.refused(409, "POST", "/api/v1/cluster/remove", json!({"node": 3, "confirm": "test"})).await;
+    assert!(problem["detail"].as_str().expect("detail").contains("heard"), "{problem}");
+    caller.house.cluster.done.lock().expect("lock").clear();
+    let plan = caller.ok("POST", "/api/v1/cluster/leave", json!({"dry_run": true})).await;
+    assert_eq!((plan, done()), (json!({"node": 1, "home": 2}), vec![]), "a dry run does nothing");
+    caller.ok("POST", "/api/v1/cluster/leave", json!({"confirm": "test"})).await;
+    caller.ok("POST", "/api/v1/cluster/remove", json!({"node": 2, "confirm": "test"})).await;
+    let said = caller.ok("POST", "/api/v1/cluster/rescue", json!({"others_are_down": true, "confirm": "test"})).await;
+    assert_eq!(said, json!({"node": 1, "without": [2]}));
+    assert_eq!(done(), ["leave", "remove 2", "rescue Down"]);
+}

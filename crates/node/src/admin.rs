@@ -478,24 +478,34 @@ pub fn branches(args: &ServerArgs) -> anyhow::Result<Exit> {
 /// When the API cannot be found or nobody can be asked.
 pub fn start_alone(args: &ServerArgs, confirm: Option<String>) -> anyhow::Result<Exit> {
     let api = Api::open(args)?;
+    let asked = "This node will go on alone. If the other node still runs somewhere, both will take mail and the two\n\
+                 states are put side by side when they meet again. Only go on when the other node is off.";
+    match self::confirm(&api, confirm, asked)? {
+        Ok(typed) => Ok(api.run(Method::POST, "cluster/start-alone", Some(&json!({ "confirm": typed })), show_done)),
+        Err(exit) => Ok(exit),
+    }
+}
+
+/// The cluster's name as an operator typed it, after being told what will happen; or how the command ends instead.
+///
+/// # Errors
+/// Nobody can be asked.
+pub(crate) fn confirm(api: &Api, word: Option<String>, asked: &str) -> anyhow::Result<Result<String, Exit>> {
     let name = match api.call(Method::GET, "cluster", None) {
         Reply::Done(value) => value["cluster"].as_str().unwrap_or_default().to_owned(),
-        Reply::Refused(text) => return Ok(api.fail(&text, Exit::Refused)),
-        Reply::Unavailable(text) => return Ok(api.fail(&text, Exit::Unavailable)),
+        Reply::Refused(text) => return Ok(Err(api.fail(&text, Exit::Refused))),
+        Reply::Unavailable(text) => return Ok(Err(api.fail(&text, Exit::Unavailable))),
     };
-    let typed = match confirm {
+    let typed = match word {
         Some(typed) => typed,
         None => {
-            eprintln!(
-                "This node will go on alone. If the other node still runs somewhere, both will take mail and the two\n\
-                 states are put side by side when they meet again. Only go on when the other node is off."
-            );
+            eprintln!("{asked}");
             anyhow::ensure!(std::io::stdin().is_terminal(), "nobody to ask: say --confirm {name}");
             dialoguer::Input::new().with_prompt(format!("Type the cluster's name ({name})")).interact_text()?
         }
     };
     if typed != name {
-        return Ok(api.fail("the name was not typed right; nothing was done", Exit::Refused));
+        return Ok(Err(api.fail("the name was not typed right; nothing was done", Exit::Refused)));
     }
-    Ok(api.run(Method::POST, "cluster/start-alone", Some(&json!({ "confirm": typed })), show_done))
+    Ok(Ok(typed))
 }

@@ -124,6 +124,34 @@ enum ClusterCommand {
         #[arg(long)]
         dry_run: bool,
     },
+    /// This node leaves the cluster for good: it hands over, finishes what is in flight, and ends. Its data stay on its
+    /// disk.
+    Leave {
+        #[command(flatten)]
+        server: ServerArgs,
+        #[command(flatten)]
+        word: members::Word,
+    },
+    /// Take a node that is lost off the list of members. What was acknowledged only there is lost with it.
+    Remove {
+        #[command(flatten)]
+        server: ServerArgs,
+        /// Id or name of the node.
+        node: String,
+        #[command(flatten)]
+        word: members::Word,
+    },
+    /// Make this node, which serves alone, the only one that votes on settings, so that they can be changed. The others
+    /// get their vote back when they return.
+    Rescue {
+        #[command(flatten)]
+        server: ServerArgs,
+        /// You made sure that the others are off: wanted when this node went on alone on mere silence.
+        #[arg(long)]
+        others_are_down: bool,
+        #[command(flatten)]
+        word: members::Word,
+    },
     /// Archived branches: accounts that changed on both sides of a split.
     Branches {
         #[command(flatten)]
@@ -175,6 +203,11 @@ fn run_cluster(command: ClusterCommand) -> anyhow::Result<ExitCode> {
         ClusterCommand::StartAlone { server, confirm } => admin::start_alone(&server, confirm).map(Into::into),
         ClusterCommand::Switchover { server, node, dry_run } => {
             members::switch_over(&server, node.as_deref(), dry_run).map(Into::into)
+        }
+        ClusterCommand::Leave { server, word } => members::leave(&server, word).map(Into::into),
+        ClusterCommand::Remove { server, node, word } => members::remove(&server, &node, word).map(Into::into),
+        ClusterCommand::Rescue { server, others_are_down, word } => {
+            members::rescue(&server, others_are_down, word).map(Into::into)
         }
         ClusterCommand::Branches { server } => admin::branches(&server).map(Into::into),
     }

@@ -112,6 +112,9 @@ pub struct Identity {
     /// Only votes: stores no mail, serves no clients.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub witness: bool,
+    /// This node was a member and is none any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left: bool,
     /// `cluster init` only: applied at the first start, then removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<Founding>,
@@ -165,6 +168,19 @@ impl Identity {
             );
         }
         serde_json::from_str(&read_text(&path)?).with_context(|| format!("understand {}", path.display()))
+    }
+    /// Refuses a folder whose node left the cluster.
+    ///
+    /// # Errors
+    /// Says what to do.
+    pub fn must_be_member(&self, data: &DataDir) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            !self.left,
+            "this node has left the cluster {}; to join one again it needs an empty folder instead of {}",
+            self.cluster_name,
+            data.0.display()
+        );
+        Ok(())
     }
     /// Writes it.
     ///

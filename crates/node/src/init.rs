@@ -54,6 +54,7 @@ pub fn run(args: &InitArgs) -> anyhow::Result<()> {
         node: node.0,
         peers: vec![(node.0, peer_address(&config))],
         witness: false,
+        left: false,
         found: Some(Founding { cluster_address }),
     };
     // Last: from now on the folder belongs to a cluster.

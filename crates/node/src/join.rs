@@ -164,6 +164,7 @@ fn finish(data: &DataDir, key: &str, reply: &JoinReply, kind: Kind) -> anyhow::R
         node: reply.node,
         peers: reply.members.iter().map(|m| (m.node, m.peer_address.clone())).collect(),
         witness: kind == Kind::Witness,
+        left: false,
         found: None,
     };
     identity.save(data)

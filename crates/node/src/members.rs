@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::admin::{Api, Reply, say};
+use crate::admin::{self, Api, Reply, say};
 use crate::cli::ServerArgs;
 use crate::exit::Exit;
 
@@ -27,6 +27,86 @@ pub fn switch_over(args: &ServerArgs, node: Option<&str>, dry_run: bool) -> anyh
     }
     let show = if dry_run { show_plan } else { show_switched };
     Ok(api.run(Method::POST, "cluster/switchover", Some(&body), show))
+}
+
+/// How an operator means it.
+#[derive(Debug, clap::Args)]
+pub struct Word {
+    /// Only say what would happen.
+    #[arg(long)]
+    dry_run: bool,
+    /// Say the cluster's name instead of being asked for it.
+    #[arg(long)]
+    confirm: Option<String>,
+}
+
+/// This node goes for good.
+///
+/// # Errors
+/// When the API cannot be found or nobody can be asked.
+pub fn leave(args: &ServerArgs, word: Word) -> anyhow::Result<Exit> {
+    let asked = "This node will leave the cluster for good: the others go on without it, and its service ends. Its data\n\
+                 stay on its disk, but a new join needs an empty folder.";
+    let plan: fn(&Value) = |plan| say!("node {} would leave; node {} would be the primary", plan["node"], plan["home"]);
+    let done: fn(&Value) =
+        |done| say!("node {} has left and may be switched off; node {} is the primary", done["node"], done["home"]);
+    by_word(args, "cluster/leave", json!({}), (word, asked), (plan, done))
+}
+
+/// A lost node goes for good.
+///
+/// # Errors
+/// As [`leave`].
+pub fn remove(args: &ServerArgs, node: &str, word: Word) -> anyhow::Result<Exit> {
+    let api = Api::open(args)?;
+    let status = match api.call(Method::GET, "cluster", None) {
+        Reply::Done(value) => value,
+        Reply::Refused(text) => return Ok(api.fail(&text, Exit::Refused)),
+        Reply::Unavailable(text) => return Ok(api.fail(&text, Exit::Unavailable)),
+    };
+    let Some(id) = id_of(&status, node) else {
+        return Ok(api.fail(&format!("no node of this cluster has the id or name {node}"), Exit::Refused));
+    };
+    let asked = "That node will be no member any more, and can only come back as a new one with an empty disk. If it took\n\
+                 mail while it was cut off, that mail is lost: bring it back first when you can.";
+    let plan: fn(&Value) = |plan| say!("node {} would be removed", plan["node"]);
+    let done: fn(&Value) = |done| say!("node {} is no member of the cluster any more", done["node"]);
+    by_word(args, "cluster/remove", json!({ "node": id }), (word, asked), (plan, done))
+}
+
+/// This node votes alone.
+///
+/// # Errors
+/// As [`leave`].
+pub fn rescue(args: &ServerArgs, others_are_down: bool, word: Word) -> anyhow::Result<Exit> {
+    let asked = "This node will be the only one that votes on settings. What the others hold of settings is void from then\n\
+                 on; when they return they take over the settings of this node, and their mail is brought together.";
+    let body = json!({ "others_are_down": others_are_down });
+    let plan: fn(&Value) = |plan| say!("node {} would vote alone, without the nodes {}", plan["node"], plan["without"]);
+    let done: fn(&Value) = |done| {
+        say!("node {} votes alone now, without the nodes {}: settings can be changed", done["node"], done["without"]);
+    };
+    by_word(args, "cluster/rescue", body, (word, asked), (plan, done))
+}
+
+/// Sends what an operator has confirmed by the cluster's name; `plan` and `done` show the answer.
+fn by_word(
+    args: &ServerArgs,
+    path: &str,
+    mut body: Value,
+    (word, asked): (Word, &str),
+    (plan, done): (fn(&Value), fn(&Value)),
+) -> anyhow::Result<Exit> {
+    let api = Api::open(args)?;
+    if word.dry_run {
+        body["dry_run"] = json!(true);
+        return Ok(api.run(Method::POST, path, Some(&body), plan));
+    }
+    match admin::confirm(&api, word.confirm, asked)? {
+        Ok(name) => body["confirm"] = json!(name),
+        Err(exit) => return Ok(exit),
+    }
+    Ok(api.run(Method::POST, path, Some(&body), done))
 }
 
 /// The node with this id or name.

@@ -26,6 +26,8 @@ use crate::join::Admission;
 
 /// Pause between two looks for an admitted node that is no voter yet.
 const VOTER_PAUSE: Duration = Duration::from_millis(500);
+/// Between the end of a node's membership and that of its process.
+const LEFT_PAUSE: Duration = Duration::from_millis(500);
 /// How long sessions get to end after a planned stop.
 const STOP_WAIT: Duration = Duration::from_secs(2);
 
@@ -60,6 +62,7 @@ pub fn node_tls(data: &DataDir) -> anyhow::Result<TlsPems> {
 async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
     let data = DataDir(config.data_dir.clone());
     let identity = Identity::load(&data)?;
+    identity.must_be_member(&data)?;
     if identity.witness {
         return crate::witness::serve(config, &data, &identity).await;
     }
@@ -97,9 +100,9 @@ async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
 
     let service = crate::service::start(config, &data, (node, &control, &engine), &transport, metrics)?;
     write_notes(config, &data)?;
-    wait_for_stop().await?;
-    tracing::info!("stopping");
-    engine.leave_before_stop().await;
+    if await_end(&control, node, &data, identity).await? == End::Stop {
+        engine.leave_before_stop().await;
+    }
     service.stop(STOP_WAIT).await;
     transport.stop();
     Ok(ExitCode::SUCCESS)
@@ -163,11 +166,17 @@ pub(crate) async fn follow_members(
     node: NodeId,
     boot: Boot,
 ) {
-    let mut revision = config.watch();
+    let (mut revision, mut quorum) = (config.watch(), config.quorum());
     loop {
         let state = config.current();
-        let now: BTreeMap<_, _> = state.members.values().map(|m| (m.id, m.peer_address.clone())).collect();
+        let voters = quorum.borrow_and_update().voters.clone();
+        let mut now: BTreeMap<_, _> = state.members.values().map(|m| (m.id, m.peer_address.clone())).collect();
         if !now.is_empty() {
+            // Whoever is no member but still votes must be heard, or its vote cannot be taken away.
+            let known = members.borrow().clone();
+            now.extend(
+                known.into_iter().filter(|(id, _)| voters.contains(id) && !now.contains_key(id)).collect::<Vec<_>>(),
+            );
             members.send_if_modified(|old| {
                 let changed = *old != now;
                 old.clone_from(&now);
@@ -182,7 +191,11 @@ pub(crate) async fn follow_members(
         if let Err(error) = written {
             tracing::error!(%error, "the guard's note could not be written: a takeover would wait for silence");
         }
-        if revision.changed().await.is_err() {
+        let goes_on = tokio::select! {
+            changed = revision.changed() => changed.is_ok(),
+            changed = quorum.wait_for(|status| status.voters != voters) => changed.is_ok(),
+        };
+        if !goes_on {
             return;
         }
     }
@@ -203,10 +216,12 @@ pub(crate) async fn follow_voters(config: Arc<Control>, node: NodeId) {
             Err(error) => tracing::debug!(%error, "a node that is no member still votes"),
         }
         let state = config.current();
-        let Some(new) = state.members.values().find(|m| !status.voters.contains(&m.id)) else { continue };
-        match config.add_voter(new.id, new.peer_address.clone()).await {
-            Ok(()) => tracing::info!(node = new.id.0, "node votes on the configuration now"),
-            Err(error) => tracing::debug!(node = new.id.0, %error, "node does not vote yet"),
+        // All of them: one that is not there must not keep another from its vote.
+        for new in state.members.values().filter(|m| !status.voters.contains(&m.id)) {
+            match config.add_voter(new.id, new.peer_address.clone()).await {
+                Ok(()) => tracing::info!(node = new.id.0, "node votes on the configuration now"),
+                Err(error) => tracing::debug!(node = new.id.0, %error, "node does not vote yet"),
+            }
         }
     }
 }
@@ -261,6 +276,57 @@ fn write_notes(config: &NodeConfig, data: &DataDir) -> anyhow::Result<()> {
 /// Tells everybody our process id.
 pub(crate) fn write_pid(data: &DataDir) -> anyhow::Result<()> {
     files::write_private(&data.pid(), format!("{}\n", std::process::id()).as_bytes())
+}
+
+/// Why a node ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It was asked to.
+    Stop,
+    /// It is no member any more.
+    Left,
+}
+
+/// Returns when the process is asked to end, or this node is no member any more; the folder says so then.
+pub(crate) async fn await_end(
+    control: &Control,
+    node: NodeId,
+    data: &DataDir,
+    identity: Identity,
+) -> anyhow::Result<End> {
+    tokio::select! {
+        stopped = wait_for_stop() => {
+            stopped?;
+            tracing::info!("stopping");
+            return Ok(End::Stop);
+        }
+        () = await_left(control, node) => {}
+    }
+    tracing::warn!("this node is no member of the cluster any more: it ends");
+    Identity { left: true, found: None, ..identity }.save(data)?;
+    // Whoever asked for it gets the answer.
+    tokio::time::sleep(LEFT_PAUSE).await;
+    Ok(End::Left)
+}
+
+/// Returns when this node neither is a member nor votes. Until then the others need its vote to take it away.
+async fn await_left(control: &Control, node: NodeId) {
+    let (mut revision, mut quorum) = (control.watch(), control.quorum());
+    loop {
+        let state = control.current();
+        let voters = quorum.borrow_and_update().voters.clone();
+        let member = state.cluster_id.is_empty() || state.members.contains_key(&node);
+        if !member && !voters.is_empty() && !voters.contains(&node) {
+            return;
+        }
+        let goes_on = tokio::select! {
+            changed = revision.changed() => changed.is_ok(),
+            changed = quorum.changed() => changed.is_ok(),
+        };
+        if !goes_on {
+            return std::future::pending().await;
+        }
+    }
 }
 
 /// Returns when the process is asked to end.

@@ -41,8 +41,7 @@ pub(crate) async fn serve(config: &NodeConfig, data: &DataDir, identity: &Identi
     tokio::spawn(serve::follow_voters(control.clone(), node));
     tokio::spawn(report_quorum(control.clone()));
     serve::write_pid(data)?;
-    serve::wait_for_stop().await?;
-    tracing::info!("stopping");
+    serve::await_end(&control, node, data, identity.clone()).await?;
     transport.stop();
     control.shutdown().await;
     Ok(ExitCode::SUCCESS)

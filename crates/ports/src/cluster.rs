@@ -109,11 +109,11 @@ pub trait Cluster: Send + Sync {
     /// As `leave`; refused while the node is in sync or heard.
     fn remove(&self, node: NodeId, dry_run: bool) -> Answer<'_, Result<Departure, MembershipError>>;
     /// Makes this node, which serves alone, the only one that votes on settings, until the others are back.
-    /// `others_are_down`: the word of an operator that they are off; wanted when nothing else says so.
+    /// `others`: wanted as down when nothing but an operator's word says so.
     ///
     /// # Errors
     /// As `leave`; refused while settings are not locked, this node does not serve alone, or another voter is heard.
-    fn rescue(&self, others_are_down: bool, dry_run: bool) -> Answer<'_, Result<Rescue, MembershipError>>;
+    fn rescue(&self, others: Others, dry_run: bool) -> Answer<'_, Result<Rescue, MembershipError>>;
 }
 
 /// Why the list of members is as it was, or may not be.
@@ -148,6 +148,15 @@ impl From<ConfigError> for MembershipError {
             ConfigError::Unknown(text) => Self::Unknown(text),
         }
     }
+}
+
+/// What an operator says of the nodes that are not heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Others {
+    /// Nothing.
+    Unheard,
+    /// They are off.
+    Down,
 }
 
 /// A node that left, or would.

@@ -30,7 +30,8 @@ impl FakeConfig {
             address: "127.0.0.1".into(),
             data: true,
         };
-        let quorum = QuorumStatus { quorum: true, leader: Some(NodeId(1)), voters: vec![NodeId(1)] };
+        let quorum =
+            QuorumStatus { quorum: true, leader: Some(NodeId(1)), voters: vec![NodeId(1)], ..QuorumStatus::default() };
         let fake = Self {
             state: Mutex::default(),
             locked: Mutex::default(),

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use node::demo::pair::{Pair, PairOptions};
 
 pub mod load;
+pub mod watch;
 
 /// A pair in a folder that goes when the test ends.
 pub struct Fixture {

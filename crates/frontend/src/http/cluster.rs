@@ -5,7 +5,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use ports::cluster::{ClusterStatus, Switchover};
+use ports::cluster::{ClusterStatus, Departure, Others, Rescue, Switchover};
 use queue::op::QueueItem;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use vocab::{NodeId, Timestamp};
 
 use crate::http::fields::Fields;
 use crate::http::problem::Problem;
-use crate::http::{Created, Shared};
+use crate::http::{Api, Created, Shared};
 use crate::proxy::ProxyStatus;
 
 /// Items of the queue in one answer.
@@ -60,6 +60,46 @@ pub(crate) async fn switch_over(State(api): Shared, body: Bytes) -> Result<Json<
     }
     fields.finish()?;
     Ok(Json(cluster.switch_over(to.map(NodeId), dry_run).await?))
+}
+
+/// Says the cluster's name unless it only asks what would happen.
+fn confirmed(api: &Api, fields: &mut Fields) -> bool {
+    let dry_run: bool = fields.optional("dry_run").unwrap_or_default();
+    let confirm: Option<String> = fields.optional("confirm");
+    if !dry_run && confirm.as_deref() != Some(&*api.context.ports.cluster.status().cluster) {
+        fields.fault("confirm", "must be the name of the cluster");
+    }
+    dry_run
+}
+
+/// This node leaves for good; its process ends after the answer.
+pub(crate) async fn leave(State(api): Shared, body: Bytes) -> Result<Json<Departure>, Problem> {
+    let mut fields = Fields::parse(&body)?;
+    let dry_run = confirmed(&api, &mut fields);
+    fields.finish()?;
+    Ok(Json(api.context.ports.cluster.leave(dry_run).await?))
+}
+
+/// Takes a lost node off the list of members.
+pub(crate) async fn remove(State(api): Shared, body: Bytes) -> Result<Json<Departure>, Problem> {
+    let mut fields = Fields::parse(&body)?;
+    let node: u32 = fields.required("node");
+    let dry_run = confirmed(&api, &mut fields);
+    if api.context.ports.cluster.status().nodes.iter().all(|known| known.id != node) {
+        fields.fault("node", "is not the id of a node of this cluster");
+    }
+    fields.finish()?;
+    Ok(Json(api.context.ports.cluster.remove(NodeId(node), dry_run).await?))
+}
+
+/// The node that serves alone votes alone from now on.
+pub(crate) async fn rescue(State(api): Shared, body: Bytes) -> Result<Json<Rescue>, Problem> {
+    let mut fields = Fields::parse(&body)?;
+    let down: bool = fields.optional("others_are_down").unwrap_or_default();
+    let others = if down { Others::Down } else { Others::Unheard };
+    let dry_run = confirmed(&api, &mut fields);
+    fields.finish()?;
+    Ok(Json(api.context.ports.cluster.rescue(others, dry_run).await?))
 }
 
 pub(crate) async fn create_token(State(api): Shared, body: Bytes) -> Created {

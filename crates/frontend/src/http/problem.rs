@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use ports::cluster::MembershipError;
 use ports::config::ConfigError;
 use serde_json::json;
 use topology::Fault;
@@ -54,6 +55,15 @@ impl From<ConfigError> for Problem {
 impl From<SubmitError> for Problem {
     fn from(error: SubmitError) -> Self {
         Self::unavailable(error.to_string())
+    }
+}
+
+impl From<MembershipError> for Problem {
+    fn from(error: MembershipError) -> Self {
+        match error {
+            MembershipError::Refused(text) => Self::new(StatusCode::CONFLICT, text),
+            MembershipError::Unavailable(_) | MembershipError::Unknown(_) => Self::unavailable(error.to_string()),
+        }
     }
 }
 

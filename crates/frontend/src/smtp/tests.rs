@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use ports::Answer;
-use ports::cluster::{Cluster, ClusterStatus};
+use ports::cluster::{Cluster, ClusterStatus, Departure, MembershipError, Others, Rescue};
 use ports::directory::{AddressClass, Directory, Identity, Login, Target};
 use ports::intake::{Delivery, Intake, Recipient};
 use queue::op::{QueueItem, QueueOp, QueueOutcome};
@@ -133,6 +133,15 @@ impl Cluster for Fake {
     }
     fn switch_over(&self, _: Option<NodeId>, _: bool) -> Answer<'_, Result<ports::cluster::Switchover, SubmitError>> {
         Box::pin(async { unused() })
+    }
+    fn leave(&self, _: bool) -> Answer<'_, Result<Departure, MembershipError>> {
+        Box::pin(async { Ok(unused()?) })
+    }
+    fn remove(&self, _: NodeId, _: bool) -> Answer<'_, Result<Departure, MembershipError>> {
+        Box::pin(async { Ok(unused()?) })
+    }
+    fn rescue(&self, _: Others, _: bool) -> Answer<'_, Result<Rescue, MembershipError>> {
+        Box::pin(async { Ok(unused()?) })
     }
 }
 

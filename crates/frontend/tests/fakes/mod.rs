@@ -8,7 +8,7 @@ use frontend::config::{FrontendConfig, Limits, ServicePorts};
 use frontend::tls::TlsFiles;
 use frontend::{Administration, JoinTokens, Ports};
 use ports::Answer;
-use ports::cluster::{Cluster, ClusterStatus, NodeStatus, Switchover};
+use ports::cluster::{Cluster, ClusterStatus, Departure, MembershipError, NodeStatus, Others, Rescue, Switchover};
 use ports::config::ConfigError;
 use ports::directory::{AddressClass, Directory, Identity, Login};
 use ports::intake::{Delivery, Intake};
@@ -28,7 +28,16 @@ pub struct FakeCluster {
     pub holds: watch::Sender<bool>,
     pub alone: Mutex<bool>,
     pub switched: Mutex<Option<NodeId>>,
+    pub done: Mutex<Vec<String>>,
     pub home: Mutex<Option<NodeId>>,
+}
+
+impl FakeCluster {
+    fn note(&self, dry_run: bool, what: String) {
+        if !dry_run {
+            self.done.lock().expect("lock").push(what);
+        }
+    }
 }
 
 impl Cluster for FakeCluster {
@@ -61,6 +70,19 @@ impl Cluster for FakeCluster {
         }
         let refused = SubmitError::Unavailable("that node is not in sync, not linked or short of space");
         Box::pin(async move { if known { Ok(Switchover { from: 1, to: to.0 }) } else { Err(refused) } })
+    }
+    fn leave(&self, dry_run: bool) -> Answer<'_, Result<Departure, MembershipError>> {
+        self.note(dry_run, "leave".to_owned());
+        Box::pin(async { Ok(Departure { node: 1, home: 2 }) })
+    }
+    fn remove(&self, node: NodeId, dry_run: bool) -> Answer<'_, Result<Departure, MembershipError>> {
+        self.note(dry_run, format!("remove {}", node.0));
+        let heard = MembershipError::Refused("that node is heard".to_owned());
+        Box::pin(async move { if node.0 == 3 { Err(heard) } else { Ok(Departure { node: node.0, home: 1 }) } })
+    }
+    fn rescue(&self, others: Others, dry_run: bool) -> Answer<'_, Result<Rescue, MembershipError>> {
+        self.note(dry_run, format!("rescue {others:?}"));
+        Box::pin(async { Ok(Rescue { node: 1, without: vec![2] }) })
     }
 }
 
@@ -153,6 +175,7 @@ impl House {
             holds: watch::Sender::new(false),
             alone: Mutex::new(false),
             switched: Mutex::default(),
+            done: Mutex::default(),
             home: Mutex::new(None),
         };
         Self {

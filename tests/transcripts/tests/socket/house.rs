@@ -10,7 +10,7 @@ use frontend::{Administration, JoinTokens, Ports};
 use mailbox::op::{AccountOp, Change, Outcome};
 use ports::Answer;
 use ports::accounts::Accounts;
-use ports::cluster::{Cluster, ClusterStatus};
+use ports::cluster::{Cluster, ClusterStatus, Departure, MembershipError, Others, Rescue};
 use ports::config::ConfigError;
 use ports::directory::{AddressClass, Directory, Identity, Login, Target};
 use ports::intake::{Delivery, Intake};
@@ -210,6 +210,15 @@ impl Cluster for House {
     }
     fn switch_over(&self, _: Option<NodeId>, _: bool) -> Answer<'_, Result<ports::cluster::Switchover, SubmitError>> {
         Box::pin(async { Err(SubmitError::Unavailable("one node only")) })
+    }
+    fn leave(&self, _: bool) -> Answer<'_, Result<Departure, MembershipError>> {
+        Box::pin(async { Err(MembershipError::Refused("one node only".to_owned())) })
+    }
+    fn remove(&self, _: NodeId, _: bool) -> Answer<'_, Result<Departure, MembershipError>> {
+        Box::pin(async { Err(MembershipError::Refused("one node only".to_owned())) })
+    }
+    fn rescue(&self, _: Others, _: bool) -> Answer<'_, Result<Rescue, MembershipError>> {
+        Box::pin(async { Err(MembershipError::Refused("one node only".to_owned())) })
     }
 }
 
