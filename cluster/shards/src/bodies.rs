@@ -113,6 +113,13 @@ impl Engine {
 
     /// Fetches a whole body from a peer and makes it durable here; checks its hash.
     pub(crate) async fn fetch_blob(&self, from: NodeId, hash: BlobHash) -> Result<(), SubmitError> {
+        let body = self.read_body(from, hash).await?;
+        self.store.write(chunks(hash, &body)).await;
+        Ok(())
+    }
+
+    /// A whole body of a peer; its hash is checked.
+    pub(crate) async fn read_body(&self, from: NodeId, hash: BlobHash) -> Result<Bytes, SubmitError> {
         let mut body = Vec::new();
         loop {
             let read = call::Kind::ReadBlob(w::ReadBlob { hash: hash.0.to_vec().into(), from: body.len() as u64 });
@@ -132,8 +139,7 @@ impl Engine {
             tracing::error!(%hash, node = from.0, "a body arrived with another hash; the peer's copy is damaged");
             return Err(SubmitError::Unavailable("a body arrived damaged"));
         }
-        self.store.write(chunks(hash, &body)).await;
-        Ok(())
+        Ok(body)
     }
 }
 

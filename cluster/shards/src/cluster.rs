@@ -6,6 +6,7 @@ use ports::Answer;
 use ports::cluster::{
     Cluster, ClusterStatus, Departure, MembershipError, NodeStatus, Others, Rescue, Switchover, SyncStatus,
 };
+use ports::config::QuorumStatus;
 use replica::{Event, ReplicaStatus, Serving};
 use tokio::sync::{oneshot, watch};
 use vocab::limits::T2_MS;
@@ -75,25 +76,7 @@ impl Cluster for EngineCluster {
             in_sync: in_sync.contains(&member.id),
             votes: quorum.voters.contains(&member.id),
         });
-        let mut warnings = replica.warnings.clone();
-        if let Serving::Not(reason) = replica.serving {
-            warnings.push(format!("this node does not serve clients: {reason}"));
-        }
-        for other in &quorum.forked {
-            warnings.push(format!(
-                "node {} and this one were both made sole voter, and their settings have gone two ways: on the one whose \
-                 settings are to be given up stop the service, empty the folder `raft` in its data folder, start it",
-                other.0
-            ));
-        }
-        let witnesses = state.members.values().filter(|member| !member.data).count();
-        if state.members.len() == 2 && witnesses == 0 {
-            warnings.push(
-                "two nodes without a witness: a missing node locks the settings, and a true split is healed by \
-                 merging afterwards"
-                    .to_owned(),
-            );
-        }
+        let warnings = self.warnings(&replica, &quorum);
         ClusterStatus {
             cluster: state.name.clone(),
             node: engine.node.0,
@@ -112,6 +95,7 @@ impl Cluster for EngineCluster {
                 accounts_left: s.accounts_left,
                 bytes_left: engine.bytes_left(),
             }),
+            checks: engine.checks.status(),
             branches: engine.store.branches(),
             settings_locked: (!quorum.quorum).then(|| LOCKED.to_owned()),
             warnings,
@@ -187,6 +171,34 @@ impl Engine {
 }
 
 impl EngineCluster {
+    /// Things an operator must know, each with what to do where that is not plain.
+    fn warnings(&self, replica: &ReplicaStatus, quorum: &QuorumStatus) -> Vec<String> {
+        let (engine, state) = (&self.0, self.0.config.current());
+        let mut warnings = replica.warnings.clone();
+        if let Serving::Not(reason) = replica.serving {
+            warnings.push(format!("this node does not serve clients: {reason}"));
+        }
+        for what in engine.checks.status().broken {
+            warnings.push(format!("damaged on this node, and no other node could give a sound copy yet: {what}"));
+        }
+        for other in &quorum.forked {
+            warnings.push(format!(
+                "node {} and this one were both made sole voter, and their settings have gone two ways: on the one whose \
+                 settings are to be given up stop the service, empty the folder `raft` in its data folder, start it",
+                other.0
+            ));
+        }
+        let witnesses = state.members.values().filter(|member| !member.data).count();
+        if state.members.len() == 2 && witnesses == 0 {
+            warnings.push(
+                "two nodes without a witness: a missing node locks the settings, and a true split is healed by \
+                 merging afterwards"
+                    .to_owned(),
+            );
+        }
+        warnings
+    }
+
     /// This node when it holds the address; else the home of the epoch, which holds it in a pair.
     fn address_holder(&self, replica: &ReplicaStatus) -> Option<NodeId> {
         if replica.holds_address {

@@ -8,7 +8,7 @@ use mailbox::op::Change;
 use replica::{Event, Output, Serving};
 use tokio::sync::mpsc;
 use vocab::limits::{DISK_DEAD_MS, DISK_RESERVE_BYTES, PAUSE_MS};
-use vocab::{AccountId, NodeId, SubmitError};
+use vocab::{AccountId, NodeId, StoreWrite, SubmitError};
 
 use crate::engine::Engine;
 use crate::fetches::Purpose;
@@ -93,8 +93,15 @@ impl Engine {
                 }
             }
             Output::Write { token, parts } => {
+                let switched = parts.iter().find_map(|part| match part {
+                    StoreWrite::Switch { account, .. } => Some(*account),
+                    _ => None,
+                });
                 let written = self.store.write(parts);
                 self.ordered(token, written);
+                if let Some(account) = switched {
+                    self.fetches.switched(account);
+                }
             }
             Output::Compute { batch, work, stamp } => {
                 let engine = Arc::clone(self);

@@ -16,6 +16,7 @@ use vocab::{
 };
 
 use crate::blobs::SmallBodies;
+use crate::check::Checks;
 use crate::chunks::Collector;
 use crate::compute::Computed;
 use crate::fetches::Fetches;
@@ -98,6 +99,7 @@ pub struct Engine {
     pub(crate) confirmed: Notify,
     pub(crate) queue_changed: Notify,
     pub(crate) grace: Grace,
+    pub(crate) checks: Checks,
     pub(crate) serving: watch::Sender<bool>,
     pub(crate) holds_address: watch::Sender<bool>,
     pub(crate) disk_low: AtomicBool,
@@ -141,6 +143,7 @@ impl Engine {
             confirmed: Notify::new(),
             queue_changed: Notify::new(),
             grace: Grace::new(config.queue_grace_ms),
+            checks: Checks::default(),
             serving: watch::Sender::new(false),
             holds_address: watch::Sender::new(false),
             disk_low: AtomicBool::new(false),
@@ -151,6 +154,7 @@ impl Engine {
         tokio::spawn(Arc::clone(&engine).report_written(writes));
         tokio::spawn(Arc::clone(&engine).follow_register());
         tokio::spawn(Arc::clone(&engine).watch_disk());
+        tokio::spawn(Arc::clone(&engine).check_forever());
         Ok(engine)
     }
 

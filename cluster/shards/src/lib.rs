@@ -4,6 +4,7 @@
 mod accounts;
 mod blobs;
 mod bodies;
+mod check;
 mod chunks;
 mod cluster;
 mod compute;
@@ -17,6 +18,7 @@ mod intake;
 mod membership;
 mod merge;
 mod outbox;
+mod repair;
 mod retry;
 mod serve;
 mod tracker;

@@ -118,6 +118,7 @@ impl Engine {
                 let epoch = removable.map_err(SubmitError::Unavailable)?;
                 reply::Kind::Epoch(w::Epoch { number: epoch.number, author: epoch.author })
             }
+            call::Kind::Heads(ask) => reply::Kind::Heads(self.head_page(AccountId(ask.after))?),
             call::Kind::Handover(ask) => self.serve_handover(from, &ask).await?,
             call::Kind::HasBlobs(has) => {
                 let here = |bytes: &Bytes| BlobHash::from_bytes(bytes).is_some_and(|hash| self.store.has_blob(hash));

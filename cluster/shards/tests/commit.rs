@@ -60,7 +60,7 @@ async fn a_large_body_is_on_both_disks_before_the_answer() {
         pair.nodes[from].send(&body).await.expect("accepted");
         for node in &pair.nodes {
             assert_eq!(node.store.blob(hash, 0, u64::MAX).as_ref(), Some(&body));
-            assert!(node.store.verify_blob(hash));
+            assert!(node.store.is_blob_sound(hash));
         }
     }
     assert_eq!((pair.nodes[0].on_disk(), pair.nodes[1].on_disk()), (2, 2));

@@ -442,6 +442,7 @@ fn show_status(value: &Value) {
         say!("bringing up to date: {}", text("sync"));
     }
     show_proxied(&value["proxied"]);
+    show_checks(&value["checks"]);
     for branch in value["branches"].as_array().into_iter().flatten() {
         say!("archived branch: {}", line(branch));
     }
@@ -450,6 +451,26 @@ fn show_status(value: &Value) {
     }
     for warning in value["warnings"].as_array().into_iter().flatten() {
         say!("warning: {}", line(warning));
+    }
+}
+
+fn show_checks(checks: &Value) {
+    let count = |key: &str| checks[key].as_u64().unwrap_or(0);
+    let ago = checks["last_pass_ms"].as_u64().and_then(|at| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok()?;
+        Some(now.as_secs().saturating_sub(at / 1000) / 3600)
+    });
+    match ago {
+        Some(hours) => say!(
+            "stored data checked {hours} h ago; damaged since start {}, repaired {}",
+            count("damaged"),
+            count("repaired")
+        ),
+        None => say!(
+            "stored data: first check under way, {} accounts and {} bodies so far",
+            count("accounts"),
+            count("bodies")
+        ),
     }
 }
 

@@ -36,6 +36,23 @@ pub struct SyncStatus {
     pub bytes_left: u64,
 }
 
+/// What checking rows against their digests and bodies against their hashes has found on this node since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CheckStatus {
+    /// Accounts looked at.
+    pub accounts: u64,
+    /// Bodies looked at.
+    pub bodies: u64,
+    /// Accounts and bodies that were damaged.
+    pub damaged: u64,
+    /// Of them, brought back from another node.
+    pub repaired: u64,
+    /// Damaged now: no other node could give a sound copy yet.
+    pub broken: Vec<String>,
+    /// End of the last whole pass (Unix milliseconds), over restarts.
+    pub last_pass_ms: Option<u64>,
+}
+
 /// Everything at a glance.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ClusterStatus {
@@ -65,6 +82,8 @@ pub struct ClusterStatus {
     pub oldest_batch_ms: u64,
     /// A node being brought up to date.
     pub sync: Option<SyncStatus>,
+    /// What was found when stored data were checked.
+    pub checks: CheckStatus,
     /// Archived branches (accounts that changed on both sides).
     pub branches: Vec<String>,
     /// Whether settings can be changed, and if not why and what to do.

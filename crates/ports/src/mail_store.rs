@@ -47,6 +47,13 @@ pub trait MailStore: Send + Sync {
     fn blob_size(&self, hash: BlobHash) -> Option<u64>;
     /// Bytes `from..to` of a body that is here (`to` cut at its end); `None` when it is not here or damaged.
     fn blob(&self, hash: BlobHash, from: u64, to: u64) -> Option<Bytes>;
+    /// Whether every byte of the body is here and its BLAKE3 is its name. Reads all of it; blocks.
+    fn is_blob_sound(&self, hash: BlobHash) -> bool;
+    /// Bodies that something names, ascending, behind `after`, at most `limit`; empty at the end. Blocks.
+    ///
+    /// # Errors
+    /// [`Damaged`].
+    fn named_blobs(&self, after: Option<BlobHash>, limit: usize) -> Result<Vec<BlobHash>, Damaged>;
     /// All rows of an account in key order, for a transfer, from (table, key) exclusive on, at most about `limit_bytes`.
     ///
     /// # Errors

@@ -3,10 +3,12 @@
 
 use bytes::{Bytes, BytesMut};
 use rocksdb::DB;
-use vocab::BlobHash;
 use vocab::limits::BLOB_CHUNK_BYTES;
+use vocab::rows::prefix_end;
+use vocab::{BlobHash, Damaged};
 
 use crate::disk::Disk;
+use crate::snapshot::damaged;
 use crate::{families, keys};
 
 /// First byte of a record that holds the body itself.
@@ -125,6 +127,28 @@ pub(crate) fn read(db: &DB, hash: BlobHash, from: u64, to: u64) -> Option<Bytes>
         at = start + size;
     }
     Some(out.freeze())
+}
+
+/// Bodies with references, ascending, behind `after`.
+pub(crate) fn named(db: &DB, after: Option<BlobHash>, limit: usize) -> Result<Vec<BlobHash>, Damaged> {
+    let mut refs = db.raw_iterator_cf(families::family(db, families::BLOB_REFS));
+    let seek_behind = |refs: &mut rocksdb::DBRawIterator<'_>, hash: BlobHash| match prefix_end(&hash.0) {
+        Some(end) => refs.seek(end),
+        // Nothing is behind the greatest hash.
+        None => refs.seek([u8::MAX; keys::REF_BYTES + 1]),
+    };
+    match after {
+        Some(hash) => seek_behind(&mut refs, hash),
+        None => refs.seek_to_first(),
+    }
+    let mut found = Vec::new();
+    while let Some(key) = refs.key().filter(|_| found.len() < limit) {
+        let (hash, ..) = keys::ref_owner(key).ok_or_else(|| Damaged("reference to a body".into()))?;
+        found.push(hash);
+        seek_behind(&mut refs, hash);
+    }
+    refs.status().map_err(|error| damaged(&error))?;
+    Ok(found)
 }
 
 /// Whether every byte of the body is here and its BLAKE3 is its name. Reads all of it.

@@ -5,9 +5,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use rocksdb::{ColumnFamily, DB, IteratorMode, ReadOptions, WriteBatch};
-use vocab::limits::BLOB_CHUNK_BYTES;
+use vocab::limits::{BLOB_CHUNK_BYTES, SMALL_BODY_MAX};
 use vocab::rows::prefix_end;
-use vocab::{AccountBatch, AccountHead, AccountId, BlobHash, BlobRef, Damaged, RowWrite, StoreWrite};
+use vocab::{AccountBatch, AccountHead, AccountId, BlobHash, BlobRef, Damaged, RowWrite, StoreWrite, Version};
 
 use crate::chain::Link;
 use crate::disk::{Disk, Entry};
@@ -93,6 +93,8 @@ impl Ledger {
                 StoreWrite::Stage { account, rows, refs } => self.stage(group, account, &rows, &refs),
                 StoreWrite::Switch { account, head } => self.switch(group, account, head)?,
                 StoreWrite::Unstage { account } => self.unstage(group, account),
+                StoreWrite::SwapStage { account, version, digest } => self.swap_stage(group, account, version, digest),
+                StoreWrite::RepairBody(body) => self.repair_body(group, body.hash, &body.bytes),
                 StoreWrite::TrimChain { account, agreed } => self.trim_chain(group, account, agreed)?,
                 StoreWrite::Archive { branch, key, value, refs } => {
                     self.archive(group, &branch, &key, (&value, &refs));
@@ -243,6 +245,34 @@ impl Ledger {
         self.drop_generation(group, account, old);
         self.put_head(group, account, old + 1, &head);
         self.reset_chain(group, account, head.version)
+    }
+
+    fn swap_stage(&mut self, group: &mut Group, account: AccountId, version: Version, digest: u128) {
+        let entry = group.entries.get(&account).cloned().or_else(|| self.disk.entry(account));
+        let head = entry.and_then(|entry| entry.head.ok()).filter(|head| head.version == version);
+        let Some(head) = head.filter(|_| self.staged.contains_key(&account)) else {
+            return self.unstage(group, account);
+        };
+        let old = self.generation(group, account);
+        self.staged.remove(&account);
+        group.batch.delete_cf(self.family(families::META), keys::stage(account));
+        self.drop_generation(group, account, old);
+        self.put_head(group, account, old + 1, &AccountHead { digest, ..head });
+    }
+
+    /// Overwrites; `add_body` leaves alone what is there.
+    fn repair_body(&mut self, group: &mut Group, hash: BlobHash, bytes: &[u8]) {
+        let family = self.family(families::BLOBS);
+        if bytes.len() <= SMALL_BODY_MAX {
+            group.batch.put_cf(family, hash.0, blobs::whole_record(bytes));
+        } else {
+            for (index, chunk) in (0u32..).zip(bytes.chunks(BLOB_CHUNK_BYTES)) {
+                group.batch.put_cf(family, keys::chunk(hash, index), chunk);
+            }
+            group.batch.put_cf(family, hash.0, blobs::chunked_record(bytes.len() as u64));
+        }
+        group.bodies.insert(hash);
+        self.uploads.remove(&hash);
     }
 
     fn unstage(&mut self, group: &mut Group, account: AccountId) {

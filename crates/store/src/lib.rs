@@ -77,13 +77,6 @@ impl Store {
         checkpoint.create_checkpoint(path).map_err(failed)
     }
 
-    /// Whether every byte of the body is here and its BLAKE3 is its name. Reads all of it: for bodies that came in
-    /// chunks and for repair.
-    #[must_use]
-    pub fn verify_blob(&self, hash: BlobHash) -> bool {
-        blobs::verify(&self.disk.db, hash)
-    }
-
     /// Runs one whole pass that deletes old branches and bodies without references, and says how many bodies went. It runs by itself every
     /// [`SWEEP_PAUSE_MS`]; this is for operators and tests.
     pub async fn sweep(&self) -> u64 {
@@ -191,6 +184,14 @@ impl MailStore for Store {
 
     fn blob(&self, hash: BlobHash, from: u64, to: u64) -> Option<Bytes> {
         blobs::read(&self.disk.db, hash, from, to)
+    }
+
+    fn is_blob_sound(&self, hash: BlobHash) -> bool {
+        blobs::verify(&self.disk.db, hash)
+    }
+
+    fn named_blobs(&self, after: Option<BlobHash>, limit: usize) -> Result<Vec<BlobHash>, Damaged> {
+        blobs::named(&self.disk.db, after, limit)
     }
 
     fn export(

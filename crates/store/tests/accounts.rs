@@ -203,7 +203,7 @@ async fn a_large_body_is_here_only_when_complete() {
     };
     assert!(!store.has_blob(hash));
     write(&store, vec![chunk(&body, 1)]).await;
-    assert!(store.has_blob(hash) && store.verify_blob(hash));
+    assert!(store.has_blob(hash) && store.is_blob_sound(hash));
     assert_eq!(store.blob_size(hash), Some(body.len() as u64));
     assert_eq!(store.blob(hash, 0, u64::MAX).as_ref(), Some(&body));
     let (from, to) = (BLOB_CHUNK_BYTES - 3, 2 * BLOB_CHUNK_BYTES + 3);
@@ -220,7 +220,7 @@ async fn a_chunk_of_the_wrong_size_or_hash_is_noticed() {
     write(&store, vec![wrong(b"short", 9)]).await;
     assert!(!store.has_blob(hash));
     write(&store, vec![wrong(b"wrong", 5)]).await;
-    assert!(store.has_blob(hash) && !store.verify_blob(hash));
+    assert!(store.has_blob(hash) && !store.is_blob_sound(hash));
 }
 
 #[tokio::test]
@@ -335,4 +335,69 @@ async fn an_archived_branch_goes_with_its_bodies_after_its_time() {
     clock.advance(BLOB_ORPHAN_MS);
     store.sweep().await;
     assert!(!store.has_blob(shared));
+}
+
+#[tokio::test]
+async fn sound_rows_take_the_place_of_damaged_ones_only_at_the_same_version() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let rows = vec![row(Table::MAILBOXES, "a", "old"), row(Table::MAILBOXES, "b", "old")];
+    write(&store, vec![account(ALICE, 1, rows, vec![])]).await;
+    write(&store, vec![account(ALICE, 2, vec![row(Table::MAILBOXES, "a", "new")], vec![])]).await;
+    let stage =
+        |value: &str| StoreWrite::Stage { account: ALICE, rows: vec![row(Table::MAILBOXES, "a", value)], refs: vec![] };
+    let swap = |n: u8| StoreWrite::SwapStage { account: ALICE, version: version(n), digest: 9 };
+    // The account moved on meanwhile: nothing changes and nothing is left.
+    write(&store, vec![stage("stale")]).await;
+    write(&store, vec![account(ALICE, 3, vec![row(Table::MAILBOXES, "c", "x")], vec![]), swap(2)]).await;
+    assert_eq!(value(&store, ALICE, Table::MAILBOXES, "a").as_deref(), Some("new"));
+    write(&store, vec![swap(3)]).await;
+    assert_eq!(value(&store, ALICE, Table::MAILBOXES, "a").as_deref(), Some("new"), "there is no stage");
+    write(&store, vec![stage("sound")]).await;
+    write(&store, vec![swap(3), account(ALICE, 4, vec![row(Table::MAILBOXES, "d", "y")], vec![])]).await;
+    let get = |key: &str| value(&store, ALICE, Table::MAILBOXES, key);
+    assert_eq!((get("a").as_deref(), get("b"), get("d").as_deref()), (Some("sound"), None, Some("y")));
+    assert_eq!(versions(&store, ALICE), [1, 2, 3, 4].map(version), "the chain stays");
+    drop(store);
+    let store = open(folder.path());
+    assert_eq!(value(&store, ALICE, Table::MAILBOXES, "a").as_deref(), Some("sound"));
+    assert_eq!(store.head(ALICE).unwrap().version, version(4));
+}
+
+#[tokio::test]
+async fn bodies_that_something_names_are_found_and_a_damaged_one_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let large = vec![b'x'; 3 * 1024 * 1024];
+    let mut hashes = Vec::new();
+    for (n, bytes) in [&b"one"[..], b"two", b"three", &large].into_iter().enumerate() {
+        let hash = BlobHash::of(bytes);
+        let body = vocab::InlineBody { hash, bytes: Bytes::copy_from_slice(bytes) };
+        let n = u8::try_from(n).unwrap() + 1;
+        let refs = vec![reference(hash, u64::from(n), true), reference(hash, u64::from(n) + 100, true)];
+        write(&store, vec![StoreWrite::RepairBody(body), account(ALICE, n, vec![], refs)]).await;
+        hashes.push(hash);
+    }
+    let (nobodys, part) = body(b"nobody's");
+    write(&store, vec![part]).await;
+    let mut found = Vec::new();
+    loop {
+        let page = store.named_blobs(found.last().copied(), 3).unwrap();
+        if page.is_empty() {
+            break;
+        }
+        found.extend(page);
+    }
+    assert!(found.is_sorted() && !found.contains(&nobodys));
+    assert_eq!(found.iter().collect::<std::collections::BTreeSet<_>>(), hashes.iter().collect());
+    for (hash, bytes) in hashes.iter().zip([&b"one"[..], b"two", b"three", &large]) {
+        let wrong = vocab::InlineBody { hash: *hash, bytes: Bytes::from_static(b"wrong") };
+        assert!(store.is_blob_sound(*hash));
+        write(&store, vec![StoreWrite::RepairBody(wrong)]).await;
+        assert!(!store.is_blob_sound(*hash));
+        let right = vocab::InlineBody { hash: *hash, bytes: Bytes::copy_from_slice(bytes) };
+        write(&store, vec![StoreWrite::RepairBody(right)]).await;
+        assert!(store.is_blob_sound(*hash));
+    }
+    assert!(!store.is_blob_sound(BlobHash::of(b"absent")));
 }

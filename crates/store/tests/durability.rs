@@ -225,7 +225,7 @@ async fn a_checkpoint_opens_with_everything_in_it() {
     write(&store, vec![account(ALICE, 2, vec![row(ROWS, "a", "2")], vec![])]).await;
     let copy = open(&copy);
     assert_eq!((value(&copy, ALICE, ROWS, "a").as_deref(), copy.head(ALICE).unwrap()), (Some("1"), head(1)));
-    assert!(copy.verify_blob(hash));
+    assert!(copy.is_blob_sound(hash));
     assert!(store.checkpoint(&folder.path().join("copy")).is_err(), "never over an existing folder");
     assert!(store.free_bytes() > 0);
     drop(Arc::clone(&store));

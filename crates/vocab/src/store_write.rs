@@ -54,6 +54,18 @@ pub enum StoreWrite {
         /// Account.
         account: AccountId,
     },
+    /// Makes the staged rows the account's rows when it still is at this version: same head, same chain, sound rows. Else
+    /// the stage is thrown away.
+    SwapStage {
+        /// Account.
+        account: AccountId,
+        /// Version the stage was built for.
+        version: Version,
+        /// Digest of the staged rows.
+        digest: u128,
+    },
+    /// A body in the place of a damaged or missing one; nothing new becomes referenced by it.
+    RepairBody(InlineBody),
     /// All in-sync members are known to hold `agreed`: older links of the chain are dropped.
     TrimChain {
         /// Account.

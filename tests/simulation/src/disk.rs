@@ -166,6 +166,17 @@ impl Image {
             StoreWrite::Unstage { account } => {
                 self.stages.remove(&account);
             }
+            StoreWrite::SwapStage { account, version, .. } => {
+                let staged = self.stages.remove(&account).unwrap_or_default();
+                if let Some(old) = self.accounts.get_mut(&account).filter(|rows| rows.head.version == version) {
+                    let mut rows = MemoryRows { head: old.head.clone(), ..MemoryRows::default() };
+                    rows.write(&staged);
+                    *old = rows;
+                }
+            }
+            StoreWrite::RepairBody(InlineBody { hash, bytes }) => {
+                self.blobs.insert(hash, bytes);
+            }
             StoreWrite::TrimChain { account, agreed } => {
                 let chain = self.chains.entry(account).or_default();
                 if let Some(at) = chain.iter().rposition(|link| link.version == agreed) {

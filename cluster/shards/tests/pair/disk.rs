@@ -54,6 +54,12 @@ impl MailStore for Disk {
     fn blob(&self, hash: BlobHash, from: u64, to: u64) -> Option<Bytes> {
         self.store.blob(hash, from, to)
     }
+    fn is_blob_sound(&self, hash: BlobHash) -> bool {
+        self.store.is_blob_sound(hash)
+    }
+    fn named_blobs(&self, after: Option<BlobHash>, limit: usize) -> Result<Vec<BlobHash>, Damaged> {
+        self.store.named_blobs(after, limit)
+    }
     fn export(
         &self,
         snapshot: &Arc<dyn Rows>,

@@ -21,6 +21,8 @@ pub struct Net {
     links: Mutex<(u64, bool)>,
     /// Answers of calls that get lost after the call was served.
     pub lose: std::sync::atomic::AtomicU32,
+    /// Times a node asked for a new link.
+    pub resets: std::sync::atomic::AtomicU32,
 }
 
 impl Net {
@@ -85,7 +87,9 @@ impl Peers for Wire {
             answer
         })
     }
-    fn reset(&self, _to: NodeId) {}
+    fn reset(&self, _to: NodeId) {
+        self.net.resets.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    }
 }
 
 /// Evidence comes from the guard alone here.
