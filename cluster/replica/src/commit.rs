@@ -94,6 +94,9 @@ impl Replica {
             self.fail(vec![token], SubmitError::Unavailable("this node is not the home of the account"));
             return;
         }
+        for account in &accounts {
+            self.want(*account);
+        }
         self.orders.submit(Work { token, accounts, since: self.now });
     }
 

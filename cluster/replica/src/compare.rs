@@ -19,6 +19,8 @@ use crate::{Replica, message};
 
 /// Batches kept for an account while the guest fetches it; beyond that it fetches again.
 pub(crate) const TAIL_BATCHES_MAX: usize = 1024;
+/// Accounts whose chains are looked at at the same time; few enough that one a client asks for soon has its turn.
+const STARTS_MAX: usize = 32;
 /// Wait before an account whose transfer failed is tried again (ms).
 pub(crate) const RETRY_MS: u64 = 500;
 
@@ -140,6 +142,9 @@ impl Replica {
     pub(crate) fn stop_compare(&mut self, peer: NodeId) {
         let Some(compare) = self.compares.remove(&peer) else { return };
         self.stop_fetches(peer, false);
+        if self.compares.is_empty() {
+            self.wanted.clear();
+        }
         for flight in self.flights.values_mut().filter(|f| f.owner == Some(peer)) {
             // One that is under way ends as an ordinary batch, which frees the account.
             flight.owner = None;
@@ -199,11 +204,36 @@ impl Replica {
                 _ => false,
             };
             let Some(compare) = self.compares.get(&peer) else { continue };
-            let accounts: Vec<AccountId> = compare.todo.iter().filter(|(_, s)| ready(s)).map(|(a, _)| *a).collect();
+            let under_way = |s: &&Step| !matches!(s, Step::Start(_) | Step::Pulling { .. });
+            let mut room = STARTS_MAX.saturating_sub(compare.todo.values().filter(under_way).count());
+            let wanted = self.wanted.iter().filter_map(|account| compare.todo.get_key_value(account));
+            let rest = compare.todo.iter().filter(|(account, _)| !self.wanted.contains(account));
+            let next = wanted.chain(rest).filter(|(_, step)| match step {
+                Step::Start(_) if ready(step) && room > 0 => {
+                    room -= 1;
+                    true
+                }
+                Step::Start(_) => false,
+                _ => ready(step),
+            });
+            let accounts: Vec<AccountId> = next.map(|(account, _)| *account).collect();
             for account in accounts {
                 self.step_account(peer, account);
             }
             self.finish_compare(peer);
+        }
+    }
+
+    /// Whether a client's interest in this account would change anything.
+    #[must_use]
+    pub fn is_behind(&self, account: AccountId) -> bool {
+        self.compares.values().any(|compare| compare.todo.contains_key(&account)) && !self.wanted.contains(&account)
+    }
+
+    /// A client asked for this account.
+    pub(crate) fn want(&mut self, account: AccountId) {
+        if self.is_behind(account) {
+            self.wanted.insert(account);
         }
     }
 
@@ -220,6 +250,7 @@ impl Replica {
 
     fn level(&mut self, peer: NodeId, account: AccountId) {
         self.unlock(peer, account);
+        self.wanted.remove(&account);
         if let Some(compare) = self.compares.get_mut(&peer) {
             compare.todo.remove(&account);
         }

@@ -45,6 +45,8 @@ pub enum Event {
         /// Accounts it changes; one, or several of this home for one delivery.
         accounts: Vec<AccountId>,
     },
+    /// A client reads this account: when it is to be merged or transferred, it goes before others.
+    Wanted(AccountId),
     /// Answer to [`crate::Output::Compute`] and [`crate::Output::Raise`]: the batch under the id that was given, or
     /// `None` when there is nothing to write (all refused, or repeated).
     Computed {

@@ -26,7 +26,7 @@ mod status;
 mod stream;
 mod takeover;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use config::{ReplicaConfig, Rule, Timing};
 pub use event::Event;
@@ -105,6 +105,8 @@ pub struct Replica {
     follow: follow::Follow,
     guest: guest::Guest,
     compares: BTreeMap<NodeId, compare::Compare>,
+    /// Accounts that clients asked for while they were not level; they go first.
+    wanted: BTreeSet<AccountId>,
     /// New batches wait since then, so that the guest can become level.
     hold: Option<Instant>,
     hold_not_before: Instant,
@@ -155,6 +157,7 @@ impl Replica {
             follow: follow::Follow::default(),
             guest: guest::Guest::default(),
             compares: BTreeMap::new(),
+            wanted: BTreeSet::new(),
             hold: None,
             hold_not_before: now,
             proposal: None,
@@ -182,6 +185,7 @@ impl Replica {
             Event::LinkDown { peer, link } => self.on_link_down(peer, link),
             Event::Frame { peer, link, bytes } => self.on_frame(peer, link, &bytes),
             Event::Submit { token, accounts } => self.on_submit(token, accounts),
+            Event::Wanted(account) => self.want(account),
             Event::Computed { batch, result } => self.on_computed(batch, result),
             Event::Written { token } => self.on_written(token),
             Event::BlobsChecked { token, missing } => self.on_blobs_checked(token, missing),

@@ -171,3 +171,42 @@ fn x15_a_side_whose_marks_do_not_reach_back_to_the_base_counts_as_served() {
     });
     assert_eq!(merge, Some((Some(base), false, true)));
 }
+
+#[test]
+fn an_account_that_a_client_asks_for_is_merged_before_others() {
+    let order = |asks: bool| {
+        let mut world = World::pair_with(true);
+        world.cut();
+        world.run(2_000);
+        for account in 16..216 {
+            world.submit(A, &[account]);
+            world.submit(B, &[account]);
+        }
+        world.connected = true;
+        world.tell_register();
+        world.connect();
+        let last = AccountId(215);
+        for _ in 0..10_000 {
+            if world.replica(A).is_behind(last) {
+                break;
+            }
+            run_steps(&mut world, 1);
+        }
+        assert!(world.replica(A).is_behind(last), "compared");
+        if asks {
+            world.event(A, replica::Event::Wanted(last));
+            assert!(!world.replica(A).is_behind(last), "once is enough");
+        }
+        world.run(5_000);
+        assert_eq!((world.kind(A), world.kind(B)), (EpochKind::Joint, EpochKind::Joint));
+        world.assert_equal();
+        let merges = world.nodes[&A].orders.iter().filter_map(|o| match o {
+            Output::Merge { account, .. } => Some(*account),
+            _ => None,
+        });
+        merges.into_iter().position(|account| account == last).unwrap()
+    };
+    let (asked, unasked) = (order(true), order(false));
+    assert_eq!(unasked, 199, "else in order");
+    assert!(asked <= 40, "behind those that were under way: {asked}");
+}

@@ -117,6 +117,9 @@ impl Engine {
         loop {
             let confirmed = self.confirmed.notified();
             let rows = self.store.snapshot(account);
+            if self.machine().is_behind(account) {
+                self.tell(replica::Event::Wanted(account));
+            }
             match self.may_read(account, rows.head().version) {
                 replica::MayRead::Yes => {
                     let due = self.entry_due(account, &rows.head());

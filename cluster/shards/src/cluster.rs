@@ -3,9 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use ports::Answer;
-use ports::cluster::{
-    Cluster, ClusterStatus, Departure, MembershipError, NodeStatus, Others, Rescue, Switchover, SyncStatus,
-};
+use ports::cluster::{Cluster, ClusterStatus, Departure, MembershipError, NodeStatus, Others, Rescue, Switchover};
 use ports::config::QuorumStatus;
 use replica::{Event, ReplicaStatus, Serving};
 use tokio::sync::{oneshot, watch};
@@ -90,11 +88,7 @@ impl Cluster for EngineCluster {
             nodes: nodes.collect(),
             batches_in_flight: replica.in_flight,
             oldest_batch_ms: replica.oldest_ms,
-            sync: replica.sync.map(|s| SyncStatus {
-                node: s.node.0,
-                accounts_left: s.accounts_left,
-                bytes_left: engine.bytes_left(),
-            }),
+            sync: replica.sync.map(|sync| engine.sync_status(sync)),
             checks: engine.checks.status(),
             branches: engine.store.branches(),
             settings_locked: (!quorum.quorum).then(|| LOCKED.to_owned()),
@@ -148,27 +142,10 @@ impl Cluster for EngineCluster {
     }
 }
 
-/// Accounts whose size is looked up for one status; with more left the number is a lower bound.
-const SIZED_ACCOUNTS_MAX: usize = 10_000;
-
 /// Why settings cannot be changed, and the ways out.
 const LOCKED: &str = "no quorum: changes need a majority of the nodes that vote. Bring the missing ones back, or when they \
                       are lost or off for long, `twinpost cluster rescue` on the node that serves alone; mail goes on \
                       meanwhile and settings can be read";
-
-impl Engine {
-    /// Bytes of the messages in accounts that the node being brought up to date does not have yet; what it holds of
-    /// them already is not taken off.
-    pub(crate) fn bytes_left(&self) -> u64 {
-        let accounts = self.machine().accounts_left();
-        let bytes = |account| -> u64 {
-            let rows = self.store.snapshot(account);
-            let mailboxes = mailbox::read::mailboxes(&*rows).unwrap_or_default();
-            mailboxes.iter().map(|m| m.counts.bytes).sum()
-        };
-        accounts.into_iter().take(SIZED_ACCOUNTS_MAX).map(bytes).sum()
-    }
-}
 
 impl EngineCluster {
     /// Things an operator must know, each with what to do where that is not plain.
@@ -177,6 +154,13 @@ impl EngineCluster {
         let mut warnings = replica.warnings.clone();
         if let Serving::Not(reason) = replica.serving {
             warnings.push(format!("this node does not serve clients: {reason}"));
+        }
+        let held = engine.held.load(std::sync::atomic::Ordering::Relaxed);
+        if held > 0 {
+            warnings.push(format!(
+                "{held} items of the queue belong to the other node and wait, because this one is alone on mere silence: \
+                 `twinpost queue list` says until when, `twinpost queue release` sends them now"
+            ));
         }
         for what in engine.checks.status().broken {
             warnings.push(format!("damaged on this node, and no other node could give a sound copy yet: {what}"));

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use mailbox::op::Change;
+use ports::outbox::Outbox as _;
 use replica::{Event, Output, Serving};
 use tokio::sync::mpsc;
 use vocab::limits::{DISK_DEAD_MS, DISK_RESERVE_BYTES, PAUSE_MS};
@@ -18,6 +19,8 @@ use crate::merge::MergeOrder;
 const TICK_MAX_MS: u64 = 50;
 /// Events taken at once, so orders of neighbours share frames and syncs.
 const EVENTS_AT_ONCE: usize = 256;
+/// Items of the queue that are looked at to count those of the other side.
+const HELD_COUNTED_MAX: usize = 10_000;
 /// Archived branches are counted every so many looks at the disk.
 const BRANCHES_EVERY: u64 = 20;
 /// Clients are sent away only when this node could not serve for so long (ms): a takeover is shorter.
@@ -282,9 +285,29 @@ impl Engine {
             if rounds.is_multiple_of(BRANCHES_EVERY) {
                 #[expect(clippy::cast_precision_loss, reason = "a gauge for people")]
                 metrics::gauge!("twinpost_archived_branches").set(self.store.branches().len() as f64);
+                self.publish_rarely().await;
             }
             rounds = rounds.wrapping_add(1);
         }
+    }
+
+    /// What takes more than a look at the machine.
+    async fn publish_rarely(self: &Arc<Self>) {
+        let now = self.now();
+        let sync = self.machine().status(now).sync.map(|sync| self.sync_status(sync)).unwrap_or_default();
+        let held = match self.queue_hold() {
+            Some(hold) => {
+                let items = crate::EngineOutbox(Arc::clone(self)).list(HELD_COUNTED_MAX).await.unwrap_or_default();
+                items.iter().filter(|item| item.owner.is_some_and(|owner| owner != hold.node)).count() as u64
+            }
+            None => 0,
+        };
+        self.held.store(held, Ordering::Relaxed);
+        #[expect(clippy::cast_precision_loss, reason = "a gauge for people")]
+        let gauge = |n: u64| n as f64;
+        metrics::gauge!("twinpost_sync_bytes_left").set(gauge(sync.bytes_left));
+        metrics::gauge!("twinpost_sync_seconds_left").set(gauge(sync.seconds_left.unwrap_or(0)));
+        metrics::gauge!("twinpost_queue_held").set(gauge(held));
     }
 
     fn publish_metrics(&self) {
@@ -296,6 +319,7 @@ impl Engine {
         metrics::gauge!("twinpost_oldest_batch_milliseconds").set(gauge(status.oldest_ms));
         metrics::gauge!("twinpost_commands_waiting").set(gauge(status.waiting));
         metrics::gauge!("twinpost_in_sync_nodes").set(gauge(status.record.map_or(0, |r| r.in_sync.len() as u64)));
+        self.progress.look(status.sync, now);
         metrics::gauge!("twinpost_sync_accounts_left").set(gauge(status.sync.map_or(0, |s| s.accounts_left)));
     }
 }

@@ -20,8 +20,9 @@ use crate::check::Checks;
 use crate::chunks::Collector;
 use crate::compute::Computed;
 use crate::fetches::Fetches;
-use crate::grace::Grace;
+use crate::grace::{Grace, wall};
 use crate::merge::Branches;
+use crate::progress::Progress;
 use crate::tracker::Tracker;
 use crate::transfer::Transfers;
 use crate::watch::Watchers;
@@ -53,7 +54,8 @@ pub struct EngineConfig {
 /// Inherited items wait that long in a solo epoch on mere silence: 2 h.
 pub const QUEUE_GRACE_MS: u64 = 2 * 60 * 60 * 1000;
 
-/// Raises the boot counter of this node durably; before anything is said to a peer.
+/// Raises the boot counter of this node durably; before anything is said to a peer. It is at least the time in seconds:
+/// ids of commands are made from it, and a disk that was rolled back does not know of boots that were.
 ///
 /// # Errors
 /// [`Damaged`] when the counter on disk cannot be understood: the process must not start on a guess.
@@ -62,9 +64,14 @@ pub async fn raise_boot(store: &dyn MailStore) -> Result<Boot, Damaged> {
         None => 0,
         Some(bytes) => u32::from_be_bytes(bytes.as_ref().try_into().map_err(|_| Damaged("boot counter".into()))?),
     };
-    let value = Some((last + 1).to_be_bytes().to_vec().into());
+    let next = next_boot(last, wall().seconds());
+    let value = Some(next.to_be_bytes().to_vec().into());
     store.write(vec![StoreWrite::Meta { key: BOOT_KEY.into(), value }]).await;
-    Ok(Boot(last + 1))
+    Ok(Boot(next))
+}
+
+fn next_boot(last: u32, seconds: u64) -> u32 {
+    last.saturating_add(1).max(u32::try_from(seconds).unwrap_or(0))
 }
 
 /// One token's work and whoever waits for it.
@@ -100,6 +107,9 @@ pub struct Engine {
     pub(crate) queue_changed: Notify,
     pub(crate) grace: Grace,
     pub(crate) checks: Checks,
+    pub(crate) progress: Progress,
+    /// Items of the other side that wait in the queue, as last counted.
+    pub(crate) held: AtomicU64,
     pub(crate) serving: watch::Sender<bool>,
     pub(crate) holds_address: watch::Sender<bool>,
     pub(crate) disk_low: AtomicBool,
@@ -144,6 +154,8 @@ impl Engine {
             queue_changed: Notify::new(),
             grace: Grace::new(config.queue_grace_ms),
             checks: Checks::default(),
+            progress: Progress::default(),
+            held: AtomicU64::new(0),
             serving: watch::Sender::new(false),
             holds_address: watch::Sender::new(false),
             disk_low: AtomicBool::new(false),
@@ -282,5 +294,18 @@ impl Engine {
             // Whoever waited may have given up.
             let _ = waiting.answer.send(result);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boot_is_above_the_last_and_not_below_the_time() {
+        assert_eq!(next_boot(0, 1_700_000_000), 1_700_000_000);
+        assert_eq!(next_boot(1_700_000_000, 1_700_000_000), 1_700_000_001, "twice in one second");
+        assert_eq!(next_boot(1_800_000_000, 1_700_000_000), 1_800_000_001, "a clock that went back");
+        assert_eq!(next_boot(7, u64::MAX), 8, "a clock that says nothing of use");
     }
 }

@@ -18,6 +18,7 @@ mod intake;
 mod membership;
 mod merge;
 mod outbox;
+mod progress;
 mod repair;
 mod retry;
 mod serve;

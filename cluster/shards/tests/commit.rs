@@ -169,3 +169,32 @@ async fn ha_20_the_home_is_moved_while_mail_comes_in_and_no_delivery_fails() {
     let unknown = pair.nodes[0].engine.cluster().switch_over(Some(NodeId(3)), false).await;
     assert!(matches!(unknown, Err(SubmitError::Unavailable(reason)) if reason.contains("not in sync")), "{unknown:?}");
 }
+
+/// A disk that was rolled back (a snapshot of the machine, a restored folder) does not know of boots that were; ids of
+/// commands must be new all the same, or a message would be taken for one that was delivered long ago.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolled_back_disk_repeats_no_command_id_and_loses_no_mail() {
+    let mut pair = Pair::joint().await;
+    let folder = tempfile::tempdir().expect("folder");
+    let old = folder.path().join("mail");
+    pair.nodes[1].store.checkpoint(&old).expect("a copy of the disk");
+    pair.kill(1);
+    pair.restart(1).await;
+    pair.until_joint().await;
+    for n in 0..3 {
+        pair.nodes[1].send(&message(&format!("before {n}"))).await.expect("accepted");
+    }
+    pair.kill(1);
+    // Boots are told apart by the second; whoever rolls a disk back takes longer than that.
+    let boot = u64::from(pair.nodes[1].boot.0);
+    let now = || std::time::UNIX_EPOCH.elapsed().expect("a clock").as_secs();
+    until("the clock is past the last boot", || now() > boot + 1).await;
+    pair.nodes[1].store = store::Store::open(&old, store::StoreOptions::default()).expect("the old disk");
+    pair.restart(1).await;
+    pair.until_joint().await;
+    assert_eq!(pair.nodes[1].on_disk(), 3, "brought up to date");
+    for n in 0..3 {
+        pair.nodes[1].send(&message(&format!("after {n}"))).await.expect("accepted");
+    }
+    assert_eq!((pair.nodes[0].on_disk(), pair.nodes[1].on_disk()), (6, 6));
+}

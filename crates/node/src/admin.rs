@@ -439,7 +439,7 @@ fn show_status(value: &Value) {
     }
     say!("batches in flight {}, oldest {} ms", text("batches_in_flight"), text("oldest_batch_ms"));
     if value["sync"].is_object() {
-        say!("bringing up to date: {}", text("sync"));
+        show_sync(&value["sync"]);
     }
     show_proxied(&value["proxied"]);
     show_checks(&value["checks"]);
@@ -452,6 +452,19 @@ fn show_status(value: &Value) {
     for warning in value["warnings"].as_array().into_iter().flatten() {
         say!("warning: {}", line(warning));
     }
+}
+
+fn show_sync(sync: &Value) {
+    let count = |key: &str| sync[key].as_u64().unwrap_or(0);
+    let time =
+        sync["seconds_left"].as_u64().map(|s| format!(", about {} min {} s", s / 60, s % 60)).unwrap_or_default();
+    say!(
+        "bringing node {} up to date: {} of {} accounts left, {} MB{time}",
+        count("node"),
+        count("accounts_left"),
+        count("accounts"),
+        count("bytes_left") / 1_000_000
+    );
 }
 
 fn show_checks(checks: &Value) {

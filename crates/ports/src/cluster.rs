@@ -30,10 +30,14 @@ pub struct NodeStatus {
 pub struct SyncStatus {
     /// The node that is being brought up to date.
     pub node: u32,
+    /// Accounts that differed when it began.
+    pub accounts: u64,
     /// Accounts still to transfer.
     pub accounts_left: u64,
     /// Bytes still to transfer, as far as known.
     pub bytes_left: u64,
+    /// Seconds it will take, by what was done so far; `None` before anything was.
+    pub seconds_left: Option<u64>,
 }
 
 /// What checking rows against their digests and bodies against their hashes has found on this node since its start.
