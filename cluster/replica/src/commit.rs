@@ -163,8 +163,14 @@ impl Replica {
             });
         if !fits {
             let tokens = flight.tokens();
+            let other = batch.accounts.iter().find(|a| a.expected != self.version(a.account));
+            let other =
+                other.map(|a| format!(": account {} at {}, not {}", a.account.0, a.expected, self.version(a.account)));
             self.outputs.push_back(Output::Dropped { batch: id });
-            self.log(format!("batch {id} was computed on another state than the present one"));
+            self.log(format!(
+                "batch {id} was computed on another state than the present one{}",
+                other.unwrap_or_default()
+            ));
             if let Some(flight) = self.forget(id) {
                 self.give_back(&flight);
             }
@@ -370,6 +376,18 @@ impl Replica {
                     peer.level = false;
                 }
             }
+        }
+    }
+
+    /// A backup that refused for space has room: what it refused goes out again, and it need not leave.
+    pub(crate) fn on_room(&mut self, peer: NodeId) {
+        if self.reduce == Some(peer) {
+            self.reduce = None;
+        }
+        let waits: Vec<BatchId> =
+            self.flights.iter().filter(|(_, f)| f.waiting.contains(&peer)).map(|(id, _)| *id).collect();
+        for id in waits {
+            self.send_flight(peer, id);
         }
     }
 

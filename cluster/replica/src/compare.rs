@@ -311,9 +311,12 @@ impl Replica {
         }
     }
 
-    /// A batch that was sent before the link broke cannot be finished on a state that is to be replaced.
+    /// A batch that was sent before the link broke cannot be finished on a state that is to be replaced. One that is being
+    /// written, with an epoch that waits for nobody (X6), will be part of that state.
     pub(crate) fn lock_for_fetch(&mut self, peer: NodeId, account: AccountId) -> bool {
-        let sent = |f: &crate::commit::Flight| f.accounts.contains(&account) && f.waiting.contains(&peer);
+        let sent = |f: &crate::commit::Flight| {
+            f.stage == Stage::Sent && f.accounts.contains(&account) && f.waiting.contains(&peer)
+        };
         let stuck: Vec<BatchId> = self.flights.iter().filter(|(_, f)| sent(f)).map(|(id, _)| *id).collect();
         for id in stuck {
             self.abandon(id);

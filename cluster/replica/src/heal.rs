@@ -203,7 +203,9 @@ impl Replica {
     /// A backup without space, or slow again and again, is left out by agreement: one full disk must not stop two nodes.
     fn propose_reduced(&mut self, record: &EpochRecord) {
         let Some(out) = self.reduce else { return };
-        if !self.peers.get(&out).is_some_and(|p| p.hello) || record.kind == EpochKind::Heal {
+        // From the join mark on the guest is in sync: joint comes first.
+        let joining = record.kind == EpochKind::Heal && self.join_mark == Some(record.id);
+        if !self.peers.get(&out).is_some_and(|p| p.hello) || joining || !record.in_sync.contains(&out) {
             return;
         }
         self.propose(EpochRecord {
@@ -211,6 +213,8 @@ impl Replica {
             kind: EpochKind::Reduced,
             members: self.present_members(record),
             in_sync: record.in_sync.iter().filter(|n| **n != out).copied().collect(),
+            anchor: None,
+            guest: None,
             parents: record.gap_epoch().filter(|id| *id != record.id).into_iter().chain([record.id]).collect(),
             ..record.clone()
         });

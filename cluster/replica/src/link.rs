@@ -241,10 +241,14 @@ impl Replica {
         }
         peer.record = record;
         peer.newest = newest;
-        peer.disk_ok = beat.disk_ok;
+        let had_room = std::mem::replace(&mut peer.disk_ok, beat.disk_ok);
+        let has_room_again = beat.disk_ok && !had_room;
         peer.holds_address = beat.holds_address;
         if beat.grant && beat.echo > 0 {
             self.on_grant(id, Instant(beat.echo));
+        }
+        if has_room_again {
+            self.on_room(id);
         }
         Some(())
     }

@@ -151,6 +151,9 @@ impl World {
             // The homes changed while the body was on its way: it is spread again.
             return self.reply(n, waiter, Err(SubmitError::Unavailable("the body is not here")));
         }
+        if self.nodes[n].full {
+            return self.reply(n, waiter, Err(SubmitError::Unavailable(vocab::error::NO_SPACE)));
+        }
         let accounts = work.accounts();
         let Some(process) = self.nodes[n].process.as_mut() else { return };
         process.tokens += 1;

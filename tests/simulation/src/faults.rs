@@ -82,7 +82,7 @@ impl World {
     }
 
     /// SIGKILL, or power: unsynced writes are lost, all or from some write on.
-    fn end_process(&mut self, n: usize, guard: bool) {
+    pub(crate) fn end_process(&mut self, n: usize, guard: bool) {
         let now = self.clock(n);
         let Some(process) = self.nodes[n].process.take() else { return };
         let in_flight = process.replica.status(now).in_flight;
@@ -215,7 +215,8 @@ impl World {
             let now = self.clock(n);
             let waits =
                 self.nodes[n].process.as_ref().is_some_and(|p| matches!(p.replica.serving(now), Serving::Not(_)));
-            if waits && self.nodes[n].is_awake() {
+            // Nobody who has just put an old disk in would say that of the other node.
+            if waits && self.nodes[n].is_awake() && !self.nodes[n].rolled_back {
                 self.note(|| format!("FAULT an operator starts node {} alone", n + 1));
                 if let Some(process) = self.nodes[n].process.as_mut() {
                     process.words += 1;
@@ -263,6 +264,11 @@ impl World {
         self.calming = Some(self.now);
         self.plan.slow_disk = None;
         self.plan.lost_answers = 0;
+        for n in 0..self.nodes.len() {
+            if self.nodes[n].full {
+                self.set_full(n, false);
+            }
+        }
         self.net.heal();
         self.rejects = false;
         self.net.cuts += 1;

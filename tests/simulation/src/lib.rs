@@ -7,6 +7,7 @@ mod disk;
 mod faults;
 mod invariants;
 mod jobs;
+mod mishaps;
 mod net;
 mod node;
 mod peers;
@@ -109,6 +110,16 @@ pub struct Coverage {
     pub handovers: u64,
     /// Processes stopped or machines asleep.
     pub pauses: u64,
+    /// Disks without room.
+    pub full_disks: u64,
+    /// Syncs that failed.
+    pub failed_syncs: u64,
+    /// Disks that came back as they had been.
+    pub rolled_back_disks: u64,
+    /// Disks that came back empty.
+    pub replaced_disks: u64,
+    /// Probe targets that were silent without reason.
+    pub lying_targets: u64,
     /// Networks cut.
     pub partitions: u64,
     /// Slow disks and networks.
@@ -161,81 +172,58 @@ impl Coverage {
 
     /// Adds another history.
     pub fn add(&mut self, other: &Self) {
-        let Self {
-            operations,
-            messages,
-            accepted,
-            reads,
-            backup_reads,
-            forwarded,
-            batches,
-            faults,
-            kills,
-            group_kills,
-            operators_hoped,
-            handovers,
-            pauses,
-            partitions,
-            slow,
-            in_flight_at_crash,
-            solo,
-            splits,
-            heals,
-            joint,
-            reduced,
-            gaps,
-            archived,
-            raised,
-            merges,
-            merged_without_base,
-            renumbered,
-            transfers,
-            blobs_fetched,
-            witness_takeovers,
-            third_node_takeovers,
-            fenced,
-        } = self;
-        for (mine, more) in [
-            (operations, other.operations),
-            (messages, other.messages),
-            (accepted, other.accepted),
-            (reads, other.reads),
-            (backup_reads, other.backup_reads),
-            (forwarded, other.forwarded),
-            (batches, other.batches),
-            (faults, other.faults),
-            (kills, other.kills),
-            (group_kills, other.group_kills),
-            (operators_hoped, other.operators_hoped),
-            (handovers, other.handovers),
-            (pauses, other.pauses),
-            (partitions, other.partitions),
-            (slow, other.slow),
-            (in_flight_at_crash, other.in_flight_at_crash),
-            (solo, other.solo),
-            (splits, other.splits),
-            (heals, other.heals),
-            (joint, other.joint),
-            (reduced, other.reduced),
-            (gaps, other.gaps),
-            (archived, other.archived),
-            (raised, other.raised),
-            (merges, other.merges),
-            (merged_without_base, other.merged_without_base),
-            (renumbered, other.renumbered),
-            (transfers, other.transfers),
-            (blobs_fetched, other.blobs_fetched),
-            (witness_takeovers, other.witness_takeovers),
-            (third_node_takeovers, other.third_node_takeovers),
-            (fenced, other.fenced),
-        ] {
+        let more = other.counters();
+        for (mine, (_, more)) in self.counters_mut().into_iter().zip(more) {
             *mine += more;
         }
     }
 
+    /// In the order of [`Self::counters`].
+    fn counters_mut(&mut self) -> [&mut u64; 37] {
+        [
+            &mut self.operations,
+            &mut self.messages,
+            &mut self.accepted,
+            &mut self.reads,
+            &mut self.backup_reads,
+            &mut self.forwarded,
+            &mut self.batches,
+            &mut self.faults,
+            &mut self.kills,
+            &mut self.group_kills,
+            &mut self.operators_hoped,
+            &mut self.handovers,
+            &mut self.full_disks,
+            &mut self.failed_syncs,
+            &mut self.rolled_back_disks,
+            &mut self.replaced_disks,
+            &mut self.lying_targets,
+            &mut self.pauses,
+            &mut self.partitions,
+            &mut self.slow,
+            &mut self.in_flight_at_crash,
+            &mut self.solo,
+            &mut self.splits,
+            &mut self.heals,
+            &mut self.joint,
+            &mut self.reduced,
+            &mut self.gaps,
+            &mut self.archived,
+            &mut self.raised,
+            &mut self.merges,
+            &mut self.merged_without_base,
+            &mut self.renumbered,
+            &mut self.transfers,
+            &mut self.blobs_fetched,
+            &mut self.witness_takeovers,
+            &mut self.third_node_takeovers,
+            &mut self.fenced,
+        ]
+    }
+
     /// Every counter with its name.
     #[must_use]
-    pub fn counters(&self) -> [(&'static str, u64); 32] {
+    pub fn counters(&self) -> [(&'static str, u64); 37] {
         [
             ("operations", self.operations),
             ("messages", self.messages),
@@ -249,6 +237,11 @@ impl Coverage {
             ("group kills", self.group_kills),
             ("faults after a kill", self.operators_hoped),
             ("planned handovers", self.handovers),
+            ("full disks", self.full_disks),
+            ("failed syncs", self.failed_syncs),
+            ("disks rolled back", self.rolled_back_disks),
+            ("disks replaced", self.replaced_disks),
+            ("lying probe targets", self.lying_targets),
             ("pauses", self.pauses),
             ("partitions", self.partitions),
             ("slow disks and networks", self.slow),
@@ -296,7 +289,16 @@ pub const CLIENTS: u64 = clients::ACCOUNTS + 7;
 /// Runs the history of a seed. The same seed gives the same history.
 #[must_use]
 pub fn run(seed: u64, control: Control, traced: bool) -> History {
-    let mut world = world::World::new(seed, control, traced);
+    play(seed, world::World::new(seed, control, traced, mishaps::Mishaps::of(seed)))
+}
+
+/// As [`run`], without mishaps of disks: what the seeds meant that were kept before there were any.
+#[must_use]
+pub fn run_without_mishaps(seed: u64, control: Control, traced: bool) -> History {
+    play(seed, world::World::new(seed, control, traced, None))
+}
+
+fn play(seed: u64, mut world: world::World) -> History {
     world.run();
     History {
         seed,
@@ -313,4 +315,22 @@ fn describe_record(record: &EpochRecord) -> String {
     let guest = record.guest.map(|g| format!(" guest {}", g.0)).unwrap_or_default();
     let gap = if record.gap { " gap" } else { "" };
     format!("{:?} {} in sync [{}] home {}{guest}{gap}", record.kind, record.id, nodes(&record.in_sync), record.home.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_is_added_to_itself() {
+        let mut one = Coverage::default();
+        for (number, counter) in (1..).zip(one.counters_mut()) {
+            *counter = number;
+        }
+        let mut sum = one;
+        sum.add(&one);
+        for (number, (name, count)) in (1..).zip(sum.counters()) {
+            assert_eq!(count, 2 * number, "{name}");
+        }
+    }
 }

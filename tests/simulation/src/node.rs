@@ -7,7 +7,7 @@ use topology::EpochRecord;
 use vocab::{BatchId, Boot, CommandId, Instant, StoreWrite, SubmitError};
 
 use crate::Control;
-use crate::disk::{Disk, Link};
+use crate::disk::{Disk, Image, Link};
 use crate::rng::Rng;
 use crate::vocabulary::{
     After, Answer, Branch, Done, Happening, Inner, Job, Merge, Ms, Pull, Waiter, Work, index_of, node_id,
@@ -42,6 +42,12 @@ pub(crate) struct Node {
     /// How wrong the wall clock is (ms, added).
     pub(crate) wall: Ms,
     last_boot: u32,
+    /// Copies somebody made of its disk.
+    pub(crate) copies: Vec<Image>,
+    /// Its disk was rolled back or replaced, and not all nodes have been joint since.
+    pub(crate) rolled_back: bool,
+    /// Its disk has no room.
+    pub(crate) full: bool,
 }
 
 /// What a kill takes away.
@@ -91,6 +97,9 @@ impl Node {
             had_right: false,
             wall: rng.range(0, 5_000),
             last_boot: 0,
+            copies: Vec::new(),
+            rolled_back: false,
+            full: false,
         }
     }
 
@@ -173,6 +182,9 @@ impl World {
         self.note(|| format!("node {} starts, boot {}", n + 1, boot.0));
         self.to(n, 0, Inner::Quorum(false));
         self.to(n, 0, Inner::Tick);
+        if self.nodes[n].full {
+            self.to(n, 0, Inner::Event(Event::DiskLow(true)));
+        }
         if self.control == Control::StartsAloneByItself {
             self.at(IMPATIENCE_MS, Happening::Impatience(n, boot));
         }

@@ -31,6 +31,11 @@ fn member(index: usize) -> Member {
 }
 
 impl Register {
+    /// The epoch it holds.
+    pub(crate) fn record(&self) -> Option<EpochRecord> {
+        self.state.epoch.clone()
+    }
+
     /// A cluster of which every node is a member, and only the first is in an epoch: the others have yet to join.
     pub(crate) fn new(nodes: usize) -> Self {
         let mut register = Self { state: ClusterState::default(), index: 0 };

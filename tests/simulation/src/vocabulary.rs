@@ -269,6 +269,8 @@ pub(crate) enum Happening {
     Fault,
     Start(usize),
     Resume(usize, u64),
+    /// Of a disk or a probe target.
+    Mishap(crate::mishaps::Mishap),
     /// Of a node that has said it leaves; false: it stays after all.
     Stop(usize, bool),
     HealNet(u64),

@@ -10,6 +10,7 @@ use crate::clients::Client;
 use crate::disk::Image;
 use crate::faults::Plan;
 use crate::invariants::{Checks, View};
+use crate::mishaps::Mishaps;
 use crate::net::Net;
 use crate::node::{Node, Process};
 use crate::register::Register;
@@ -53,6 +54,7 @@ pub(crate) struct World {
     pub(crate) register: Register,
     pub(crate) clients: Vec<Client>,
     pub(crate) plan: Plan,
+    pub(crate) mishaps: Option<Mishaps>,
     pub(crate) checks: Checks,
     pub(crate) control: Control,
     pub(crate) coverage: Coverage,
@@ -66,7 +68,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, control: Control, traced: bool) -> Self {
+    pub(crate) fn new(seed: u64, control: Control, traced: bool, mishaps: Option<Mishaps>) -> Self {
         let mut rng = Rng::new(seed);
         let shape = Shape::of(seed);
         let nodes = (0..shape.nodes()).map(|_| Node::new(&mut rng)).collect();
@@ -82,6 +84,7 @@ impl World {
             rejects: false,
             clients: Vec::new(),
             plan,
+            mishaps,
             checks: Checks::default(),
             control,
             coverage: Coverage::default(),
@@ -105,6 +108,7 @@ impl World {
         }
         self.make_clients();
         self.begin_faults();
+        self.begin_mishaps();
         self.at(SAMPLE_MS, Happening::Sample);
     }
 
@@ -162,6 +166,7 @@ impl World {
             Happening::Fault => self.next_fault(),
             Happening::Start(node) => self.start(node),
             Happening::Resume(node, count) => self.resume(node, count),
+            Happening::Mishap(mishap) => self.mishap(mishap),
             Happening::Stop(node, stops) => self.stop(node, stops),
             Happening::HealNet(count) => self.heal_net(count),
             Happening::Sample => self.sample(),
@@ -317,6 +322,7 @@ impl World {
     }
 
     fn sample(&mut self) {
+        self.look_at_old_disks();
         let images: Vec<&Image> = self.nodes.iter().map(|n| &n.disk.image).collect();
         let verdict = self.checks.on_sample(&images);
         if let Err((rule, text)) = verdict {

@@ -12,11 +12,17 @@ const SEEDS: u64 = 300;
 const BROKEN_ONCE: [u64; 12] =
     [10_414, 12_397, 15_970, 22_608, 36, 3_671, 5_151, 31_331, 31_946, 900_251, 910_221, 924_616];
 
+/// The same, with mishaps of disks: a batch that was being written with an epoch was taken out of flight, and the machine knew
+/// another version than the disk ever after; a batch refused for space in a heal was never sent again.
+const BROKEN_WITH_MISHAPS: [u64; 2] = [5_937, 4_276];
+
 #[test]
 fn every_promise_holds_over_the_fixed_seeds() {
     let mut sum = Coverage::default();
-    for seed in (0..SEEDS).chain(BROKEN_ONCE) {
-        let history = simulation::run(seed, Control::None, false);
+    let fixed = (0..SEEDS).chain(BROKEN_WITH_MISHAPS).map(|seed| simulation::run(seed, Control::None, false));
+    let kept = BROKEN_ONCE.into_iter().map(|seed| simulation::run_without_mishaps(seed, Control::None, false));
+    for history in fixed.chain(kept) {
+        let seed = history.seed;
         if let Some(broken) = history.broken {
             panic!("seed {seed}: {broken}\nreplay: cargo run --release -p xtask -- simulate --seed {seed} --trace");
         }
