@@ -30,8 +30,8 @@ pub(crate) fn forget_placement(work: &mut Work<'_>, mailbox: MailboxId, placemen
     work.delete(Table::PLACEMENTS, placement_key(mailbox, placement.uid))?;
     work.delete(Table::PLACEMENT_INDEX, placement.id.to_bytes())?;
     work.delete(Table::CHANGES, modseq_key(mailbox, placement.modseq, placement.uid))?;
-    let gone = Expunged { mailbox, uid: placement.uid, modseq };
-    work.write(Table::EXPUNGED, placement.id.to_bytes(), gone.encode())?;
+    let gone = Expunged::of(mailbox, placement, modseq);
+    work.write(Table::EXPUNGED, placement.id.to_bytes(), gone.encode(placement.id))?;
     release_facts(work, placement)?;
     work.refer(placement.blob, placement.id, false);
     work.announce(Change::Mailbox(mailbox));

@@ -23,6 +23,7 @@ pub mod recovery;
 pub mod rows;
 #[cfg(test)]
 mod rows_golden;
+pub mod state;
 mod work;
 
 pub use apply::{Applier, gap_batch};

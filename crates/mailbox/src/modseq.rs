@@ -46,7 +46,7 @@ pub(crate) fn take_gap(work: &mut Work<'_>) -> Result<(), vocab::Damaged> {
     let clock = u64::from(head.uidvalidity).saturating_add(gap.k.saturating_mul(GAP_UID_VALIDITIES));
     head.uidvalidity = narrow(clock);
     head.gap_taken = Some(gap.epoch);
-    Ok(())
+    crate::state::begin_branch(work, gap.epoch)
 }
 
 /// Gives every mailbox a UIDVALIDITY above `floor` and the account's clock. UIDs stay; nobody's cache does.

@@ -186,7 +186,7 @@ pub fn placement_by_id(rows: &dyn Rows, id: PlacementId) -> Result<Option<(Mailb
 /// # Errors
 /// [`Damaged`].
 pub fn expunged(rows: &dyn Rows, id: PlacementId) -> Result<Option<Expunged>, Damaged> {
-    rows.get(Table::EXPUNGED, &id.to_bytes())?.map(|value| Expunged::decode(&value)).transpose()
+    rows.get(Table::EXPUNGED, &id.to_bytes())?.map(|value| Expunged::decode(id, &value)).transpose()
 }
 
 /// The whole mailbox by UID ascending, only what a session keeps: cheaper than [`placements`].

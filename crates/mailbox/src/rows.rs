@@ -105,8 +105,12 @@ pub struct Expunged {
     pub mailbox: MailboxId,
     /// Under which UID.
     pub uid: Uid,
-    /// Modseq of its expunge.
+    /// Modseq of its expunge; the merge's where it was expunged on the other branch alone.
     pub modseq: ModSeq,
+    /// EMAILID of the message. Rows of older builds do not have it and name the placement itself.
+    pub email: PlacementId,
+    /// Modseq at which it came into the mailbox; 0 in rows of older builds.
+    pub created: ModSeq,
 }
 
 /// An account document.
@@ -207,6 +211,21 @@ struct PlaceV1 {
     uid: u32,
     #[prost(uint64, tag = "3")]
     modseq: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ExpungedV1 {
+    #[prost(bytes = "vec", tag = "1")]
+    mailbox: Vec<u8>,
+    #[prost(uint32, tag = "2")]
+    uid: u32,
+    #[prost(uint64, tag = "3")]
+    modseq: u64,
+    /// Empty when it is the placement's own id.
+    #[prost(bytes = "vec", tag = "4")]
+    email: Vec<u8>,
+    #[prost(uint64, tag = "5")]
+    created: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -393,13 +412,30 @@ impl UidRow {
 }
 
 impl Expunged {
-    pub(crate) fn encode(&self) -> Bytes {
-        versioned(&PlaceV1 { mailbox: self.mailbox.to_bytes().to_vec(), uid: self.uid.0, modseq: self.modseq.0 })
+    /// What is remembered of this placement of `mailbox`, expunged at `modseq`.
+    pub(crate) fn of(mailbox: MailboxId, placement: &Placement, modseq: ModSeq) -> Self {
+        Self { mailbox, uid: placement.uid, modseq, email: placement.email, created: placement.created }
     }
-    pub(crate) fn decode(value: &[u8]) -> Result<Self, Damaged> {
-        let row: PlaceV1 = unversioned("expunged row", value)?;
-        let mailbox = mailbox_id("expunged row", &row.mailbox)?;
-        Ok(Self { mailbox, uid: Uid(row.uid), modseq: ModSeq(row.modseq) })
+    /// Value of its row under `id`.
+    pub(crate) fn encode(&self, id: PlacementId) -> Bytes {
+        versioned(&ExpungedV1 {
+            mailbox: self.mailbox.to_bytes().to_vec(),
+            uid: self.uid.0,
+            modseq: self.modseq.0,
+            email: if self.email == id { Vec::new() } else { self.email.to_bytes().to_vec() },
+            created: self.created.0,
+        })
+    }
+    pub(crate) fn decode(id: PlacementId, value: &[u8]) -> Result<Self, Damaged> {
+        let what = "expunged row";
+        let row: ExpungedV1 = unversioned(what, value)?;
+        Ok(Self {
+            mailbox: mailbox_id(what, &row.mailbox)?,
+            uid: Uid(row.uid),
+            modseq: ModSeq(row.modseq),
+            email: if row.email.is_empty() { id } else { placement_id(what, &row.email)? },
+            created: ModSeq(row.created),
+        })
     }
 }
 
@@ -446,6 +482,11 @@ pub(crate) fn decode_place(value: &[u8]) -> Result<(MailboxId, Uid), Damaged> {
 /// Value of a tombstone row.
 pub(crate) fn encode_tombstone(placement: PlacementId) -> Bytes {
     versioned(&TombstoneV1 { placement: placement.to_bytes().to_vec() })
+}
+
+pub(crate) fn decode_tombstone(value: &[u8]) -> Result<PlacementId, Damaged> {
+    let row: TombstoneV1 = unversioned("tombstone row", value)?;
+    placement_id("tombstone row", &row.placement)
 }
 
 /// Key of a placement.

@@ -25,7 +25,7 @@ impl Table {
     pub const CHANGES: Self = Self(5);
     /// mailbox id, modseq, UID -> placement id: what was expunged since
     pub const TOMBSTONES: Self = Self(6);
-    /// placement id -> mailbox id, UID, modseq of its expunge
+    /// placement id -> where it was, modseq of its expunge, EMAILID, modseq at which it came
     pub const EXPUNGED: Self = Self(7);
     /// EMAILID -> message facts (ENVELOPE, BODYSTRUCTURE, thread)
     pub const FACTS: Self = Self(8);
@@ -33,6 +33,8 @@ impl Table {
     pub const DOCUMENTS: Self = Self(9);
     /// placement id -> a message that an expunge won over a change elsewhere: restorable for a while after a merge
     pub const RECOVERY: Self = Self(10);
+    /// branch of numbers -> modseq at which it begins: which states of clients this account can answer
+    pub const BRANCHES: Self = Self(11);
     /// queue item id -> item (system account of the queue)
     pub const QUEUE: Self = Self(16);
     /// due time, item id -> nothing

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use vocab::{CommandId, Damaged, MailboxId, Rows, Table, Version};
+use vocab::{CommandId, Damaged, MailboxId, ModSeq, PlacementId, Rows, Table, Version};
 
 use super::MergeReport;
 use super::side::{Sides, three_way};
@@ -141,17 +141,32 @@ pub(super) fn outcomes(wanted: &mut Wanted, three: Three<'_>) -> Result<(), Dama
     Ok(())
 }
 
-/// Union of what was expunged, for ever; a placement both expunged has one row whoever merges.
-pub(super) fn expunged(wanted: &mut Wanted, sides: &Sides) {
+/// Union of what was expunged, for ever; a placement both expunged has one row whoever merges. What only one side knew as
+/// expunged is news to the other's clients, so it carries the stamp.
+pub(super) fn expunged(wanted: &mut Wanted, sides: &Sides, stamp: ModSeq) {
     let rank = |gone: &Expunged| (gone.modseq, gone.mailbox, gone.uid);
-    let mut all = sides.anchor.expunged.clone();
-    for (id, gone) in &sides.guest.expunged {
-        let here = all.entry(*id).or_insert(*gone);
-        if rank(gone) > rank(here) {
-            *here = *gone;
-        }
+    let (a, g) = (&sides.anchor.expunged, &sides.guest.expunged);
+    let ids: BTreeSet<&PlacementId> = a.keys().chain(g.keys()).collect();
+    for id in ids {
+        let gone = match (a.get(id), g.get(id)) {
+            (Some(here), Some(there)) => *if rank(there) > rank(here) { there } else { here },
+            (Some(one), None) | (None, Some(one)) => Expunged { modseq: stamp, ..*one },
+            (None, None) => continue,
+        };
+        wanted.insert((Table::EXPUNGED, id.to_bytes().to_vec()), gone.encode(*id));
     }
-    wanted.extend(all.into_iter().map(|(id, gone)| ((Table::EXPUNGED, id.to_bytes().to_vec()), gone.encode())));
+}
+
+/// Branches of either side, and a new one: clients of both can go on from the states they have (M11).
+pub(super) fn branches(wanted: &mut Wanted, three: Three<'_>, sides: &Sides, stamp: ModSeq) -> Result<(), Damaged> {
+    let mut all = values(three.guest, Table::BRANCHES)?;
+    all.extend(values(three.anchor, Table::BRANCHES)?);
+    let merged = sides.anchor.head.version.0.into_iter().chain(sides.guest.head.version.0).collect::<Vec<u8>>();
+    let (key, value) = crate::state::branch_row(&merged, stamp);
+    all.insert(key, value);
+    crate::state::drop_oldest(&mut all)?;
+    wanted.extend(all.into_iter().map(|(key, value)| ((Table::BRANCHES, key), value)));
+    Ok(())
 }
 
 /// Recovery rows per key three-way: restored or forgotten on one side is so on both.

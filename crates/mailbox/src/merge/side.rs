@@ -45,7 +45,8 @@ impl Side {
             Ok(ControlFlow::Continue(()))
         })?;
         scan_prefix(rows, Table::EXPUNGED, &[], &mut |key, value| {
-            side.expunged.insert(placement_id("expunged key", key)?, Expunged::decode(value)?);
+            let id = placement_id("expunged key", key)?;
+            side.expunged.insert(id, Expunged::decode(id, value)?);
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(side)

@@ -31,7 +31,7 @@ pub(super) struct Plan<'p> {
 }
 
 /// Tables the merge makes as a whole; facts are handled by key.
-const WHOLE: [Table; 10] = [
+const WHOLE: [Table; 11] = [
     Table::MAILBOXES,
     Table::NAMES,
     Table::PLACEMENTS,
@@ -41,6 +41,7 @@ const WHOLE: [Table; 10] = [
     Table::EXPUNGED,
     Table::DOCUMENTS,
     Table::RECOVERY,
+    Table::BRANCHES,
     Table::OUTCOMES,
 ];
 
@@ -69,7 +70,8 @@ pub(super) fn write(
     let three = Three { base, anchor: input.anchor.rows, guest: input.guest.rows };
     let mut wanted = Wanted::new();
     let mut touched = gone(work, &mut wanted, plan, stamp);
-    registers::expunged(&mut wanted, plan.sides);
+    registers::expunged(&mut wanted, plan.sides, stamp);
+    registers::branches(&mut wanted, three, plan.sides, stamp)?;
     let counts = placements(work, &mut wanted, plan, (stamp, &mut touched), report);
     let subscribed = registers::names(&mut wanted, plan.sides, plan.tree);
     for planned in plan.tree.mailboxes.values() {
@@ -103,9 +105,9 @@ fn gone(work: &mut Work<'_>, wanted: &mut Wanted, plan: &Plan<'_>, stamp: ModSeq
                 touched.insert(*mailbox);
             }
             if !plan.union.kept.contains_key(id) {
-                let row = Expunged { mailbox: *mailbox, uid: placement.uid, modseq: stamp };
+                let row = Expunged::of(*mailbox, placement, stamp);
                 // Rows that a side has come over this one.
-                wanted.insert((Table::EXPUNGED, id.to_bytes().to_vec()), row.encode());
+                wanted.insert((Table::EXPUNGED, id.to_bytes().to_vec()), row.encode(*id));
                 if std::ptr::eq(side, a) {
                     work.refer(placement.blob, placement.id, false);
                 }
