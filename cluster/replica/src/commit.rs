@@ -13,6 +13,8 @@ use crate::order::{Ready, Work};
 use crate::output::Output;
 use crate::{Pending, Replica, message};
 
+/// Answer to what waited at a home that has moved: it was not done, and comes again at the new one.
+const HOME_MOVED: &str = "the home has moved";
 /// Slow answers in a row after which a backup leaves the in-sync set.
 const SLOW_TIMES_MAX: u32 = 3;
 
@@ -60,7 +62,7 @@ impl Flight {
 impl Replica {
     /// Nodes that must hold a batch durably before this home writes it.
     pub(crate) fn commit_peers(&self) -> Vec<NodeId> {
-        let Some(record) = self.record.as_ref().filter(|r| r.home == self.me()) else { return Vec::new() };
+        let Some(record) = self.record.as_ref().filter(|r| r.is_home(self.me())) else { return Vec::new() };
         let mut peers: Vec<NodeId> = record.in_sync.iter().filter(|n| **n != self.me()).copied().collect();
         // X11: from the join mark on the guest counts, until a newer epoch is known.
         if self.join_mark == Some(record.id) {
@@ -70,17 +72,18 @@ impl Replica {
     }
 
     fn may_order(&self) -> bool {
-        let Some(record) = self.record.as_ref().filter(|r| r.home == self.me()) else { return false };
+        let Some(record) = self.record.as_ref().filter(|r| r.is_home(self.me())) else { return false };
         let peers = self.commit_peers();
-        let compared = peers.is_empty() || self.compared == Some(record.id);
+        let compared = peers.is_empty() || self.led == Some(record.id);
         let level = |p: &NodeId| self.peers.get(p).is_some_and(|p| p.level);
         compared
             && self.entering.is_none()
             && self.hold.is_none()
             && !self.is_handing_over()
+            && !self.loses_homes()
             // A join mark that is being written binds already.
             && self.saved.join_mark == self.join_mark
-            && self.follow.is_idle()
+            && self.has_caught_up()
             && !self.is_superseded()
             && self.versions.is_some()
             && peers.iter().all(level)
@@ -89,7 +92,7 @@ impl Replica {
     pub(crate) fn on_submit(&mut self, token: u64, mut accounts: Vec<AccountId>) {
         accounts.sort_unstable();
         accounts.dedup();
-        let mine = |r: &topology::EpochRecord| accounts.iter().all(|a| r.home_of(a.shard()) == self.config.node);
+        let mine = |r: &topology::EpochRecord| accounts.iter().all(|a| r.home_of_account(*a) == self.config.node);
         if accounts.is_empty() || self.is_superseded() || !self.record.as_ref().is_some_and(mine) {
             self.fail(vec![token], SubmitError::Unavailable("this node is not the home of the account"));
             return;
@@ -274,7 +277,7 @@ impl Replica {
             return;
         }
         // What was found is an answer from state, so it needs the right to serve it.
-        if matches!(self.serving(self.now), crate::Serving::Home) {
+        if !matches!(self.serving(self.now), crate::Serving::Not(_)) {
             self.outputs.push_back(Output::Committed { batch: id });
         } else {
             self.outputs.push_back(Output::Dropped { batch: id });
@@ -287,11 +290,10 @@ impl Replica {
         self.outputs.push_back(Output::Dropped { batch: id });
         let Some(flight) = self.forget(id) else { return };
         self.give_back(&flight);
-        let home = self.record.as_ref().is_some_and(|r| r.home == self.config.node);
-        if home {
+        if flight.accounts.iter().all(|account| self.orders_account(*account)) {
             self.orders.put_back(flight.works);
         } else {
-            self.fail(flight.tokens(), SubmitError::Unavailable("the home has moved"));
+            self.fail(flight.tokens(), SubmitError::Unavailable(HOME_MOVED));
         }
     }
 
@@ -315,16 +317,19 @@ impl Replica {
         }
     }
 
-    /// This node orders no longer: what was sent is unknown, what waits was not done.
+    /// This node orders these accounts no longer: what was sent is unknown, what waits was not done.
     pub(crate) fn give_up_ordering(&mut self) {
         self.make_computing_stale();
-        let sent: Vec<BatchId> =
-            self.flights.iter().filter(|(_, f)| f.stage == Stage::Sent).map(|(id, _)| *id).collect();
+        let moved = |f: &Flight| f.accounts.iter().any(|account| !self.orders_account(*account));
+        let sent = self.flights.iter().filter(|(_, f)| f.stage == Stage::Sent && moved(f));
+        let sent: Vec<BatchId> = sent.map(|(id, _)| *id).collect();
         for id in sent {
             self.abandon(id);
         }
-        let waiting = self.orders.clear();
-        self.fail(waiting, SubmitError::Unavailable("the home has moved"));
+        let (record, me) = (self.record.as_ref(), self.config.node);
+        let stays = |account: &AccountId| record.is_some_and(|r| r.home_of_account(*account) == me);
+        let waiting = self.orders.take_unless(stays);
+        self.fail(waiting, SubmitError::Unavailable(HOME_MOVED));
     }
 
     /// A batch that was sent and will not be finished by this home.
@@ -367,7 +372,7 @@ impl Replica {
         match Reason::from_number(reason) {
             Some(Reason::Space) => {
                 self.log(format!("node {} refused batch {id}: its disk is full", peer.0));
-                self.reduce = Some(peer);
+                self.leave_out(peer);
             }
             other => {
                 self.log(format!("node {} refused batch {id}: {other:?}; versions are compared again", peer.0));
@@ -412,6 +417,7 @@ impl Replica {
     /// A backup that talks but is slow again and again leaves the in-sync set by agreement.
     pub(crate) fn check_slowness(&mut self) {
         let (now, limit) = (self.now, self.config.timing.backup_slow);
+        let mut slow = None;
         for flight in self.flights.values_mut() {
             if flight.stage != Stage::Sent || flight.slow || now.since(flight.sent) < limit {
                 continue;
@@ -421,9 +427,17 @@ impl Replica {
                 let Some(peer) = self.peers.get_mut(id).filter(|p| p.level) else { continue };
                 peer.slow += 1;
                 if peer.slow >= SLOW_TIMES_MAX {
-                    self.reduce = Some(*id);
+                    slow = Some(*id);
                 }
             }
+        }
+        slow.into_iter().for_each(|id| self.leave_out(id));
+    }
+
+    /// The leader alone proposes it; another home's batches wait for it.
+    fn leave_out(&mut self, peer: NodeId) {
+        if self.record.as_ref().is_some_and(|r| r.home == self.me()) {
+            self.reduce = Some(peer);
         }
     }
 }

@@ -104,14 +104,14 @@ impl Compare {
 impl Replica {
     /// Opens a comparison with everybody who needs one and is in the same epoch.
     pub(crate) fn start_compares(&mut self) {
-        let Some(record) = self.record.as_ref().filter(|r| r.home == self.config.node) else { return };
-        if self.entering.is_some() || self.is_superseded() || self.guest.is_switching() {
+        let Some(record) = self.record.as_ref().filter(|r| r.is_home(self.config.node)) else { return };
+        if self.entering.is_some() || self.is_superseded() || self.guest.is_switching() || self.is_moving() {
             return;
         }
         let (epoch, members) = (record.id, self.commit_peers());
         let level = |id: &NodeId| self.peers.get(id).is_some_and(|p| p.level);
         // The guest comes after the others of the in-sync set.
-        let settled = members.is_empty() || (self.compared == Some(epoch) && members.iter().all(level));
+        let settled = members.is_empty() || (self.led == Some(epoch) && members.iter().all(level));
         let heals = record.kind == EpochKind::Heal && settled;
         let guest = record.guest.filter(|guest| heals && !members.contains(guest));
         let wanted: Vec<NodeId> = members.into_iter().chain(guest).collect();
@@ -121,6 +121,7 @@ impl Replica {
             if !fits || self.compares.contains_key(&id) {
                 continue;
             }
+            self.previous = None;
             let session = self.number();
             self.say(id, Kind::AskVersions(link::AskVersions { session, epoch: Some(message::epoch_to(epoch)) }));
             let compare = Compare {
@@ -175,7 +176,9 @@ impl Replica {
         compare.known = true;
         let theirs = compare.theirs.clone();
         let mine = self.versions.iter().flatten().map(|(a, _)| *a);
-        let all: BTreeSet<AccountId> = mine.chain(theirs.keys().copied()).collect();
+        // Each home compares the accounts of its own shards.
+        let all = mine.chain(theirs.keys().copied()).filter(|account| self.orders_account(*account));
+        let all: BTreeSet<AccountId> = all.collect();
         let now = self.now;
         let differ: Vec<AccountId> =
             all.into_iter().filter(|a| !self.is_level(*a, theirs.get(a).copied().unwrap_or_default())).collect();
@@ -410,7 +413,7 @@ impl Replica {
         if others.is_empty() || !self.keeps(Rule::LevelOthers) {
             return;
         }
-        self.compared = None;
+        self.led = None;
         for id in others {
             self.stop_compare(id);
             if let Some(peer) = self.peers.get_mut(&id) {
@@ -443,7 +446,7 @@ impl Replica {
         }
         let all = self.commit_peers().iter().all(|p| self.peers.get(p).is_some_and(|p| p.level));
         if all {
-            self.compared = Some(id);
+            self.led = Some(id);
         }
         self.log(format!("node {} is level in epoch {id}", peer.0));
         self.tell_compared();
@@ -456,9 +459,9 @@ impl Replica {
 
     /// A backup that is level and in our epoch hears that what it holds is confirmed, but for what is in flight.
     pub(crate) fn tell_compared(&mut self) {
-        let Some(record) = self.record.as_ref().filter(|r| r.home == self.config.node) else { return };
+        let Some(record) = self.record.as_ref().filter(|r| r.is_home(self.config.node)) else { return };
         let id = record.id;
-        if self.compared != Some(id) || self.entering.is_some() {
+        if self.led != Some(id) || self.entering.is_some() {
             return;
         }
         let untold = |p: &crate::link::Peer| p.level && p.epoch() == Some(id) && p.told != Some(id);

@@ -96,7 +96,10 @@ impl Replica {
         if new.home == me && !self.may_leave_out(&new) {
             return; // looked at again with the next tick
         }
-        if new.home == me {
+        if self.waits_to_move(&new) {
+            return;
+        }
+        if new.is_home(me) {
             self.make_computing_stale();
             if self.flights.values().any(|f| f.stage == crate::commit::Stage::Writing) {
                 return; // milliseconds: their epoch is the one they were sent in
@@ -144,14 +147,19 @@ impl Replica {
     /// compare-and-set (X4). Neither waits for who has written the new epoch or has surely ended.
     fn may_leave_out(&self, new: &EpochRecord) -> bool {
         let Some(old) = self.record.as_ref().filter(|_| self.keeps(Rule::LeaseWaits)) else { return true };
-        let was_home = old.home == self.me();
+        let was_home = old.is_home(self.me());
         let mut others = self.others_in_sync(old);
         others.extend(old.guest.filter(|guest| !was_home && *guest != self.me()));
         let over = |id: &NodeId| {
             let peer = self.peers.get(id);
+            let lease = self.register.learned.plus_ms(self.config.timing.lease);
             let ended = peer.is_some_and(|p| p.gone == Some(Gone::Ended) || p.epoch() >= Some(new.id));
             let given = peer.map_or(Instant(0), |p| p.granted_until).max(self.boot_leases_until);
-            let until = if was_home { given } else { self.register.learned.plus_ms(self.config.timing.lease) };
+            let until = match (was_home, old.is_home(*id)) {
+                (true, false) => given,
+                (true, true) => given.max(lease),
+                (false, _) => lease,
+            };
             ended || self.now >= until
         };
         others.iter().filter(|id| !new.in_sync.contains(id)).all(over)
@@ -222,7 +230,8 @@ impl Replica {
             // The solo epoch that was healed had been opened on silence.
             self.hold_down_until = self.now.plus_ms(self.config.timing.hold_down);
         }
-        self.follow.compared = false;
+        self.previous = old.clone().filter(|old| new.only_moves(old));
+        self.follow.compared.clear();
         self.follow.confirmed.clear();
         for id in flights {
             self.on_local_written(*id);
@@ -236,20 +245,20 @@ impl Replica {
         let takes_in =
             |o: EpochRecord| o.guest.is_some_and(|g| new.in_sync.contains(&g)) && new.parents.contains(&o.id);
         let joined = ended_mark.is_some() && old.is_some_and(takes_in);
-        self.compared = if joined && new.home == me { Some(new.id) } else { None };
+        self.led = if joined && new.home == me { Some(new.id) } else { None };
         if !joined {
             for peer in self.peers.values_mut() {
                 peer.level = false;
                 peer.told = None;
             }
         }
-        if new.home == me {
-            self.forget_waiting();
-        } else {
-            self.give_up_ordering();
+        if new.is_home(me) {
+            self.forget_waiting(None);
         }
+        self.give_up_ordering();
+        self.find_late();
         if new.is_alone(me) && new.home == me {
-            self.compared = Some(new.id);
+            self.led = Some(new.id);
         }
         self.forget_left_out();
         self.log(format!("epoch {} ({:?}) is in effect", new.id, new.kind));

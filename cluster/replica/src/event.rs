@@ -125,6 +125,8 @@ pub enum Event {
     },
     /// This node is about to stop: it is not taken back into the in-sync set. Or it is not after all.
     Leaving(bool),
+    /// Whether homes are to be spread over the in-sync set, a setting; without it one node is home of every shard.
+    Spread(bool),
     /// A fetch is staged and verified.
     Fetched {
         /// Number of [`crate::Output::Fetch`].

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
+use topology::EpochRecord;
 use vocab::{AccountId, Batch, BatchId, BlobHash, EpochId, Instant, NodeId, StoreWrite, Version};
 use wire::link::{self, item::Kind};
 
@@ -56,29 +57,27 @@ pub(crate) struct Incoming {
 /// What this node knows as a backup.
 #[derive(Debug, Default)]
 pub(crate) struct Follow {
-    /// The home said that versions are level since the present link, in the present epoch.
-    pub compared: bool,
-    pub lease_until: Instant,
+    /// Homes that said versions are level since the present link, in the present epoch.
+    pub compared: BTreeSet<NodeId>,
+    /// Until when each home's read lease lasts.
+    pub leases: BTreeMap<NodeId, Instant>,
     /// Versions the home has confirmed as written on the whole in-sync set (X2).
     pub confirmed: BTreeMap<AccountId, Version>,
     /// Version after everything that was accepted; absent = as written.
     ahead: BTreeMap<AccountId, Version>,
     waiting: VecDeque<Incoming>,
-    writing: usize,
-}
-
-impl Follow {
-    pub fn is_idle(&self) -> bool {
-        self.writing == 0
-    }
+    /// Accounts this node orders now that a batch of another home, accepted before, is still being written of.
+    late: BTreeSet<AccountId>,
 }
 
 impl Replica {
-    fn accepts_epoch(&self, from: NodeId, epoch: EpochId) -> bool {
+    fn accepts_epoch(&self, from: NodeId, epoch: EpochId, batch: &Batch) -> bool {
         let Some(record) = &self.record else { return false };
         // A node that heard of a newer epoch has not promised it, but the old home may be leaving this node out.
         let fits = epoch >= record.id || record.parents.contains(&epoch);
-        record.home == from && from != self.me() && fits && self.entering.is_none() && !self.is_superseded()
+        let of_home = |r: &EpochRecord| batch.accounts.iter().all(|a| r.home_of_account(a.account) == from);
+        let ours = of_home(record) || self.finishes_before_moving(epoch).is_some_and(of_home);
+        ours && from != self.me() && fits && self.entering.is_none() && !self.is_superseded()
     }
 
     pub(crate) fn on_batch(&mut self, from: NodeId, epoch: EpochId, batch: Batch) {
@@ -86,7 +85,7 @@ impl Replica {
         let level = batch.accounts.iter().all(|a| ahead(a.account) == a.expected);
         let has_all = batch.accounts.iter().all(|a| self.version(a.account) == a.head.version);
         let busy = batch.accounts.iter().any(|a| self.guest.is_busy(a.account));
-        if !self.accepts_epoch(from, epoch) || self.versions.is_none() {
+        if !self.accepts_epoch(from, epoch, &batch) || self.versions.is_none() {
             self.refuse(from, &batch, Reason::Epoch);
         } else if has_all && !batch.accounts.is_empty() {
             self.acknowledge(from, batch.id);
@@ -97,6 +96,9 @@ impl Replica {
         } else {
             for account in &batch.accounts {
                 self.follow.ahead.insert(account.account, account.head.version);
+                if self.orders_account(account.account) {
+                    self.follow.late.insert(account.account);
+                }
             }
             let link = self.peers.get(&from).and_then(|p| p.link).unwrap_or(0);
             self.follow.waiting.push_back(Incoming { from, link, batch, checking: None, fetched: false });
@@ -146,16 +148,14 @@ impl Replica {
         // Older links of the chain go only when the version before is known to be everywhere.
         let agreed = self.trims() && expected.iter().all(|(a, v)| self.follow.confirmed.get(a) == Some(v));
         let parts: Vec<StoreWrite> = parts(&incoming.batch, agreed);
-        self.follow.writing += 1;
         self.write(parts, Pending::Follow(incoming));
     }
 
     pub(crate) fn on_follow_written(&mut self, incoming: Incoming) {
-        self.follow.writing = self.follow.writing.saturating_sub(1);
         for account in &incoming.batch.accounts {
             self.set_version(account.account, account.head.version);
             if self.follow.ahead.get(&account.account) == Some(&account.head.version) {
-                self.follow.ahead.remove(&account.account);
+                self.caught_up(account.account);
             }
         }
         if self.peers.get(&incoming.from).is_some_and(|p| p.link == Some(incoming.link)) {
@@ -197,43 +197,69 @@ impl Replica {
         self.follow.waiting = rest;
         // Those that are being written end at their own version.
         for account in broken {
-            self.follow.ahead.remove(&account);
+            self.caught_up(account);
         }
     }
 
-    /// What was accepted and not begun is forgotten; a home sends it again once both are level.
-    pub(crate) fn forget_waiting(&mut self) {
+    /// Nothing accepted of this account is still to be written.
+    fn caught_up(&mut self, account: AccountId) {
+        self.follow.ahead.remove(&account);
+        self.follow.late.remove(&account);
+    }
+
+    /// Everything accepted from this home is written.
+    pub(crate) fn is_idle_for(&self, home: NodeId) -> bool {
+        let theirs = |a: &AccountId| self.record.as_ref().is_some_and(|r| r.home_of_account(*a) == home);
+        !self.follow.ahead.keys().any(theirs)
+    }
+
+    /// Nothing accepted from another home stands in the way of ordering here.
+    pub(crate) fn has_caught_up(&self) -> bool {
+        self.follow.late.is_empty()
+    }
+
+    /// Another epoch: accounts whose home this node is now may still be written of.
+    pub(crate) fn find_late(&mut self) {
+        let late = self.follow.ahead.keys().filter(|account| self.orders_account(**account)).copied().collect();
+        self.follow.late = late;
+    }
+
+    /// What was accepted from this home, or from any, and not begun is forgotten; a home sends it again once both are
+    /// level.
+    pub(crate) fn forget_waiting(&mut self, from: Option<NodeId>) {
         for incoming in std::mem::take(&mut self.follow.waiting) {
+            if from.is_some_and(|from| from != incoming.from) {
+                self.follow.waiting.push_back(incoming);
+                continue;
+            }
             for account in &incoming.batch.accounts {
-                self.follow.ahead.remove(&account.account);
+                self.caught_up(account.account);
             }
         }
     }
 
     pub(crate) fn on_confirmed(&mut self, from: NodeId, list: &[(AccountId, Version)]) {
-        if self.record.as_ref().is_none_or(|r| r.home != from) {
-            return;
-        }
-        for (account, version) in list {
+        let Some(record) = &self.record else { return };
+        for (account, version) in list.iter().filter(|(account, _)| record.home_of_account(*account) == from) {
             self.follow.confirmed.insert(*account, *version);
         }
-        if self.follow.compared {
+        if self.follow.compared.contains(&from) {
             self.outputs.push_back(Output::Readable { accounts: list.iter().map(|(a, _)| *a).collect() });
         }
     }
 
     /// The home has compared: everything this node holds is confirmed but for what is in flight.
     pub(crate) fn on_compared(&mut self, from: NodeId, epoch: EpochId, in_flight: &BTreeSet<AccountId>) {
-        if !self.record.as_ref().is_some_and(|r| r.home == from && r.id == epoch && r.in_sync.contains(&self.me())) {
-            return;
-        }
-        let versions = self.versions.iter().flatten().filter(|(a, _)| !in_flight.contains(a));
+        let me = self.me();
+        let fits = |r: &&EpochRecord| r.is_home(from) && from != me && r.id == epoch && r.in_sync.contains(&me);
+        let Some(record) = self.record.as_ref().filter(fits) else { return };
+        let theirs = |a: &AccountId| record.home_of_account(*a) == from;
+        let versions = self.versions.iter().flatten().filter(|(a, _)| theirs(a) && !in_flight.contains(a));
         let level: BTreeMap<AccountId, Version> = versions.map(|(a, v)| (*a, *v)).collect();
         let old = &self.follow.confirmed;
         let news: Vec<AccountId> = level.iter().filter(|(a, v)| old.get(a) != Some(v)).map(|(a, _)| *a).collect();
         self.follow.confirmed.extend(level);
-        self.follow.compared = true;
-        self.compared = Some(epoch);
+        self.follow.compared.insert(from);
         if !news.is_empty() {
             self.outputs.push_back(Output::Readable { accounts: news });
         }

@@ -61,11 +61,11 @@ impl FetchJob {
 /// Work for the node that compares with us.
 #[derive(Debug, Default)]
 pub(crate) struct Guest {
-    /// The comparison this node takes part in.
-    session: Option<(NodeId, u64)>,
-    /// Its opening question, until everything accepted is written.
-    asked: Option<(NodeId, u64, EpochId)>,
-    pulls: VecDeque<(AccountId, bool)>,
+    /// The comparisons this node takes part in, by the home that leads each.
+    sessions: BTreeMap<NodeId, u64>,
+    /// Their opening questions, until everything accepted is written.
+    asked: BTreeMap<NodeId, (u64, EpochId)>,
+    pulls: VecDeque<(NodeId, AccountId, bool)>,
     pub fetches: BTreeMap<u64, FetchJob>,
     /// Accounts being switched.
     switching: BTreeSet<AccountId>,
@@ -93,33 +93,39 @@ impl Guest {
 impl Replica {
     pub(crate) fn on_ask_versions(&mut self, from: NodeId, session: u64, epoch: EpochId) {
         self.stop_guest(from);
-        self.guest.asked = Some((from, session, epoch));
-        self.follow.compared = false;
-        self.forget_waiting();
+        self.guest.asked.insert(from, (session, epoch));
+        self.follow.compared.remove(&from);
+        self.forget_waiting(Some(from));
     }
 
     /// Only what is written counts, and only between nodes in one epoch.
     pub(crate) fn answer_versions(&mut self) {
-        let Some((from, session, epoch)) = self.guest.asked else { return };
-        let record = self.record.as_ref().filter(|r| r.id == epoch && r.home == from && from != self.config.node);
-        if record.is_none() || self.entering.is_some() || !self.follow.is_idle() || self.guest.is_switching() {
+        let Some(record) = self.record.as_ref().filter(|_| self.entering.is_none()) else { return };
+        if self.guest.asked.is_empty() || self.guest.is_switching() {
             return;
         }
-        self.guest.asked = None;
-        self.guest.session = Some((from, session));
-        self.say_versions(from, session);
+        let fits = |from: &NodeId, epoch: EpochId| {
+            let led = record.id == epoch && record.is_home(*from) && *from != self.config.node;
+            led && self.is_idle_for(*from)
+        };
+        let ready = self.guest.asked.iter().filter(|(from, (_, epoch))| fits(from, *epoch));
+        let ready: Vec<(NodeId, u64)> = ready.map(|(from, (session, _))| (*from, *session)).collect();
+        for (from, session) in ready {
+            // From here on this home knows what we have: nothing comes from before a move any more.
+            self.previous = None;
+            self.guest.asked.remove(&from);
+            self.guest.sessions.insert(from, session);
+            self.say_versions(from, session);
+        }
     }
 
     /// The link, the epoch or the comparison is over.
     pub(crate) fn stop_guest(&mut self, peer: NodeId) {
-        if self.guest.asked.is_some_and(|(p, ..)| p == peer) {
-            self.guest.asked = None;
-        }
-        if self.guest.session.is_none_or(|(p, _)| p != peer) {
+        self.guest.asked.remove(&peer);
+        if self.guest.sessions.remove(&peer).is_none() {
             return;
         }
-        self.guest.session = None;
-        self.guest.pulls.clear();
+        self.guest.pulls.retain(|(p, ..)| *p != peer);
         self.guest.chains.retain(|(p, _, _)| *p != peer);
         self.guest.archives.retain(|_, (p, _, _)| *p != peer);
         self.stop_fetches(peer, true);
@@ -140,7 +146,7 @@ impl Replica {
     }
 
     fn in_session(&self, peer: NodeId, session: u64) -> bool {
-        self.guest.session == Some((peer, session)) && self.entering.is_none()
+        self.guest.sessions.get(&peer) == Some(&session) && self.entering.is_none()
     }
 
     pub(crate) fn on_ask_chain(&mut self, from: NodeId, session: u64, account: AccountId) {
@@ -160,15 +166,15 @@ impl Replica {
 
     pub(crate) fn on_pull(&mut self, from: NodeId, session: u64, account: AccountId, keep: bool) {
         if self.in_session(from, session) {
-            self.guest.pulls.push_back((account, keep));
+            self.guest.pulls.push_back((from, account, keep));
             self.step_pulls();
         }
     }
 
     fn step_pulls(&mut self) {
-        let Some((from, session)) = self.guest.session else { return };
         while self.guest.fetches.len() < FETCHES_MAX {
-            let Some((account, keep)) = self.guest.pulls.pop_front() else { return };
+            let Some((from, account, keep)) = self.guest.pulls.pop_front() else { return };
+            let Some(session) = self.guest.sessions.get(&from).copied() else { continue };
             self.fetch(FetchJob::new(account, from, session, Why::Asked { keep }));
         }
     }
@@ -247,7 +253,7 @@ impl Replica {
 
     /// Tells the home what this node holds now, whether or not the fetch came to anything.
     pub(crate) fn say_now(&mut self, to: NodeId, session: u64, account: AccountId) {
-        if self.guest.session == Some((to, session)) {
+        if self.guest.sessions.get(&to) == Some(&session) {
             let version = message::bytes(&self.version(account));
             self.say(to, Kind::Now(link::Now { session, account: account.0, version }));
         }

@@ -5,6 +5,7 @@ use topology::{EpochKind, EpochRecord};
 use vocab::{EpochId, Instant, NodeId, SubmitError};
 
 use crate::Replica;
+use crate::balance::gathered;
 use crate::output::Output;
 
 /// New batches wait at most this long for those in flight, before anything is proposed (ms).
@@ -33,7 +34,12 @@ pub(crate) struct Handover {
     from: EpochId,
     since: Instant,
     proposed: bool,
+    /// Spread homes are gathered first: a node that leaves has batches of its own in flight otherwise.
+    gathering: bool,
 }
+
+/// The home leaves by itself when its disk was full for so long and another has room (ms).
+const FULL_MS_MAX: u64 = 2_000;
 
 impl Replica {
     /// Whether the home can hand over now, and to whom. `to`: who becomes the home, `None` = whoever fits (the home
@@ -57,7 +63,7 @@ impl Replica {
         if record.gap || record.guest.is_some() || record.kind == EpochKind::Solo || self.reduce.is_some() {
             return Err(HEALING);
         }
-        if self.compared != Some(record.id) {
+        if !self.is_compared(record) {
             return Err(NOT_COMPARED);
         }
         let fits = |id: &NodeId| {
@@ -78,11 +84,31 @@ impl Replica {
     pub(crate) fn on_handover(&mut self, to: Option<NodeId>, leaves: Option<NodeId>) {
         match (self.may_hand_over(to, leaves), self.record.as_ref().map(|r| r.id)) {
             (Ok(to), Some(from)) if to != self.me() || leaves.is_some() => {
-                self.log(format!("handing over to node {}, leaving: {leaves:?}", to.0));
-                self.handover = Some(Handover { to, leaves, from, since: self.now, proposed: false });
+                self.begin_handover(to, leaves, from);
             }
             (Ok(to), _) => self.outputs.push_back(Output::HandedOver(Ok(to))),
             (Err(reason), _) => self.outputs.push_back(Output::HandedOver(Err(SubmitError::Unavailable(reason)))),
+        }
+    }
+
+    fn begin_handover(&mut self, to: NodeId, leaves: Option<NodeId>, from: EpochId) {
+        self.log(format!("handing over to node {}, leaving: {leaves:?}", to.0));
+        let gathering = leaves.is_some() && self.record.as_ref().is_some_and(|r| !r.homes.is_empty());
+        self.handover = Some(Handover { to, leaves, from, since: self.now, proposed: false, gathering });
+    }
+
+    /// A home that has no room refuses every change, and one full disk must not stop two nodes: it lets another one that
+    /// has room go on without it (DESIGN 5).
+    pub(crate) fn consider_space(&mut self) {
+        let full = self.full_since.is_some_and(|since| self.now.since(since) >= FULL_MS_MAX);
+        let me = self.me();
+        let Some(from) = self.record.as_ref().filter(|r| full && r.home == me).map(|r| r.id) else { return };
+        // Should it fail, the next try comes after as long a wait.
+        self.full_since = Some(self.now);
+        if let Ok(to) = self.may_hand_over(None, Some(me)) {
+            let text = format!("the disk of node {} is full: node {} goes on without it", me.0, to.0);
+            self.outputs.push_back(Output::Alert(text));
+            self.begin_handover(to, Some(me), from);
         }
     }
 
@@ -101,7 +127,14 @@ impl Replica {
         let Some(handover) = self.handover else { return };
         let Some(record) = self.record.clone() else { return };
         let waited = self.now.since(handover.since);
-        if record.id == handover.from {
+        let gathered = handover.gathering && record.home == self.me() && record.homes.is_empty();
+        if gathered && record.id != handover.from {
+            // Once compared again, the second step: who leaves, leaves.
+            if self.is_compared(&record) {
+                let from = record.id;
+                self.handover = Some(Handover { from, proposed: false, gathering: false, ..handover });
+            }
+        } else if record.id == handover.from {
             if !handover.proposed && self.flights.is_empty() {
                 if self.may_propose() && self.entering.is_none() {
                     self.propose_handover(&record, handover);
@@ -131,7 +164,8 @@ impl Replica {
     }
 
     fn propose_handover(&mut self, record: &EpochRecord, handover: Handover) {
-        let Handover { to, leaves, .. } = handover;
+        let Handover { to, leaves, gathering, .. } = handover;
+        let leaves = leaves.filter(|_| !gathering);
         let stays = |id: &NodeId| leaves != Some(*id);
         if let Some(handover) = self.handover.as_mut() {
             handover.proposed = true;
@@ -141,7 +175,8 @@ impl Replica {
             kind: if leaves.is_some() { EpochKind::Reduced } else { record.kind },
             members: self.present_members(record),
             in_sync: record.in_sync.iter().filter(|id| stays(id)).copied().collect(),
-            home: to,
+            home: if gathering { self.me() } else { to },
+            homes: gathered(),
             parents: vec![record.id],
             certain: true,
             ..record.clone()
@@ -152,8 +187,8 @@ impl Replica {
     /// for it still is: an epoch that only moves the home takes nobody's right to go on alone (X5).
     pub(crate) fn keeps_comparison(&self, old: Option<&EpochRecord>, new: &EpochRecord) -> bool {
         old.is_some_and(|old| {
-            let compared = self.compared == Some(old.id) || self.entitled == Some(old.id);
-            compared && old.in_sync == new.in_sync && new.parents.contains(&old.id) && old.guest.is_none()
+            let compared = self.is_compared(old) || self.entitled == Some(old.id);
+            compared && new.only_moves(old)
         })
     }
 }

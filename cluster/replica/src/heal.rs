@@ -3,6 +3,7 @@
 use topology::{EpochKind, EpochRecord};
 use vocab::{EpochId, NodeId};
 
+use crate::balance::gathered;
 use crate::{Pending, Replica};
 
 /// New batches wait at most this long for a guest that is nearly level (ms).
@@ -40,7 +41,7 @@ impl Replica {
         }
         let others = self.commit_peers();
         let with_others = others.is_empty()
-            || (self.compared == Some(epoch) && others.iter().all(|p| self.peers.get(p).is_some_and(|p| p.level)));
+            || (self.led == Some(epoch) && others.iter().all(|p| self.peers.get(p).is_some_and(|p| p.level)));
         let level = with_others && self.compares.get(&guest).is_some_and(|c| c.is_level());
         if level && self.flights.is_empty() {
             self.saved.join_mark = Some(epoch);
@@ -55,7 +56,7 @@ impl Replica {
         let Some(record) = self.record.as_ref().filter(|r| r.id == epoch) else { return };
         let Some(guest) = record.guest else { return };
         self.join_mark = Some(epoch);
-        self.compared = None;
+        self.led = None;
         let was_level = self.compares.get(&guest).is_some_and(|c| c.is_heal() && c.is_level());
         self.stop_compare(guest);
         self.hold = None;
@@ -87,7 +88,7 @@ impl Replica {
         }
         let in_register = registered == Some(record.id);
         let alone = record.is_alone(self.me());
-        let compared = self.compared == Some(record.id);
+        let compared = self.led == Some(record.id);
         let heal = record.kind == EpochKind::Heal;
         if heal && self.join_mark == Some(record.id) {
             if in_register && compared {
@@ -134,6 +135,7 @@ impl Replica {
             kind: if whole { EpochKind::Joint } else { EpochKind::Reduced },
             members,
             in_sync,
+            homes: gathered(),
             parents: carried.into_iter().chain([heal.id]).collect(),
             anchor: None,
             guest: None,
@@ -159,6 +161,7 @@ impl Replica {
             id: EpochId { number: self.next_epoch_number(), author: 0 },
             kind: EpochKind::Heal,
             members,
+            homes: gathered(),
             parents,
             // Carried on to joint: the hold-down follows a solo epoch opened on silence.
             certain: record.certain && theirs_certain,
@@ -213,6 +216,7 @@ impl Replica {
             kind: EpochKind::Reduced,
             members: self.present_members(record),
             in_sync: record.in_sync.iter().filter(|n| **n != out).copied().collect(),
+            homes: gathered(),
             anchor: None,
             guest: None,
             parents: record.gap_epoch().filter(|id| *id != record.id).into_iter().chain([record.id]).collect(),

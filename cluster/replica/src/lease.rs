@@ -25,17 +25,37 @@ impl Replica {
         if self.is_superseded() || self.is_sealing() {
             return Serving::Not("a newer epoch is being entered");
         }
-        if record.home == self.me() {
-            return self.home_serving(now);
-        }
-        if !record.in_sync.contains(&self.me()) {
+        let me = self.me();
+        if !record.in_sync.contains(&me) {
             return Serving::Not("this node is being brought up to date");
         }
-        if !self.follow.compared {
-            return Serving::Not("not compared with the home yet");
+        if record.is_home(me) {
+            let serving = self.home_serving(now);
+            if serving != Serving::Home {
+                return serving;
+            }
         }
-        // X1: only under a lease of the home's present boot.
-        if now < self.follow.lease_until { Serving::Backup } else { Serving::Not("no read lease from the home") }
+        for home in record.all_homes().into_iter().filter(|home| *home != me) {
+            if !self.follow.compared.contains(&home) {
+                return Serving::Not("not compared with the home yet");
+            }
+            // X1: only under a lease of the home's present boot.
+            if self.follow.leases.get(&home).is_none_or(|until| now >= *until) {
+                return Serving::Not("no read lease from the home");
+            }
+        }
+        if record.home == me { Serving::Home } else { Serving::Backup }
+    }
+
+    /// Whether versions were compared in this epoch since boot: as home with the whole in-sync set, and with every
+    /// other home (X5).
+    pub(crate) fn is_compared(&self, record: &EpochRecord) -> bool {
+        let me = self.me();
+        let led = !record.is_home(me) || self.led == Some(record.id);
+        let in_effect = self.record.as_ref().is_some_and(|r| r.id == record.id);
+        let others = record.all_homes();
+        let mut others = others.iter().filter(|home| **home != me);
+        in_effect && led && others.all(|home| self.follow.compared.contains(home))
     }
 
     fn home_serving(&self, now: Instant) -> Serving {
@@ -45,11 +65,12 @@ impl Replica {
             return Serving::Home;
         }
         // X3: nothing is served before versions were compared with the whole in-sync set since boot.
-        if self.compared != Some(id) {
+        if self.led != Some(id) {
             return Serving::Not("not compared with the other node yet");
         }
         // X4: who went on in another epoch, without this node, renews nothing.
-        let with_us = |r: &EpochRecord| r.id <= id || (r.home == self.me() && r.in_sync.contains(&self.me()));
+        let me = self.me();
+        let with_us = |r: &EpochRecord| r.id <= id || (self.moves_on(r) && r.in_sync.contains(&me));
         let in_contact = |p: &NodeId| {
             let peer = self.peers.get(p).filter(|p| p.record.as_ref().is_none_or(with_us));
             let echoed = peer.and_then(|p| p.echoed);
@@ -67,8 +88,8 @@ impl Replica {
     pub fn may_read(&self, account: AccountId, version: Version, now: Instant) -> MayRead {
         match self.serving(now) {
             Serving::Not(reason) => MayRead::No(reason),
-            Serving::Home => MayRead::Yes,
-            Serving::Backup => {
+            _ if self.home(account.shard()) == Some(self.me()) => MayRead::Yes,
+            Serving::Home | Serving::Backup => {
                 let confirmed = self.follow.confirmed.get(&account).copied().unwrap_or_default();
                 if confirmed == version || !self.keeps(Rule::ConfirmedReads) { MayRead::Yes } else { MayRead::Wait }
             }
@@ -80,27 +101,28 @@ impl Replica {
         let Some(record) = &self.record else { return false };
         let newer = self.register.record.as_ref().is_some_and(|r| r.id > record.id);
         let id = Some(record.id);
-        record.home == self.me()
+        record.is_home(self.me())
             && !newer
             && self.entering.is_none()
             && !self.is_superseded()
-            && self.compared == id
+            && self.led == id
             && self.peers.get(&peer).is_some_and(|p| p.level && p.told == id && p.epoch() == id)
     }
 
     /// The lease counts from when we sent what the home had heard when it gave it: never longer than the home thinks.
     pub(crate) fn on_grant(&mut self, from: NodeId, sent: Instant) {
-        let taken = self.record.as_ref().is_some_and(|r| r.home == from && r.in_sync.contains(&self.config.node));
+        let taken = self.record.as_ref().is_some_and(|r| r.is_home(from) && r.in_sync.contains(&self.config.node));
         if taken && self.counts(sent) {
             let until = sent.plus_ms(self.config.timing.lease);
-            self.follow.lease_until = self.follow.lease_until.max(until);
+            let lease = self.follow.leases.entry(from).or_default();
+            *lease = until.max(*lease);
         }
     }
 
     /// The machine slept and its clock may have stood still: others waited out our leases meanwhile, so none is left.
     pub(crate) fn on_sleep(&mut self) {
         self.contact_floor = Some(self.now);
-        self.follow.lease_until = self.now;
+        self.follow.leases.clear();
         self.on_pause();
     }
 
@@ -130,7 +152,7 @@ impl Replica {
             && self.fenced.is_none()
             && !self.is_superseded()
             && !self.is_sealing()
-            && (self.commit_peers().is_empty() || self.compared == Some(record.id))
+            && (self.commit_peers().is_empty() || self.is_compared(record))
     }
 
     /// Stamp of a batch of this account now.
@@ -165,7 +187,7 @@ impl Replica {
                 _ => Mode::Joined,
             };
         }
-        if self.compared == Some(record.id) {
+        if self.is_compared(record) {
             return if record.kind == EpochKind::Heal { Mode::Anchor } else { Mode::Joined };
         }
         if self.peers.values().any(|p| p.hello) { Mode::Comparing } else { Mode::Waiting }

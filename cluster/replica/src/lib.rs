@@ -4,6 +4,7 @@
 //! DESIGN 5 to 7; where a rule has a number (X1 to X24) the comment and the test name it.
 
 mod archive;
+mod balance;
 mod commit;
 mod compare;
 mod config;
@@ -78,8 +79,12 @@ pub struct Replica {
     join_mark: Option<vocab::EpochId>,
     /// An epoch is being written.
     entering: Option<EpochRecord>,
-    /// Epoch in which this node compared versions since boot (X5): as home with the whole in-sync set, else with the home.
-    compared: Option<vocab::EpochId>,
+    /// Epoch in which this node, as home of its shards, compared versions with the whole in-sync set since boot (X3, X5).
+    led: Option<vocab::EpochId>,
+    /// The epoch before the one in effect, while only homes moved since (`balance`).
+    previous: Option<EpochRecord>,
+    /// How homes are to be spread.
+    balance: balance::Balance,
     outputs: VecDeque<Output>,
     now: Instant,
     last_tick: Instant,
@@ -121,6 +126,8 @@ pub struct Replica {
     /// This node is about to stop.
     leaving: bool,
     disk_low: bool,
+    /// Since when `disk_low` holds.
+    full_since: Option<Instant>,
     disk_silent: u64,
     address_held: bool,
     last_serving: Option<Serving>,
@@ -136,7 +143,9 @@ impl Replica {
             join_mark: saved.join_mark,
             saved,
             entering: None,
-            compared: None,
+            led: None,
+            previous: None,
+            balance: balance::Balance::default(),
             outputs: VecDeque::from([Output::ReadVersions]),
             now,
             last_tick: now,
@@ -169,6 +178,7 @@ impl Replica {
             entitled: None,
             leaving: false,
             disk_low: false,
+            full_since: None,
             disk_silent: 0,
             address_held: false,
             last_serving: None,
@@ -200,11 +210,15 @@ impl Replica {
             Event::StartAlone => self.on_start_alone(),
             Event::Handover { to, leaves } => self.on_handover(to, leaves),
             Event::Leaving(leaving) => self.on_leaving(leaving),
+            Event::Spread(spread) => self.balance.spread = spread,
             Event::Fetched { fetch, head, delta } => self.on_fetched(fetch, head, delta),
             Event::FetchFailed { fetch } => self.on_fetch_failed(fetch),
             Event::BranchArchived { archive, head } => self.on_archived(archive, head),
             Event::ArchiveFailed { archive } => self.on_archive_failed(archive),
-            Event::DiskLow(low) => self.disk_low = low,
+            Event::DiskLow(low) => {
+                self.disk_low = low;
+                self.full_since = low.then(|| self.full_since.unwrap_or(self.now));
+            }
             Event::DiskSilent(ms) => self.disk_silent = ms,
         }
         self.settle();
@@ -221,7 +235,9 @@ impl Replica {
             self.step_compares();
             self.tell_compared();
             self.consider_join_mark();
+            self.consider_space();
             self.consider_handover();
+            self.consider_balance();
             self.consider_proposals();
             self.dispatch();
         }

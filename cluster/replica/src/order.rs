@@ -122,19 +122,16 @@ impl Orders {
         self.busy.insert(account)
     }
 
-    /// Takes everything that waits.
-    pub fn clear(&mut self) -> Vec<u64> {
-        self.queues.clear();
-        std::mem::take(&mut self.works).into_values().map(|w| w.token).collect()
+    /// Takes everything that waits, but for commands of accounts that stay.
+    pub fn take_unless(&mut self, stays: impl Fn(&AccountId) -> bool) -> Vec<u64> {
+        self.take(|work| !work.accounts.iter().all(&stays))
     }
 
-    /// Takes what has waited longer than `limit_ms`.
-    pub fn expired(&mut self, now: Instant, limit_ms: u64) -> Vec<u64> {
-        let old: Vec<u64> =
-            self.works.iter().filter(|(_, w)| now.since(w.since) >= limit_ms).map(|(n, _)| *n).collect();
+    fn take(&mut self, goes: impl Fn(&Work) -> bool) -> Vec<u64> {
+        let going: Vec<u64> = self.works.iter().filter(|(_, w)| goes(w)).map(|(n, _)| *n).collect();
         let mut affected = Vec::new();
         let mut tokens = Vec::new();
-        for number in old {
+        for number in going {
             if let Some(work) = self.remove(number) {
                 affected.extend(work.accounts);
                 tokens.push(work.token);
@@ -142,6 +139,11 @@ impl Orders {
         }
         self.examine.extend(affected);
         tokens
+    }
+
+    /// Takes what has waited longer than `limit_ms`.
+    pub fn expired(&mut self, now: Instant, limit_ms: u64) -> Vec<u64> {
+        self.take(|work| now.since(work.since) >= limit_ms)
     }
 
     pub fn waiting(&self) -> usize {

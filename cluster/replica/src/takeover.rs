@@ -52,7 +52,7 @@ impl Replica {
 
     /// Members of the in-sync set other than this node, in whatever role it has.
     pub(crate) fn others_in_sync(&self, record: &EpochRecord) -> Vec<NodeId> {
-        if record.home == self.me() {
+        if record.is_home(self.me()) {
             return self.commit_peers();
         }
         record.in_sync.iter().filter(|n| **n != self.me()).copied().collect()
@@ -98,7 +98,7 @@ impl Replica {
         }
         let Some(record) = self.record.as_ref().filter(|_| self.fenced.is_none()) else { return };
         let me = self.me();
-        let compared = self.compared == Some(record.id) || self.entitled == Some(record.id);
+        let compared = self.is_compared(record) || self.entitled == Some(record.id);
         let counts = record.in_sync.contains(&me) && compared && self.entering.is_none();
         let newest = self.newest().is_none_or(|n| n.id == record.id);
         let others = self.others_in_sync(record);

@@ -27,10 +27,6 @@ fn up(world: &World, id: NodeId) -> bool {
     world.nodes[&id].replica.is_some()
 }
 
-fn home(world: &World) -> Option<NodeId> {
-    [A, B].into_iter().find(|id| up(world, *id) && world.replica(*id).serving(world.now) == Serving::Home)
-}
-
 /// Both going on alone is a true fork, also when one of them is down now.
 fn alone_on_disk(world: &World, id: NodeId) -> bool {
     let saved = Saved::from_meta(world.nodes[&id].disk.meta.get(META_KEY).map(|b| &b[..])).unwrap();
@@ -56,15 +52,28 @@ fn check_reads(world: &World, acknowledged: &BTreeSet<(u64, u64)>, forked: bool)
     }
 }
 
-fn run(seed: u64) {
-    println!("seed {seed}");
+/// Where this account is ordered, if anybody who may serve says so.
+fn home_of(world: &World, account: u64) -> Option<NodeId> {
+    let at = |id: &NodeId| {
+        let replica = world.replica(*id);
+        replica.home(AccountId(account).shard()) == Some(*id) && !matches!(replica.serving(world.now), Serving::Not(_))
+    };
+    [A, B].into_iter().filter(|id| up(world, *id)).find(at)
+}
+
+/// True when homes were spread at some time.
+fn run(seed: u64, spread: bool) -> bool {
+    println!("seed {seed} {spread}");
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     // Machines that merge, and those that archive.
     let mut world = World::pair_with(!seed.is_multiple_of(3));
     let mut asked: Vec<(NodeId, u64, u64)> = Vec::new();
     let mut acknowledged = BTreeSet::new();
-    let mut forked = false;
+    let (mut forked, mut was_spread) = (false, false);
     for _ in 0..60 {
+        for id in [A, B].into_iter().filter(|_| spread) {
+            world.event(id, Event::Spread(dice.roll(8) > 0));
+        }
         let id = if dice.roll(2) == 0 { A } else { B };
         match dice.roll(20) {
             0 | 1 if up(&world, id) => {
@@ -85,19 +94,22 @@ fn run(seed: u64) {
                     world.step(id);
                 }
             }
-            14 => world.run(dice.roll(3_000)),
+            14 => world.run(dice.roll(if spread { 12_000 } else { 3_000 })),
             15 if up(&world, id) => world.event(id, Event::DiskLow(dice.roll(3) == 0)),
             _ => {
-                if let Some(home) = home(&world) {
-                    let account = 16 + dice.roll(4);
-                    let more = 16 + dice.roll(4);
-                    let accounts = if dice.roll(3) == 0 { vec![account, more] } else { vec![account] };
+                let (account, more, two) = (16 + dice.roll(4), 16 + dice.roll(4), dice.roll(3) == 0);
+                if let Some(home) = home_of(&world, account) {
+                    let both = two && home_of(&world, more) == Some(home);
+                    let accounts = if both { vec![account, more] } else { vec![account] };
                     let token = world.submit(home, &accounts);
                     asked.extend(accounts.iter().map(|a| (home, *a, token)));
                 }
                 world.run(50);
             }
         }
+        let spread_at =
+            |id: &NodeId| up(&world, *id) && world.replica(*id).record().is_some_and(|r| !r.homes.is_empty());
+        was_spread |= [A, B].iter().any(spread_at);
         forked |= [A, B].into_iter().all(|id| alone_on_disk(&world, id));
         for (home, account, token) in &asked {
             if world.is_committed(*home, *token) {
@@ -117,6 +129,7 @@ fn run(seed: u64) {
             assert!(kept, "acknowledged {token} of account {account} is lost");
         }
     }
+    was_spread
 }
 
 fn settle(world: &mut World) {
@@ -133,15 +146,23 @@ fn settle(world: &mut World) {
     let states = [A, B].map(|id| (world.kind(id), world.replica(id).status(world.now).mode));
     assert_eq!((world.kind(A), world.kind(B)), (EpochKind::Joint, EpochKind::Joint), "stuck: {states:?}");
     world.assert_equal();
-    let home = home(world).expect("somebody serves");
-    let token = world.submit(home, &[16, 17, 18, 19]);
-    world.run(100);
-    assert!(world.is_committed(home, token));
+    for account in 16..20 {
+        let home = home_of(world, account).expect("somebody serves");
+        let token = world.submit(home, &[account]);
+        world.run(100);
+        assert!(world.is_committed(home, token));
+    }
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_in_random_histories() {
     for seed in 1..=300 {
-        run(seed);
+        assert!(!run(seed, false));
     }
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_while_homes_are_spread() {
+    let spread = (1..=120).filter(|seed| run(*seed, true)).count();
+    assert!(spread > 60, "only {spread} histories had spread homes");
 }

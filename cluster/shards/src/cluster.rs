@@ -73,6 +73,7 @@ impl Cluster for EngineCluster {
             reachable: heard(member.id),
             in_sync: in_sync.contains(&member.id),
             votes: quorum.voters.contains(&member.id),
+            homes: replica.record.as_ref().map_or(0, |record| record.shards_of(member.id)),
         });
         let warnings = self.warnings(&replica, &quorum);
         ClusterStatus {

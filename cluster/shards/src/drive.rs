@@ -249,6 +249,7 @@ impl Engine {
                 let now = quorum.borrow_and_update();
                 (now.quorum, u32::try_from(now.voters.len()).unwrap_or(u32::MAX))
             };
+            self.tell(Event::Spread(state.spreads_homes()));
             self.tell(Event::Register { record: state.epoch.clone(), members, voters, quorum: has_quorum });
             tokio::select! {
                 changed = revision.changed() => if changed.is_err() { return },

@@ -1,11 +1,23 @@
 //! Typed documents: names are normalised, bodies checked against their kind, references kept whole.
 
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use vocab::{Address, Domain};
 
 use crate::apply::{Faults, fault};
 use crate::state::{AccountBody, AliasBody, ClusterState, Document, DocumentKind, DomainBody, Rejection};
+
+/// Name of the setting that spreads homes.
+pub const HOMES_SETTING: &str = "homes";
+
+/// Body of the setting [`HOMES_SETTING`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HomesBody {
+    /// Every node in sync orders the changes of its share of accounts, instead of the primary those of all.
+    pub spread: bool,
+}
 
 /// Schema version of every body written today.
 const SCHEMA: u32 = 1;
@@ -143,7 +155,12 @@ fn check_body(state: &ClusterState, (kind, name): (DocumentKind, &str), body: &V
                 check_alias(state, name, &alias, faults);
             }
         }
-        DocumentKind::Setting => faults.require(!body.is_null(), format!("{place}/body"), "is null; remove it instead"),
+        DocumentKind::Setting => {
+            faults.require(!body.is_null(), format!("{place}/body"), "is null; remove it instead");
+            if name == HOMES_SETTING {
+                parse_body::<HomesBody>(body, &place, faults);
+            }
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! The epoch record: who is a member, who must have a batch before it is committed, who orders changes (DESIGN 6).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use vocab::limits::SHARDS;
-use vocab::{EpochId, NodeId, ShardId};
+use vocab::{AccountId, EpochId, NodeId, ShardId};
 
 use crate::apply::Faults;
 use crate::state::{ClusterState, Rejection};
@@ -56,6 +56,32 @@ impl EpochRecord {
     #[must_use]
     pub fn home_of(&self, shard: ShardId) -> NodeId {
         self.homes.get(&shard.0).copied().unwrap_or(self.home)
+    }
+    /// Home of the account's shard.
+    #[must_use]
+    pub fn home_of_account(&self, account: AccountId) -> NodeId {
+        if self.homes.is_empty() { self.home } else { self.home_of(account.shard()) }
+    }
+    /// Whether this node orders changes of any shard. The leader, `home`, always counts.
+    #[must_use]
+    pub fn is_home(&self, node: NodeId) -> bool {
+        self.home == node || self.homes.values().any(|home| *home == node)
+    }
+    /// Number of shards this node is home of.
+    #[must_use]
+    pub fn shards_of(&self, node: NodeId) -> usize {
+        (0..SHARDS).filter(|shard| self.home_of(ShardId(*shard)) == node).count()
+    }
+    /// Every node that orders changes, ascending.
+    #[must_use]
+    pub fn all_homes(&self) -> BTreeSet<NodeId> {
+        self.homes.values().copied().chain([self.home]).collect()
+    }
+    /// Whether this epoch only moves homes: whoever must hold a batch is the same as in `old`, which it follows.
+    #[must_use]
+    pub fn only_moves(&self, old: &Self) -> bool {
+        let same = self.in_sync == old.in_sync && self.guest.is_none() && old.guest.is_none();
+        same && self.id != old.id && self.parents.contains(&old.id)
     }
     /// Whether only this node must hold a batch.
     #[must_use]

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use vocab::{AccountId, Address, Domain};
 
-use crate::documents::address_key;
+use crate::documents::{HOMES_SETTING, HomesBody, address_key};
 use crate::state::{AccountBody, AliasBody, ClusterState, Document, DocumentKind, DomainBody};
 
 /// An account as configured.
@@ -73,6 +73,12 @@ impl ClusterState {
         let document = self.document(DocumentKind::Alias, &address_key(address))?;
         let body = serde_json::from_value::<AliasBody>(document.body.clone()).ok()?;
         Some(body.targets.iter().filter_map(|target| Address::parse(target).ok()).collect())
+    }
+    /// Whether homes of shards are spread over the nodes in sync (setting [`HOMES_SETTING`]); together unless said.
+    #[must_use]
+    pub fn spreads_homes(&self) -> bool {
+        let body = self.setting(HOMES_SETTING).cloned();
+        body.and_then(|body| serde_json::from_value::<HomesBody>(body).ok()).is_some_and(|body| body.spread)
     }
     /// The value of a cluster-wide setting.
     #[must_use]

@@ -394,3 +394,16 @@ fn ha_16_a_member_goes_only_when_nothing_hangs_on_it() {
     voted.ok(gone(3, EpochId::default()));
     assert_eq!(voted.state.members.len(), 2);
 }
+
+#[test]
+fn homes_are_spread_by_a_setting_that_says_so() {
+    let mut run = Run::pair();
+    assert!(!run.state.spreads_homes(), "together unless said");
+    let homes = |body| put(DocumentKind::Setting, topology::HOMES_SETTING, body);
+    assert_eq!(run.places(homes(json!({ "spread": "yes" }))), ["setting/homes/body"]);
+    assert_eq!(run.places(homes(json!({ "spread": true, "by": 2 }))), ["setting/homes/body"]);
+    run.ok(homes(json!({ "spread": true })));
+    assert!(run.state.spreads_homes());
+    run.ok(homes(json!({ "spread": false })));
+    assert!(!run.state.spreads_homes());
+}

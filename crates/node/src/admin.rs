@@ -430,12 +430,13 @@ fn show_status(value: &Value) {
         Some(address) => say!("cluster address {address}, held by node {}", text("address_holder")),
         None => say!("no cluster address"),
     }
-    say!("{:<5}{:<20}{:<18}{:<13}{:<9}{:<5}", "node", "name", "address", "role", "in sync", "votes");
+    say!("{:<5}{:<20}{:<18}{:<13}{:<9}{:<7}{:<5}", "node", "name", "address", "role", "in sync", "votes", "homes");
     for node in value["nodes"].as_array().into_iter().flatten() {
         let cell = |key: &str| line(&node[key]);
         let yes = |key: &str| if node[key].as_bool() == Some(true) { "yes" } else { "no" };
         let (sync, votes) = (yes("in_sync"), yes("votes"));
-        say!("{:<5}{:<20}{:<18}{:<13}{sync:<9}{votes}", cell("id"), cell("name"), cell("address"), cell("role"));
+        let (id, homes) = (cell("id"), cell("homes"));
+        say!("{id:<5}{:<20}{:<18}{:<13}{sync:<9}{votes:<7}{homes}", cell("name"), cell("address"), cell("role"));
     }
     say!("batches in flight {}, oldest {} ms", text("batches_in_flight"), text("oldest_batch_ms"));
     if value["sync"].is_object() {

@@ -124,6 +124,15 @@ enum ClusterCommand {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Which node orders the changes of how many shards; `spread` shares them out over all nodes in sync, `together` brings
+    /// them back to the primary. They move one by one and nothing fails.
+    Homes {
+        #[command(flatten)]
+        server: ServerArgs,
+        /// What to do; without it only shown.
+        #[arg(value_enum)]
+        how: Option<members::Homes>,
+    },
     /// This node leaves the cluster for good: it hands over, finishes what is in flight, and ends. Its data stay on its
     /// disk.
     Leave {
@@ -204,6 +213,7 @@ fn run_cluster(command: ClusterCommand) -> anyhow::Result<ExitCode> {
         ClusterCommand::Switchover { server, node, dry_run } => {
             members::switch_over(&server, node.as_deref(), dry_run).map(Into::into)
         }
+        ClusterCommand::Homes { server, how } => members::homes(&server, how).map(Into::into),
         ClusterCommand::Leave { server, word } => members::leave(&server, word).map(Into::into),
         ClusterCommand::Remove { server, node, word } => members::remove(&server, &node, word).map(Into::into),
         ClusterCommand::Rescue { server, others_are_down, word } => {

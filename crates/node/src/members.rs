@@ -29,6 +29,36 @@ pub fn switch_over(args: &ServerArgs, node: Option<&str>, dry_run: bool) -> anyh
     Ok(api.run(Method::POST, "cluster/switchover", Some(&body), show))
 }
 
+/// Where the homes of shards are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Homes {
+    /// Over all nodes that are in sync.
+    Spread,
+    /// All at the primary.
+    Together,
+}
+
+/// Shows where homes are, or says where they are to be; moving takes some seconds.
+///
+/// # Errors
+/// When the API cannot be found.
+pub fn homes(args: &ServerArgs, how: Option<Homes>) -> anyhow::Result<Exit> {
+    let api = Api::open(args)?;
+    let Some(how) = how else { return Ok(api.run(Method::GET, "cluster", None, show_homes)) };
+    let body = json!({ "value": { "spread": how == Homes::Spread } });
+    let path = format!("settings/{}", topology::HOMES_SETTING);
+    Ok(api.run(Method::PUT, &path, Some(&body), |setting| match setting["value"]["spread"].as_bool() {
+        Some(true) => say!("homes are being spread over the nodes in sync"),
+        _ => say!("homes come back to the primary"),
+    }))
+}
+
+fn show_homes(status: &Value) {
+    for node in status["nodes"].as_array().into_iter().flatten() {
+        say!("node {} ({}): home of {} shards", node["id"], admin::line(&node["name"]), node["homes"]);
+    }
+}
+
 /// How an operator means it.
 #[derive(Debug, clap::Args)]
 pub struct Word {

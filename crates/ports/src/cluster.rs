@@ -23,6 +23,8 @@ pub struct NodeStatus {
     pub in_sync: bool,
     /// Votes on settings, and with two others on who goes on.
     pub votes: bool,
+    /// Shards, of 64, whose changes this node orders.
+    pub homes: usize,
 }
 
 /// Progress of bringing a node up to date.
