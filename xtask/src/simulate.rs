@@ -69,8 +69,8 @@ pub(crate) fn run(options: &Simulate) -> ExitCode {
         median(&mut faults),
         median(&mut lasted),
     );
-    for (name, count) in sum.counters() {
-        println!("{count:>9} {name}");
+    for counter in sum.counters() {
+        println!("{:>9} {}", counter.count, counter.name);
     }
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

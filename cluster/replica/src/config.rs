@@ -50,6 +50,8 @@ pub struct ReplicaConfig {
     /// Accounts that changed on both sides are merged: the driver can carry out `FetchBranch` and `Merge`. Else one
     /// branch is archived and every UIDVALIDITY raised.
     pub merge: bool,
+    /// Greatest row format this program reads (`mailbox::rows::RowFormat`).
+    pub rows: u32,
     /// A rule that a negative control switches off, to see that the checks notice.
     #[doc(hidden)]
     pub without: Option<Rule>,
@@ -69,4 +71,6 @@ pub enum Rule {
     ConfirmedReads,
     /// X13: what was taken over from one node is on all others before anything is served.
     LevelOthers,
+    /// Rows are written in a format every member reads.
+    LowerRows,
 }

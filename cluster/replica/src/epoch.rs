@@ -189,6 +189,7 @@ impl Replica {
             joint,
             never_alone,
             never_solo,
+            rows: self.saved.rows,
         };
         let mut parts = vec![self.saved.to_write()];
         parts.append(&mut batches);

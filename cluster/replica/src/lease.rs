@@ -161,11 +161,13 @@ impl Replica {
         let _ = account;
         let node = self.me();
         let Some(record) = &self.record else {
-            return StampBase { epoch: vocab::EpochId::default(), home: node, joint: false, gap: None, marks: None };
+            let epoch = vocab::EpochId::default();
+            return StampBase { epoch, home: node, joint: false, gap: None, marks: None, rows: self.row_format() };
         };
         let gap = record.gap_epoch().map(|epoch| Gap { k: record.gap_k(node), epoch });
         let marks = (!is_full(record)).then_some(Marks { since: self.saved.joint });
-        StampBase { epoch: record.id, home: node, joint: record.kind == EpochKind::Joint, gap, marks }
+        let joint = record.kind == EpochKind::Joint;
+        StampBase { epoch: record.id, home: node, joint, gap, marks, rows: self.row_format() }
     }
 
     fn mode(&self) -> Mode {

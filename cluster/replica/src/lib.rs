@@ -23,6 +23,7 @@ mod order;
 mod output;
 mod persist;
 mod quorum;
+mod rows;
 mod status;
 mod stream;
 mod takeover;
@@ -227,6 +228,7 @@ impl Replica {
     /// What follows from the state, whatever the event was.
     fn settle(&mut self) {
         if self.versions.is_some() {
+            self.consider_rows();
             self.consider_register();
             self.consider_fence();
             self.consider_solo();

@@ -55,6 +55,10 @@ pub(crate) struct Peer {
     pub level: bool,
     /// As home: the epoch in which it was told so.
     pub told: Option<EpochId>,
+    /// Greatest row format it reads, as it said on its last link; 0 = not heard yet.
+    pub reads_rows: u32,
+    /// One of us cannot read the rows of the other: nothing it says counts.
+    pub unreadable: bool,
     /// Times it was too slow in a row.
     pub slow: u32,
     outbox: Vec<link::Item>,
@@ -93,6 +97,8 @@ impl Replica {
             newest: self.announced().map(record_to),
             holds_address: self.address_held,
             join_mark: self.join_mark.is_some(),
+            reads_rows: self.config.rows,
+            writes_rows: self.saved.rows,
         };
         let now = self.now;
         let peer = self.peers.entry(id).or_default();
@@ -105,6 +111,7 @@ impl Replica {
         peer.gone = None;
         peer.heard = Some(now);
         peer.slow = 0;
+        peer.unreadable = false;
         peer.say(Kind::Hello(hello));
         self.log(format!("link {link} to node {} boot {} is up", id.0, boot.0));
         self.beat(id);
@@ -137,13 +144,17 @@ impl Replica {
     pub(crate) fn on_frame(&mut self, id: NodeId, link: u64, bytes: &Bytes) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(&id).filter(|p| p.link == Some(link)) else { return };
+        if peer.unreadable {
+            return;
+        }
         let Ok(frame) = link::Frame::decode(bytes.clone()) else {
             self.log(format!("node {} sent a frame nobody can read", id.0));
             return;
         };
         peer.heard = Some(now);
         for item in frame.items {
-            if let Some(kind) = item.kind
+            let unreadable = self.peers.get(&id).is_some_and(|p| p.unreadable);
+            if let Some(kind) = item.kind.filter(|_| !unreadable)
                 && self.on_item(id, kind).is_none()
             {
                 self.log(format!("node {} sent an item nobody can read", id.0));
@@ -155,6 +166,7 @@ impl Replica {
     fn on_item(&mut self, id: NodeId, kind: Kind) -> Option<()> {
         let known = self.peers.get(&id).is_some_and(|p| p.hello);
         match kind {
+            Kind::Hello(hello) if !self.take_rows(id, &hello) => Some(()),
             Kind::Hello(hello) => self.on_hello(id, &hello),
             _ if !known => None,
             Kind::Heartbeat(beat) => self.on_heartbeat(id, &beat),

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use mailbox::op::{Gap, Marks};
+use mailbox::rows::RowFormat;
 use topology::EpochRecord;
 use vocab::{AccountHead, AccountId, BatchId, BlobHash, EpochId, NodeId, StoreWrite, SubmitError, Version};
 
@@ -21,6 +22,8 @@ pub struct StampBase {
     /// The in-sync set lacks a member: before a session is shown anything, or told a UID, the account is marked served in
     /// the same batch that takes the gap (`mailbox::Applier::enter`; X9, X16), and undo rows are kept.
     pub marks: Option<Marks>,
+    /// Format of rows that every data member reads.
+    pub rows: RowFormat,
 }
 
 impl StampBase {

@@ -29,6 +29,8 @@ pub struct Saved {
     pub never_alone: bool,
     /// Since that epoch this node was in none that was opened without a quorum: it lacks nothing that was acknowledged.
     pub never_solo: bool,
+    /// Row format every data member was heard to read, and rows may have been written in; 0 = the first.
+    pub rows: u32,
 }
 
 impl Saved {
@@ -56,6 +58,7 @@ impl Saved {
             joint: wire.joint,
             never_alone: wire.never_alone,
             never_solo: wire.never_solo,
+            rows: wire.rows,
         })
     }
 
@@ -70,6 +73,7 @@ impl Saved {
             joint: self.joint,
             never_alone: self.never_alone,
             never_solo: self.never_solo,
+            rows: self.rows,
         };
         let mut value = vec![RECORD_VERSION];
         value.extend(wire.encode_to_vec());

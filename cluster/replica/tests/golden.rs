@@ -40,6 +40,7 @@ fn golden_bytes_of_the_local_record() {
         joint: 4,
         never_alone: true,
         never_solo: true,
+        rows: 0,
     };
     let StoreWrite::Meta { key, value: Some(value) } = saved.to_write() else { panic!("a record") };
     assert_eq!(key, META_KEY);
@@ -48,6 +49,11 @@ fn golden_bytes_of_the_local_record() {
         "010a230a040805100210041a02010222010228023204080710013a02080440014802500158011a04080510022001280430013801"
     );
     assert_eq!(Saved::from_meta(Some(&value)).unwrap(), saved);
+    // Since there is a second row format; a record without it is one of before.
+    let newer = Saved { rows: 2, ..saved };
+    let StoreWrite::Meta { value: Some(with_rows), .. } = newer.to_write() else { panic!("a record") };
+    assert_eq!(hex(&with_rows), format!("{}4002", hex(&value)));
+    assert_eq!(Saved::from_meta(Some(&with_rows)).unwrap(), newer);
     assert!(Saved::from_meta(Some(&[9, 1])).is_err(), "an unknown version is refused");
     assert!(Saved::from_meta(Some(&[])).is_err());
     assert_eq!(Saved::from_meta(None).unwrap(), Saved::default());

@@ -191,6 +191,7 @@ impl Engine {
             mailbox_counter: batch.counter.wrapping_mul(MAILBOXES_PER_BATCH),
             gap: base.gap,
             marks: base.marks,
+            rows: base.rows,
         }
     }
 }

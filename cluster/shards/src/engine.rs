@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use mailbox::rows::RowFormat;
 use ports::config::Config;
 use ports::mail_store::MailStore;
 use ports::peers::{Evidence, Peers};
@@ -121,13 +122,25 @@ impl Engine {
     /// Starts the engine: runs the machine until the process ends.
     ///
     /// # Errors
-    /// [`Damaged`] when the node-local record of epochs cannot be understood: the process must not start on a guess.
+    /// [`Damaged`] when the node-local record of epochs cannot be understood: the process must not start on a guess; and
+    /// when rows were written here that only a newer program reads.
     pub fn start(config: EngineConfig) -> Result<Arc<Self>, Damaged> {
         let saved = Saved::from_meta(config.store.meta(replica::META_KEY).as_deref())?;
+        let reads = RowFormat::HIGHEST.number();
+        if saved.rows > reads {
+            let newer = format!("rows of format {} were written here, this program reads up to {reads}", saved.rows);
+            return Err(Damaged(newer));
+        }
         let (events, inbox) = mpsc::unbounded_channel();
         let (written, writes) = mpsc::unbounded_channel();
-        let replica =
-            ReplicaConfig { node: config.node, boot: config.boot, timing: config.timing, merge: true, without: None };
+        let replica = ReplicaConfig {
+            node: config.node,
+            boot: config.boot,
+            timing: config.timing,
+            merge: true,
+            rows: reads,
+            without: None,
+        };
         let engine = Arc::new(Self {
             node: config.node,
             boot: config.boot,

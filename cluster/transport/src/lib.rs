@@ -80,7 +80,7 @@ pub struct Versions {
 
 impl Versions {
     /// What this build speaks.
-    pub const CURRENT: Self = Self { protocol: (1, 1), row_format: (1, 1) };
+    pub const CURRENT: Self = Self { protocol: (1, 1), row_format: (1, 2) };
 }
 
 /// Addresses (`host:port`) of all members by node, this one included or not.

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use vocab::limits::MAILBOXES_MAX;
-use vocab::{Damaged, MailboxId, ModSeq, Table, Uid};
+use vocab::{Damaged, MailboxId, ModSeq, Table, Timestamp, Uid};
 
 use crate::copy::move_placements;
 use crate::expunge::forget_placement;
@@ -70,6 +70,7 @@ fn new_mailbox(work: &mut Work<'_>, name: String, role: Option<Role>) -> Result<
         subscribed: name_row(work, &name)?.is_some(),
         modseq,
         counts: Counts::default(),
+        renamed: Timestamp::default(),
         name,
     };
     work.write(Table::NAMES, mailbox.name.as_bytes(), encode_name(Some(id)))?;
@@ -177,6 +178,8 @@ pub(crate) fn rename(work: &mut Work<'_>, mailbox: MailboxId, name: &str) -> Res
         release_name(work, &mailbox.name, false)?;
         mailbox.subscribed |= name_row(work, &new_name)?.is_some();
         mailbox.name = new_name;
+        // By the clock, but after every earlier rename whatever the clock says.
+        mailbox.renamed = work.stamp.at.max(mailbox.renamed.plus_ms(1));
         work.write(Table::NAMES, mailbox.name.as_bytes(), encode_name(Some(mailbox.id)))?;
         work.save(&mailbox)?;
     }

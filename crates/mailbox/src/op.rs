@@ -1,5 +1,6 @@
 //! What can be asked of an account, and what is answered.
 
+use crate::rows::RowFormat;
 use bytes::Bytes;
 use vocab::{BlobHash, CommandId, EpochId, Flags, MailboxId, ModSeq, NodeId, PlacementId, Timestamp, Uid, UidValidity};
 
@@ -197,6 +198,8 @@ pub struct Stamp {
     pub gap: Option<Gap>,
     /// Served marks are due: the in-sync set lacks a member, and undo rows are kept (DESIGN 7).
     pub marks: Option<Marks>,
+    /// Format of the rows that are written: what every member of the cluster reads.
+    pub rows: RowFormat,
 }
 
 /// What a served mark needs to know.

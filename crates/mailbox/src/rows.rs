@@ -11,8 +11,36 @@ use vocab::{
 
 use crate::op::Role;
 
-/// Row version written by this release, and the only one it reads.
-pub const ROW_VERSION: u8 = 1;
+/// First byte of every row but those whose layout grew since.
+const FIRST_ROW_VERSION: u8 = 1;
+
+/// A row format: the greatest first byte that rows written under it have. A writer uses the lower of what all members
+/// of the cluster read (DESIGN 5), so during a rolling upgrade nobody is sent a row it cannot read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RowFormat(u8);
+
+impl RowFormat {
+    /// The oldest one this release reads and writes.
+    pub const LOWEST: Self = Self(FIRST_ROW_VERSION);
+    /// Mailbox rows say when the mailbox got its name, so that the later of two renames wins a merge (M2).
+    pub const RENAMES: Self = Self(2);
+    /// The newest one this release reads and writes.
+    pub const HIGHEST: Self = Self::RENAMES;
+
+    /// The highest format this release can write for somebody who reads up to `number`; what is below
+    /// [`RowFormat::LOWEST`], or not said, counts as that.
+    #[must_use]
+    pub fn up_to(number: u32) -> Self {
+        let number = number.clamp(u32::from(Self::LOWEST.0), u32::from(Self::HIGHEST.0));
+        Self(u8::try_from(number).unwrap_or(FIRST_ROW_VERSION))
+    }
+
+    /// Its number, as nodes tell each other.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self.0 as u32
+    }
+}
 
 /// What a mailbox holds, kept with it so that STATUS and SELECT count nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +76,9 @@ pub struct Mailbox {
     pub modseq: ModSeq,
     /// What it holds.
     pub counts: Counts,
+    /// When it got its name, by the clock of the home; never before an earlier rename. 0 = not known: it has had this name
+    /// since its creation, or the row is older than [`RowFormat::RENAMES`].
+    pub renamed: Timestamp,
 }
 
 /// One message in one mailbox.
@@ -131,8 +162,9 @@ pub struct Settled {
     pub counter: u64,
 }
 
+/// Version 1 of the row lacks the last field.
 #[derive(Clone, PartialEq, Message)]
-struct MailboxV1 {
+struct MailboxV2 {
     #[prost(string, tag = "1")]
     name: String,
     #[prost(uint32, tag = "2")]
@@ -155,6 +187,8 @@ struct MailboxV1 {
     deleted: u32,
     #[prost(uint64, tag = "11")]
     bytes: u64,
+    #[prost(uint64, tag = "12")]
+    renamed: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -252,8 +286,12 @@ struct SettledV1 {
 
 /// Row version byte, then the message.
 pub(crate) fn versioned(message: &impl Message) -> Bytes {
+    versioned_as(FIRST_ROW_VERSION, message)
+}
+
+fn versioned_as(version: u8, message: &impl Message) -> Bytes {
     let mut out = Vec::with_capacity(message.encoded_len() + 1);
-    out.push(ROW_VERSION);
+    out.push(version);
     out.extend(message.encode_to_vec());
     Bytes::from(out)
 }
@@ -261,7 +299,7 @@ pub(crate) fn versioned(message: &impl Message) -> Bytes {
 /// The message behind the row version byte.
 pub(crate) fn unversioned<M: Message + Default>(what: &str, bytes: &[u8]) -> Result<M, Damaged> {
     match bytes.split_first() {
-        Some((&ROW_VERSION, rest)) => M::decode(rest).map_err(|e| damaged(what, &e.to_string())),
+        Some((&FIRST_ROW_VERSION, rest)) => M::decode(rest).map_err(|e| damaged(what, &e.to_string())),
         Some((other, _)) => Err(damaged(what, &format!("unknown row version {other}"))),
         None => Err(damaged(what, "empty")),
     }
@@ -316,31 +354,43 @@ pub(crate) fn keyword_texts(flags: &Flags) -> Vec<String> {
 }
 
 impl Mailbox {
-    /// Value of its row.
+    /// Value of its row, in a format all members of the cluster read; what that has no field for is left out.
     #[must_use]
-    pub fn encode(&self) -> Bytes {
-        versioned(&MailboxV1 {
-            name: self.name.clone(),
-            uid_validity: self.uid_validity.0,
-            uid_next: self.uid_next.0,
-            vanish_floor: self.vanish_floor.0,
-            role: role_number(self.role),
-            subscribed: self.subscribed,
-            modseq: self.modseq.0,
-            messages: self.counts.messages,
-            unseen: self.counts.unseen,
-            deleted: self.counts.deleted,
-            bytes: self.counts.bytes,
-        })
+    pub fn encode(&self, format: RowFormat) -> Bytes {
+        let renamed = if format >= RowFormat::RENAMES { self.renamed.0 } else { 0 };
+        // Nothing to say in the new field: whoever reads the old version reads this row.
+        let version = if renamed > 0 { RowFormat::RENAMES } else { RowFormat::LOWEST };
+        versioned_as(
+            version.0,
+            &MailboxV2 {
+                name: self.name.clone(),
+                uid_validity: self.uid_validity.0,
+                uid_next: self.uid_next.0,
+                vanish_floor: self.vanish_floor.0,
+                role: role_number(self.role),
+                subscribed: self.subscribed,
+                modseq: self.modseq.0,
+                messages: self.counts.messages,
+                unseen: self.counts.unseen,
+                deleted: self.counts.deleted,
+                bytes: self.counts.bytes,
+                renamed,
+            },
+        )
     }
-    /// From key and value.
+    /// From key and value, of any version this release reads.
     ///
     /// # Errors
     /// [`Damaged`].
     pub fn decode(key: &[u8], value: &[u8]) -> Result<Self, Damaged> {
-        let row: MailboxV1 = unversioned("mailbox row", value)?;
+        let what = "mailbox row";
+        let row = match value.split_first() {
+            Some((2, rest)) => MailboxV2::decode(rest).map_err(|e| damaged(what, &e.to_string()))?,
+            // A field of a later version in an older row is no news.
+            _ => MailboxV2 { renamed: 0, ..unversioned(what, value)? },
+        };
         Ok(Self {
-            id: mailbox_id("mailbox row", key)?,
+            id: mailbox_id(what, key)?,
             name: row.name,
             uid_validity: UidValidity(row.uid_validity),
             uid_next: Uid(row.uid_next),
@@ -349,6 +399,7 @@ impl Mailbox {
             subscribed: row.subscribed,
             modseq: ModSeq(row.modseq),
             counts: Counts { messages: row.messages, unseen: row.unseen, deleted: row.deleted, bytes: row.bytes },
+            renamed: Timestamp(row.renamed),
         })
     }
 }

@@ -124,7 +124,7 @@ impl<'a> Work<'a> {
     }
 
     pub(crate) fn save(&mut self, mailbox: &Mailbox) -> Result<(), Damaged> {
-        self.write(Table::MAILBOXES, mailbox.id.to_bytes(), mailbox.encode())
+        self.write(Table::MAILBOXES, mailbox.id.to_bytes(), mailbox.encode(self.stamp.rows))
     }
 
     /// The named placements of a mailbox, each once, with their index in `ids`, by UID ascending. Those remembered as

@@ -6,9 +6,10 @@ use bed::pair::{Pair, merge_rows, picture};
 use bed::{ACCOUNT, Bed, command_id, message};
 use bytes::Bytes;
 use mailbox::merge::Rules;
-use mailbox::op::{AccountOp, FlagMode, MailboxRef, Role};
+use mailbox::op::{AccountOp, FlagMode, MailboxRef, Role, Stamp};
 use mailbox::read;
-use vocab::{Flags, PlacementId, SystemFlag};
+use mailbox::rows::RowFormat;
+use vocab::{Flags, PlacementId, SystemFlag, Table, Timestamp};
 
 fn store(bed: &mut Bed, name: &str, id: PlacementId, mode: FlagMode, flag: SystemFlag) {
     let mailbox = bed.mailbox(name).id;
@@ -230,6 +231,40 @@ fn m2_renames_three_way_and_a_clash_gets_a_suffix() {
     rename(&mut pair.g, "two", "one/two");
     let merged = symmetric(&pair);
     assert!(merged.find("two/one").is_some() && merged.find("one/two").is_some());
+}
+
+#[test]
+fn m2_the_later_of_two_renames_wins_and_in_older_rows_the_last_change() {
+    for (format, expected) in [(RowFormat::HIGHEST, "Later"), (RowFormat::LOWEST, "Busier")] {
+        let mut pair = Pair::from(&three());
+        (pair.a.stamp.rows, pair.g.stamp.rows) = (format, format);
+        pair.a.stamp.at = Timestamp(5_000_000);
+        rename(&mut pair.a, "Archive", "Later");
+        pair.g.stamp.at = Timestamp(4_000_000);
+        rename(&mut pair.g, "Archive", "Busier");
+        // More changes on this side: its modseq is the greater one.
+        for text in ["one", "two", "three"] {
+            append_to(&mut pair.g, "Busier", text);
+        }
+        let merged = symmetric(&pair);
+        let names: Vec<String> = read::mailboxes(&merged.rows).unwrap().into_iter().map(|m| m.name).collect();
+        assert!(names.contains(&expected.to_owned()), "{format:?}: {names:?}");
+    }
+}
+
+#[test]
+fn rows_of_a_newer_format_are_merged_by_who_writes_the_older_one() {
+    let mut pair = Pair::from(&three());
+    rename(&mut pair.a, "Archive", "Kept");
+    append_to(&mut pair.g, "INBOX", "new");
+    let row = |bed: &Bed, name: &str| bed.mailbox(name).encode(RowFormat::HIGHEST)[0];
+    assert_eq!(row(&pair.a, "Kept"), 2, "the rename is in a row of the newer format");
+    let stamp = Stamp { rows: RowFormat::LOWEST, ..pair.stamp() };
+    let (a, g) = (&pair.a.rows, &pair.g.rows);
+    let (merged, _) = merge_rows(a, g, [true, true], Some(&pair.base), (Rules::default(), stamp));
+    let versions = merged.rows.rows.iter().filter(|((table, _), _)| *table == Table::MAILBOXES);
+    assert!(versions.clone().count() > 3 && versions.into_iter().all(|(_, value)| value[0] == 1));
+    assert_eq!(merged.mailbox("Kept").renamed, Timestamp(0));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use mailbox::op::{AccountOp, Change, Command, FlagMode, MailboxRef, NewMessage, Outcome, Role, Stamp};
+use mailbox::rows::RowFormat;
 use mailbox::{Applier, Branch, MergeInput};
 use ports::Answer;
 use ports::accounts::Accounts;
@@ -120,7 +121,16 @@ impl FakeAccounts {
 
 fn stamp(mailbox_counter: u64) -> Stamp {
     let at = Timestamp(1_700_000_000_000);
-    Stamp { epoch: EPOCH, home: HOME, at, joint: true, mailbox_counter, gap: None, marks: None }
+    Stamp {
+        epoch: EPOCH,
+        home: HOME,
+        at,
+        joint: true,
+        mailbox_counter,
+        gap: None,
+        marks: None,
+        rows: RowFormat::HIGHEST,
+    }
 }
 
 impl Inner {

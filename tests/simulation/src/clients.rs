@@ -187,6 +187,10 @@ impl World {
         let client = &self.clients[c];
         let mailbox = *client.ids.get(name)?;
         let known: Vec<PlacementId> = client.cache.get(name)?.messages.values().map(|(id, _)| *id).collect();
+        let ids: Vec<(String, MailboxId)> = client.ids.iter().map(|(name, id)| (name.clone(), *id)).collect();
+        if let Some(op) = self.rare_change(&ids, Some((mailbox, &known))) {
+            return Some((op, Pending::Change));
+        }
         let mut placements = vec![known[self.rng.index(known.len())]];
         if self.rng.percent(30) {
             let other = known[self.rng.index(known.len())];

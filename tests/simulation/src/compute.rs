@@ -38,6 +38,7 @@ impl World {
             mailbox_counter: batch.counter.wrapping_mul(MAILBOXES_PER_BATCH),
             gap: base.gap.filter(|_| self.control != Control::SkipsNoNumbers),
             marks: base.marks,
+            rows: base.rows,
         }
     }
 
@@ -128,6 +129,14 @@ impl World {
         match mailbox::merge::merge_by(&input, order.batch, rules) {
             Ok(merged) => {
                 self.coverage.merges += 1;
+                let mut after = rows.clone();
+                after.write(&merged.batch.rows);
+                let told = (boxes(rows), boxes(&branch.rows), boxes(&after), merged.report.clone());
+                self.note(|| {
+                    let (a, g, result, report) = told;
+                    let said: Vec<String> = report.conflicts.into_iter().chain(report.raised).collect();
+                    format!("account {}: {a} and {g} become {result}; {}", order.account.0, said.join("; "))
+                });
                 self.coverage.merged_without_base += u64::from(order.base.is_none());
                 self.coverage.renumbered += merged.report.renumbered;
                 let accounts = vec![merged.batch];
@@ -239,4 +248,14 @@ impl<'a> Building<'a> {
             }
         }
     }
+}
+
+/// Mailboxes in a few words, for the story.
+fn boxes(rows: &MemoryRows) -> String {
+    let all = mailbox::read::mailboxes(rows).unwrap_or_default();
+    let told = all.iter().filter(|m| m.counts.messages > 0 || m.name.starts_with('F'));
+    let told: Vec<String> = told
+        .map(|m| format!("{} {}..{} ({} messages)", m.name, m.uid_validity.0, m.uid_next.0, m.counts.messages))
+        .collect();
+    format!("[{}]", told.join(", "))
 }

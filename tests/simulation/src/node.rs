@@ -48,6 +48,8 @@ pub(crate) struct Node {
     pub(crate) rolled_back: bool,
     /// Its disk has no room.
     pub(crate) full: bool,
+    /// Greatest row format its program reads.
+    pub(crate) reads_rows: u32,
 }
 
 /// What a kill takes away.
@@ -100,6 +102,7 @@ impl Node {
             copies: Vec::new(),
             rolled_back: false,
             full: false,
+            reads_rows: mailbox::rows::RowFormat::HIGHEST.number(),
         }
     }
 
@@ -154,8 +157,14 @@ impl World {
             Ok(saved) => saved,
             Err(damaged) => return self.broken("start", format!("node {}: {damaged}", n + 1)),
         };
-        let config =
-            ReplicaConfig { node: node_id(n), boot, timing: timing(), merge: true, without: self.control.rule() };
+        let config = ReplicaConfig {
+            node: node_id(n),
+            boot,
+            timing: timing(),
+            merge: true,
+            rows: node.reads_rows,
+            without: self.control.rule(),
+        };
         node.process = Some(Process {
             boot,
             replica: Replica::new(config, saved, Instant(0)),

@@ -271,6 +271,7 @@ pub(crate) enum Happening {
     Resume(usize, u64),
     /// Of a disk or a probe target.
     Mishap(crate::mishaps::Mishap),
+    Extra(crate::extras::Extra),
     /// Of a node that has said it leaves; false: it stays after all.
     Stop(usize, bool),
     HealNet(u64),

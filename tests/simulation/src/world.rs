@@ -8,6 +8,7 @@ use vocab::{AccountId, Boot, Instant, StoreWrite};
 
 use crate::clients::Client;
 use crate::disk::Image;
+use crate::extras::Extras;
 use crate::faults::Plan;
 use crate::invariants::{Checks, View};
 use crate::mishaps::Mishaps;
@@ -55,6 +56,7 @@ pub(crate) struct World {
     pub(crate) clients: Vec<Client>,
     pub(crate) plan: Plan,
     pub(crate) mishaps: Option<Mishaps>,
+    pub(crate) extras: Option<Extras>,
     pub(crate) checks: Checks,
     pub(crate) control: Control,
     pub(crate) coverage: Coverage,
@@ -68,8 +70,9 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, control: Control, traced: bool, mishaps: Option<Mishaps>) -> Self {
+    pub(crate) fn new(seed: u64, control: Control, traced: bool, more: (Option<Mishaps>, Option<Extras>)) -> Self {
         let mut rng = Rng::new(seed);
+        let (mishaps, extras) = more;
         let shape = Shape::of(seed);
         let nodes = (0..shape.nodes()).map(|_| Node::new(&mut rng)).collect();
         let plan = Plan::new(&mut rng);
@@ -85,6 +88,7 @@ impl World {
             clients: Vec::new(),
             plan,
             mishaps,
+            extras,
             checks: Checks::default(),
             control,
             coverage: Coverage::default(),
@@ -109,6 +113,7 @@ impl World {
         self.make_clients();
         self.begin_faults();
         self.begin_mishaps();
+        self.begin_extras();
         self.at(SAMPLE_MS, Happening::Sample);
     }
 
@@ -167,6 +172,7 @@ impl World {
             Happening::Start(node) => self.start(node),
             Happening::Resume(node, count) => self.resume(node, count),
             Happening::Mishap(mishap) => self.mishap(mishap),
+            Happening::Extra(extra) => self.extra(extra),
             Happening::Stop(node, stops) => self.stop(node, stops),
             Happening::HealNet(count) => self.heal_net(count),
             Happening::Sample => self.sample(),
@@ -213,6 +219,7 @@ impl World {
     }
 
     pub(crate) fn write(&mut self, node: usize, parts: Vec<StoreWrite>, after: After) {
+        self.look_at_formats(node, &parts);
         if self.nodes[node].disk.write(parts, after) {
             self.begin_sync(node);
         }

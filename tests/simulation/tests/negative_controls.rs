@@ -66,6 +66,12 @@ fn h20_showing_at_a_backup_what_is_not_confirmed_is_noticed() {
     assert!(broken.starts_with('I'), "a promise to clients is broken, not {broken}");
 }
 
+#[test]
+fn writing_rows_that_a_member_cannot_read_is_noticed() {
+    let broken = noticed_within(Control::WritesNewestRows, MORE_SEEDS);
+    assert!(broken.starts_with("formats"), "{broken}");
+}
+
 /// Rules that matter only with a third voter: one history in five has one (`shape`).
 const WITH_THIRD: u64 = 400;
 

@@ -55,6 +55,7 @@ impl Home {
             mailbox_counter: self.mailbox_counter,
             gap: None,
             marks: None,
+            rows: mailbox::rows::RowFormat::HIGHEST,
         };
         let view = self.rows.clone();
         let mut applier = Applier::new(&view, ACCOUNT, stamp);

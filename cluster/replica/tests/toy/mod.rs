@@ -72,6 +72,8 @@ pub struct World {
     known: BTreeMap<NodeId, EpochRecord>,
     /// Rule that machines started from now on do not keep.
     pub without: Option<Rule>,
+    /// Greatest row format that machines started from now on read, where it is not the newest.
+    pub reads_rows: BTreeMap<NodeId, u32>,
 }
 
 pub const A: NodeId = NodeId(1);
@@ -121,6 +123,7 @@ impl World {
             isolated: BTreeSet::new(),
             known: BTreeMap::new(),
             without: None,
+            reads_rows: BTreeMap::new(),
         };
         world.boot(A);
         world.run(300);
@@ -196,6 +199,7 @@ impl World {
             boot: Boot(node.disk.boot),
             timing: Timing::default(),
             merge: self.merges,
+            rows: self.reads_rows.get(&id).copied().unwrap_or(2),
             without: self.without,
         };
         node.replica = Some(Replica::new(config, saved, now));

@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use vocab::{MailboxId, ModSeq, Uid, UidValidity};
+use vocab::{MailboxId, ModSeq, Timestamp, Uid, UidValidity};
 
 use super::MergeReport;
 use super::placements::Union;
@@ -198,6 +198,7 @@ impl Tree {
                 subscribed: false,
                 modseq: ModSeq(0),
                 counts: Counts::default(),
+                renamed: Timestamp::default(),
             };
             self.mailboxes.insert(id, Planned { mailbox, from_one: true });
         }
@@ -245,10 +246,12 @@ impl Tree {
 fn both_sided(base: Option<&Mailbox>, a: &Mailbox, g: &Mailbox, report: &mut MergeReport) -> Mailbox {
     let name = three_way(base.map(|b| &b.name), &a.name, &g.name, |x, y| {
         report.conflicts.push(format!("one mailbox was renamed {x} and {y}"));
-        // No clock says when: the side that changed it last by modseq, then the greater name.
-        if (a.modseq, x) > (g.modseq, y) { x.clone() } else { y.clone() }
+        // The later one wins. Rows of a format that does not say when: the side that changed it last by modseq.
+        let rank = |m: &Mailbox| (m.renamed, m.modseq);
+        if (rank(a), x) > (rank(g), y) { x.clone() } else { y.clone() }
     });
+    let renamed = a.renamed.max(g.renamed);
     let role = three_way(base.map(|b| &b.role), &a.role, &g.role, |x, y| *x.max(y));
     let subscribed = three_way(base.map(|b| &b.subscribed), &a.subscribed, &g.subscribed, |x, y| *x || *y);
-    Mailbox { name, role, subscribed, uid_validity: a.uid_validity.max(g.uid_validity), ..a.clone() }
+    Mailbox { name, role, subscribed, renamed, uid_validity: a.uid_validity.max(g.uid_validity), ..a.clone() }
 }

@@ -82,7 +82,7 @@ pub(super) fn write(
         if finish_mailbox(plan, &mut mailbox, &touched, stamp) {
             touched.insert(mailbox.id);
         }
-        wanted.insert((Table::MAILBOXES, mailbox.id.to_bytes().to_vec()), mailbox.encode());
+        wanted.insert((Table::MAILBOXES, mailbox.id.to_bytes().to_vec()), mailbox.encode(work.stamp.rows));
     }
     tombstones(&mut wanted, three, plan, &touched)?;
     registers::outcomes(&mut wanted, three)?;

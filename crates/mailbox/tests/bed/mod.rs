@@ -5,7 +5,7 @@ pub mod pair;
 
 use bytes::Bytes;
 use mailbox::op::{AccountOp, Change, Command, MailboxRef, NewMessage, Outcome, Role, Stamp};
-use mailbox::rows::{Mailbox, Placement};
+use mailbox::rows::{Mailbox, Placement, RowFormat};
 use mailbox::{Applier, digest_of, read};
 use vocab::{
     AccountBatch, AccountId, BatchId, BlobHash, Boot, CommandId, EpochId, Flags, MemoryRows, NodeId, PlacementId,
@@ -45,7 +45,16 @@ impl Bed {
     pub fn empty() -> Self {
         let epoch = EpochId { number: 1, author: 0 };
         let at = Timestamp(u64::from(SECONDS) * 1000);
-        let stamp = Stamp { epoch, home: NodeId(1), at, joint: true, mailbox_counter: 1, gap: None, marks: None };
+        let stamp = Stamp {
+            epoch,
+            home: NodeId(1),
+            at,
+            joint: true,
+            mailbox_counter: 1,
+            gap: None,
+            marks: None,
+            rows: RowFormat::HIGHEST,
+        };
         let rows = MemoryRows::default();
         Self { rows, stamp, counter: 0, settled: 0, batches: 0, changes: Vec::new(), last: None }
     }

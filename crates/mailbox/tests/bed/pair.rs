@@ -3,6 +3,7 @@
 
 use mailbox::merge::{Branch, MergeInput, Merged, Rules, merge_by};
 use mailbox::op::{Gap, Stamp};
+use mailbox::rows::RowFormat;
 use mailbox::{digest_of, read};
 use std::collections::BTreeMap;
 use vocab::{BatchId, EpochId, Flags, MemoryRows, NodeId, PlacementId, Timestamp};
@@ -23,7 +24,16 @@ fn side(bed: &Bed, node: u32, k: u64) -> Bed {
     let epoch = EpochId { number: 2, author: node };
     let at = Timestamp(bed.stamp.at.0 + u64::from(node));
     let gap = (k > 0).then_some(Gap { k, epoch });
-    let stamp = Stamp { epoch, home: NodeId(node), at, joint: false, mailbox_counter: 1, gap, marks: None };
+    let stamp = Stamp {
+        epoch,
+        home: NodeId(node),
+        at,
+        joint: false,
+        mailbox_counter: 1,
+        gap,
+        marks: None,
+        rows: RowFormat::HIGHEST,
+    };
     Bed {
         rows: bed.rows.clone(),
         stamp,
@@ -50,6 +60,7 @@ impl Pair {
             mailbox_counter: 1,
             gap: None,
             marks: None,
+            rows: RowFormat::HIGHEST,
         }
     }
     pub fn merged(&self) -> Bed {
