@@ -156,6 +156,9 @@ impl EngineCluster {
         if let Serving::Not(reason) = replica.serving {
             warnings.push(format!("this node does not serve clients: {reason}"));
         }
+        if let Some(fault) = &*engine.address_fault.lock().unwrap_or_else(PoisonError::into_inner) {
+            warnings.push(format!("cluster address: {fault}"));
+        }
         let held = engine.held.load(std::sync::atomic::Ordering::Relaxed);
         if held > 0 {
             warnings.push(format!(

@@ -56,6 +56,7 @@ impl Engine {
                 self.carry_out(output);
             }
             self.show_serving(&mut not_serving_since);
+            self.turned.store(self.now().0, Ordering::Relaxed);
         }
     }
 

@@ -114,6 +114,10 @@ pub struct Engine {
     pub(crate) serving: watch::Sender<bool>,
     pub(crate) holds_address: watch::Sender<bool>,
     pub(crate) disk_low: AtomicBool,
+    /// When the loop turned last (ms of this process).
+    pub(crate) turned: AtomicU64,
+    /// What is wrong with the cluster address here.
+    pub(crate) address_fault: Mutex<Option<String>>,
     pub(crate) start_alone: Mutex<Vec<oneshot::Sender<Result<(), &'static str>>>>,
     pub(crate) handovers: Mutex<Vec<oneshot::Sender<Result<NodeId, SubmitError>>>>,
 }
@@ -172,6 +176,8 @@ impl Engine {
             serving: watch::Sender::new(false),
             holds_address: watch::Sender::new(false),
             disk_low: AtomicBool::new(false),
+            turned: AtomicU64::new(0),
+            address_fault: Mutex::default(),
             start_alone: Mutex::default(),
             handovers: Mutex::default(),
         });

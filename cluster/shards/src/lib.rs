@@ -21,6 +21,7 @@ mod outbox;
 mod progress;
 mod repair;
 mod retry;
+mod senses;
 mod serve;
 mod tracker;
 mod transfer;
@@ -33,6 +34,7 @@ pub use cluster::EngineCluster;
 pub use engine::{Engine, EngineConfig, QUEUE_GRACE_MS, raise_boot};
 pub use intake::EngineIntake;
 pub use outbox::EngineOutbox;
+pub use senses::EngineSenses;
 
 pub(crate) use vocab::error::NO_SPACE;
 /// Reason: this node may not serve now.

@@ -1,5 +1,6 @@
-//! The cluster address by provider `listen`: its ports are bound while this node should hold it, and at no other time.
-//! No privileges: the address must be one the kernel lets us bind (127/8, or added by somebody else).
+//! The ports of the cluster address. By provider `listen` they are bound while this node should hold the address, and at
+//! no other time; no privileges: the address must be one the kernel lets us bind (127/8, or added by somebody else). When
+//! somebody else moves the address they are bound always, and connections are taken while this node should hold it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,7 +11,8 @@ use ports::config::Config;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::listener::{Endpoint, Open, accept_all, bind};
+use crate::config::ClusterPorts;
+use crate::listener::{Endpoint, Open, accept_all, bind, bind_ahead};
 
 /// Pause before a port that could not be bound is tried again: the last holder may still be closing it.
 const BIND_AGAIN: Duration = Duration::from_millis(10);
@@ -19,6 +21,8 @@ const BIND_AGAIN: Duration = Duration::from_millis(10);
 pub struct ClusterAddress {
     /// Services with their ports.
     pub endpoints: Vec<Endpoint>,
+    /// When the ports are bound.
+    pub when: ClusterPorts,
     /// The node's own address, which is bound already.
     pub own: IpAddr,
     /// False when the front-end stops.
@@ -36,62 +40,80 @@ impl ClusterAddress {
         let mut revision = self.config.watch();
         let mut running = self.running.clone();
         loop {
-            let wanted = if *hold.borrow_and_update() { self.address() } else { None };
-            let tenure = wanted.map(|address| Tenure::begin(address, &self));
+            let held = *hold.borrow_and_update();
+            let wanted = self.to_bind(held);
+            let tenure = wanted.map(|address| Tenure::begin(address, held, &self));
             loop {
                 tokio::select! {
                     changed = hold.changed() => if changed.is_err() { return },
                     changed = revision.changed() => if changed.is_err() { return },
                     stop = running.wait_for(|running| !*running) => { drop(stop); return }
                 }
-                let now = if *hold.borrow_and_update() { self.address() } else { None };
-                if now != wanted {
+                let held = *hold.borrow_and_update();
+                if self.to_bind(held) != wanted {
                     break;
+                }
+                if let Some(tenure) = &tenure {
+                    tenure.hold(held);
                 }
             }
             drop(tenure);
         }
     }
 
-    fn address(&self) -> Option<IpAddr> {
-        let address = self.config.current().cluster_address.as_ref()?.parse().ok()?;
+    fn to_bind(&self, held: bool) -> Option<IpAddr> {
+        let bound = held || self.when == ClusterPorts::Always;
+        let address = self.config.current().cluster_address.as_ref().filter(|_| bound)?.parse().ok()?;
         (address != self.own).then_some(address)
     }
 }
 
-/// Holding the address; dropping it closes listeners at once and says goodbye on the connections.
+/// The bound ports; dropping it closes listeners at once and says goodbye on the connections.
 struct Tenure {
     address: IpAddr,
-    _held: watch::Sender<bool>,
+    held: watch::Sender<bool>,
     _listeners: JoinSet<()>,
 }
 
 impl Tenure {
-    fn begin(address: IpAddr, of: &ClusterAddress) -> Self {
-        let (held, holding) = watch::channel(true);
+    fn begin(address: IpAddr, held: bool, of: &ClusterAddress) -> Self {
+        let (holds, holding) = watch::channel(false);
         let mut listeners = JoinSet::new();
         for endpoint in of.endpoints.iter().cloned() {
             let serving = endpoint.service.gated().then(|| of.cluster.serving());
             let open = Open::while_all([serving, Some(of.running.clone()), Some(holding.clone())]);
-            listeners.spawn(hold_port(address, endpoint, open));
+            listeners.spawn(hold_port(address, of.when, endpoint, open));
         }
-        tracing::info!(%address, "cluster address taken");
-        metrics::gauge!("twinpost_cluster_address_held").set(1.0);
-        Self { address, _held: held, _listeners: listeners }
+        let tenure = Self { address, held: holds, _listeners: listeners };
+        tenure.hold(held);
+        tenure
+    }
+
+    /// Connections are taken from now on, or told goodbye.
+    fn hold(&self, held: bool) {
+        if self.held.send_replace(held) == held {
+            return;
+        }
+        let what = if held { "cluster address taken" } else { "cluster address let go" };
+        tracing::info!(address = %self.address, "{what}");
+        metrics::gauge!("twinpost_cluster_address_held").set(if held { 1.0 } else { 0.0 });
     }
 }
 
 impl Drop for Tenure {
     fn drop(&mut self) {
-        tracing::info!(address = %self.address, "cluster address let go");
-        metrics::gauge!("twinpost_cluster_address_held").set(0.0);
+        self.hold(false);
     }
 }
 
-async fn hold_port(address: IpAddr, endpoint: Endpoint, open: Open) {
+async fn hold_port(address: IpAddr, when: ClusterPorts, endpoint: Endpoint, open: Open) {
     let mut said = false;
     let listener = loop {
-        match bind(address, endpoint.port) {
+        let bound = match when {
+            ClusterPorts::WhileHeld => bind(address, endpoint.port),
+            ClusterPorts::Always => bind_ahead(address, endpoint.port),
+        };
+        match bound {
             Ok(listener) => break listener,
             Err(error) if said => drop(error),
             Err(error) => {

@@ -53,6 +53,16 @@ impl Default for Limits {
     }
 }
 
+/// When the ports of the cluster address are bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClusterPorts {
+    /// While this node holds the address: binding is what makes it answer there.
+    #[default]
+    WhileHeld,
+    /// Always, whether the address is here or not: somebody else moves it, and a takeover binds nothing.
+    Always,
+}
+
 /// Everything the front-end is told.
 #[derive(Clone, Debug)]
 pub struct FrontendConfig {
@@ -60,6 +70,8 @@ pub struct FrontendConfig {
     pub hostname: String,
     /// The node's own address, always bound.
     pub address: IpAddr,
+    /// When those of the cluster address are.
+    pub cluster_ports: ClusterPorts,
     /// Ports.
     pub ports: ServicePorts,
     /// Certificate for clients.

@@ -75,6 +75,7 @@ impl Frontend {
         };
         let cluster_address = ClusterAddress {
             endpoints,
+            when: context.config.cluster_ports,
             own: context.config.address,
             running: is_running,
             cluster: context.ports.cluster.clone(),

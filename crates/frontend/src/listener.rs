@@ -249,12 +249,27 @@ pub struct Endpoint {
 /// # Errors
 /// The address is not here, or the port is taken.
 pub fn bind(address: IpAddr, port: u16) -> io::Result<TcpListener> {
+    listen(address, port, false)
+}
+
+/// Binds a listening socket on an address that may be elsewhere now.
+///
+/// # Errors
+/// The port is taken.
+pub fn bind_ahead(address: IpAddr, port: u16) -> io::Result<TcpListener> {
+    listen(address, port, true)
+}
+
+fn listen(address: IpAddr, port: u16, ahead: bool) -> io::Result<TcpListener> {
     let address = SocketAddr::new(address, port);
     let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(SocketProtocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
+        socket.set_freebind_v6(ahead)?;
+    } else {
+        socket.set_freebind_v4(ahead)?;
     }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

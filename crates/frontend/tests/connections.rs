@@ -10,10 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use fakes::House;
 use frontend::clock;
+use frontend::config::ClusterPorts;
 use frontend::drive::{Answerer, INPUT_BYTES_MAX};
 use frontend::listener::{Endpoint, Open, Places, Protocol, TurnedAway, accept_all, bind};
 use frontend::tls::Tls;
-use frontend::{Frontend, FrontendHandle};
+use frontend::{Frontend, FrontendConfig, FrontendHandle};
 use mailbox::op::{AccountOp, Change, Outcome};
 use ports::Answer;
 use ports::accounts::Accounts;
@@ -326,9 +327,13 @@ struct Doors {
 
 impl Doors {
     fn start(cluster_address: Option<IpAddr>) -> Self {
+        Self::start_with(cluster_address, ClusterPorts::WhileHeld)
+    }
+    fn start_with(cluster_address: Option<IpAddr>, cluster_ports: ClusterPorts) -> Self {
         let (house, folder) = (House::new(), tempfile::tempdir().expect("folder"));
         house.config.set_cluster_address(cluster_address.map(|a| a.to_string()));
-        let handle = Frontend::start(fakes::settings(folder.path()), house.ports(), house.administration());
+        let settings = FrontendConfig { cluster_ports, ..fakes::settings(folder.path()) };
+        let handle = Frontend::start(settings, house.ports(), house.administration());
         Self { house, handle: handle.expect("start"), folder }
     }
     fn certificate(&self) -> CertificateDer<'static> {
@@ -434,6 +439,46 @@ async fn the_cluster_address_is_open_only_while_it_is_held() {
             }
         })
         .await;
+    }
+}
+
+#[tokio::test]
+async fn ports_bound_ahead_take_connections_only_while_the_address_is_held() {
+    // Not on this machine: binding ahead needs no address.
+    let elsewhere = IpAddr::from(Ipv4Addr::new(192, 0, 2, 73));
+    assert!(frontend::listener::bind(elsewhere, 0).is_err(), "192.0.2.73 is here");
+    frontend::listener::bind_ahead(elsewhere, 0).expect("bound ahead");
+    frontend::listener::bind_ahead("2001:db8::73".parse().expect("address"), 0).expect("bound ahead");
+
+    let shared = IpAddr::from(Ipv4Addr::new(127, 0, 0, 74));
+    let doors = Doors::start_with(Some(shared), ClusterPorts::Always);
+    let at = SocketAddr::new(shared, doors.handle.addresses()["pop3"].port());
+    let connect = async || {
+        soon(async {
+            loop {
+                if let Ok(stream) = TcpStream::connect(at).await {
+                    return Client(BufReader::new(stream));
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+    };
+    for _ in 0..3 {
+        assert!(connect().await.line().await.starts_with("-ERR [SYS/TEMP]"), "not held");
+        doors.house.cluster.holds.send_replace(true);
+        let mut client = soon(async {
+            loop {
+                let mut client = connect().await;
+                if client.line().await.starts_with("+OK") {
+                    return client;
+                }
+            }
+        })
+        .await;
+        doors.house.cluster.holds.send_replace(false);
+        assert!(client.line().await.starts_with("-ERR [SYS/TEMP]"), "connections on the address end with it");
+        client.expect(&[""]).await;
     }
 }
 

@@ -4,8 +4,12 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use failover::Provider;
+use failover::targets::Wanted;
 use frontend::config::Network;
 use serde::Deserialize;
+
+use crate::address::RawAddress;
 
 /// Where the node file is looked for.
 pub const DEFAULT_CONFIG: &str = "/etc/twinpost/twinpost.toml";
@@ -82,8 +86,8 @@ pub struct Dns {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Probe {
-    /// `address:port` that answers a TCP connection (a refusal counts as an answer).
-    pub targets: Vec<std::net::SocketAddr>,
+    /// `gateway`, `dns`, an address (echo request) or `address:port` (a refusal counts as an answer, too).
+    pub targets: Option<Vec<String>>,
 }
 
 /// The outbound queue.
@@ -133,6 +137,8 @@ pub struct RawConfig {
     timing: Timing,
     #[serde(default)]
     queue: Queue,
+    #[serde(default)]
+    cluster_address: RawAddress,
 }
 
 /// The node file, checked.
@@ -160,8 +166,10 @@ pub struct NodeConfig {
     pub tls: Option<TlsFiles>,
     /// DNS servers.
     pub dns: Dns,
-    /// Probe targets.
-    pub probe: Probe,
+    /// Probe targets; `None`: gateway and DNS.
+    pub probe_targets: Option<Vec<Wanted>>,
+    /// Who moves the cluster address; `None`: nobody (`listen`).
+    pub provider: Option<Provider>,
     /// Takeover timing.
     pub timing: Timing,
     /// Outbound queue.
@@ -257,6 +265,8 @@ impl RawConfig {
                 Err(what) => faults.push(format!("proxy_networks: {text}: {what}")),
             }
         }
+        let probe_targets = self.probe.targets.map(|texts| check_targets(&texts, &mut faults));
+        let provider = self.cluster_address.check(&mut faults);
         let name = self.name.unwrap_or_else(host_name);
         match address {
             Some(address) if faults.is_empty() => Ok(NodeConfig {
@@ -271,13 +281,22 @@ impl RawConfig {
                 ports: self.ports,
                 tls: self.tls,
                 dns: self.dns,
-                probe: self.probe,
+                probe_targets,
+                provider,
                 timing: self.timing,
                 queue: self.queue,
             }),
             _ => Err(faults),
         }
     }
+}
+
+fn check_targets(texts: &[String], faults: &mut Vec<String>) -> Vec<Wanted> {
+    let understood = texts.iter().filter_map(|text| match text.parse() {
+        Ok(target) => Some(target),
+        Err(what) => fault(faults, &format!("probe.targets: {text}: {what}")),
+    });
+    understood.collect()
 }
 
 fn fault<T>(faults: &mut Vec<String>, text: &str) -> Option<T> {

@@ -1,5 +1,6 @@
-//! The guard: parent of the daemon. The moment the daemon ends, for whatever reason, it tells the other nodes over
-//! mutual TLS that the process of this boot is gone, so they need not wait for silence (DESIGN 6, 8).
+//! The guard: parent of the daemon. The moment the daemon ends, for whatever reason, it takes the cluster address away
+//! from this machine and tells the other nodes over mutual TLS that the process of this boot is gone, so they need not
+//! wait for silence (DESIGN 6, 8).
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -22,6 +23,9 @@ pub struct GuardNote {
     pub boot: u32,
     /// Other members: id and peer address.
     pub peers: Vec<(u32, String)>,
+    /// The cluster address.
+    #[serde(default)]
+    pub cluster_address: Option<String>,
 }
 
 /// How long the guard tries to reach a peer with its word.
@@ -33,12 +37,12 @@ const WORD_WAIT: Duration = Duration::from_secs(5);
 /// When the child cannot be started.
 pub fn run(config_path: &Path) -> anyhow::Result<ExitCode> {
     let config = NodeConfig::load(config_path)?;
-    let data = DataDir(config.data_dir);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(watch(config_path, &data))
+    runtime.block_on(watch(config_path, &config))
 }
 
-async fn watch(config_path: &Path, data: &DataDir) -> anyhow::Result<ExitCode> {
+async fn watch(config_path: &Path, config: &NodeConfig) -> anyhow::Result<ExitCode> {
+    let data = DataDir(config.data_dir.clone());
     let program = std::env::current_exe().context("find our own program")?;
     let mut child = tokio::process::Command::new(program)
         .arg("serve")
@@ -56,7 +60,10 @@ async fn watch(config_path: &Path, data: &DataDir) -> anyhow::Result<ExitCode> {
             _ = interrupt.recv() => pass_on(pid),
         }
     };
-    tell_peers(data, pid).await;
+    if let Some(note) = read_note(&data, pid) {
+        // Whoever takes over announces the address; until then nobody should answer for it here.
+        tokio::join!(remove_address(config, &note), tell_peers(&data, &note));
+    }
     let code = status.code().and_then(|c| u8::try_from(c).ok());
     eprintln!("twinpost guard: the daemon (process {pid}) ended: {status}");
     Ok(code.map_or(ExitCode::from(2), ExitCode::from))
@@ -69,15 +76,21 @@ fn pass_on(pid: u32) {
     }
 }
 
-/// Says "process of boot N ended" to every other node, all at once.
-async fn tell_peers(data: &DataDir, pid: u32) {
-    let Ok(note) = files::read_text(&data.guard()).and_then(|t| Ok(serde_json::from_str::<GuardNote>(&t)?)) else {
-        return;
-    };
-    if note.pid != pid {
-        // Ended before it had raised its boot: nobody has shaken hands with it.
-        return;
+/// What the daemon left. Nothing when it ended before it had raised its boot: nobody has shaken hands with it.
+fn read_note(data: &DataDir, pid: u32) -> Option<GuardNote> {
+    let text = files::read_text(&data.guard()).ok()?;
+    serde_json::from_str(&text).ok().filter(|note: &GuardNote| note.pid == pid)
+}
+
+async fn remove_address(config: &NodeConfig, note: &GuardNote) {
+    let address = note.cluster_address.as_ref().and_then(|text| text.parse().ok());
+    if let (Some(provider), Some(address)) = (&config.provider, address) {
+        crate::address::remove(provider, address).await;
     }
+}
+
+/// Says "process of boot N ended" to every other node, all at once.
+async fn tell_peers(data: &DataDir, note: &GuardNote) {
     let Ok(identity) = crate::serve::node_tls(data) else { return };
     let words = note.peers.iter().map(|(peer, address)| {
         let tls = identity.clone();

@@ -1,5 +1,6 @@
 //! The program `twinpost`: assembles all rooms, and the operator's commands.
 
+mod address;
 pub mod admin;
 pub mod cli;
 pub mod config;

@@ -99,11 +99,15 @@ async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
     tokio::spawn(follow_voters(control.clone(), node));
 
     let service = crate::service::start(config, &data, (node, &control, &engine), &transport, metrics)?;
+    let keeper = crate::address::start(config, (node, &control, &engine))?;
     write_notes(config, &data)?;
     if await_end(&control, node, &data, identity).await? == End::Stop {
         engine.leave_before_stop().await;
     }
     service.stop(STOP_WAIT).await;
+    if let Some(keeper) = keeper {
+        keeper.stop().await;
+    }
     transport.stop();
     Ok(ExitCode::SUCCESS)
 }
@@ -184,7 +188,8 @@ pub(crate) async fn follow_members(
             });
         }
         let peers = members.borrow().iter().filter(|(id, _)| **id != node).map(|(id, a)| (id.0, a.clone())).collect();
-        let note = GuardNote { pid: std::process::id(), node: node.0, boot: boot.0, peers };
+        let cluster_address = state.cluster_address.clone();
+        let note = GuardNote { pid: std::process::id(), node: node.0, boot: boot.0, peers, cluster_address };
         let written = serde_json::to_vec(&note)
             .map_err(anyhow::Error::from)
             .and_then(|bytes| files::write_private(&data.guard(), &bytes));

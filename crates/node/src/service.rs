@@ -111,6 +111,7 @@ fn frontend_config(config: &NodeConfig, data: &DataDir) -> FrontendConfig {
     FrontendConfig {
         hostname: config.hostname.clone(),
         address: config.address,
+        cluster_ports: crate::address::ports(config),
         ports: ServicePorts {
             smtp: ports.smtp,
             submission: ports.submission,

@@ -13,6 +13,7 @@ pub mod mail_store;
 pub mod outbox;
 pub mod peers;
 pub mod resolver;
+pub mod senses;
 pub mod streams;
 
 /// A boxed answer: ports are `dyn`, so doors have no type parameters; one box per mailbox operation is nothing beside

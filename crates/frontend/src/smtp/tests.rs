@@ -173,6 +173,7 @@ fn door(role: Role, memory: usize) -> Door {
     let config = FrontendConfig {
         hostname: "mail.example.org".into(),
         address: Ipv4Addr::LOCALHOST.into(),
+        cluster_ports: crate::config::ClusterPorts::WhileHeld,
         ports: ServicePorts::default(),
         tls: tls.clone(),
         allow_plaintext: false,

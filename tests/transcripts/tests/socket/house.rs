@@ -239,6 +239,7 @@ pub fn settings(folder: &Path) -> FrontendConfig {
     FrontendConfig {
         hostname: "mail.example.org".into(),
         address: std::net::Ipv4Addr::LOCALHOST.into(),
+        cluster_ports: frontend::config::ClusterPorts::WhileHeld,
         ports: ServicePorts::default(),
         tls,
         allow_plaintext: false,

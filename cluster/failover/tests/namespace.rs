@@ -1,0 +1,175 @@
+//! The address in a kernel, in a network namespace of its own: added as a lease, seen by a neighbour, checked, removed.
+//! Needs root; without it each test says that it was skipped.
+
+use std::net::IpAddr;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use failover::{Device, Lease, Link, Provider};
+
+/// How long anything may take that the kernel does by itself.
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn run(words: &str) -> String {
+    let mut parts = words.split(' ');
+    let output = Command::new(parts.next().expect("a program")).args(parts).output().expect("runs");
+    assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Puts this thread, and so everything it starts, into a namespace with a pair of joined interfaces, `here` and
+/// `there`; the latter in a namespace of its own, held by a process that ends with the returned value.
+struct House(std::process::Child);
+
+impl House {
+    fn build() -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            println!("skipped: network namespaces need root");
+            return None;
+        }
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a namespace");
+        let child = Command::new("unshare").args(["-n", "sleep", "600"]).spawn().expect("unshare");
+        let house = Self(child);
+        let own = std::fs::read_link("/proc/thread-self/ns/net").expect("own namespace");
+        let theirs = format!("/proc/{}/ns/net", house.0.id());
+        let begin = Instant::now();
+        while std::fs::read_link(&theirs).is_ok_and(|link| link == own) {
+            assert!(begin.elapsed() < LIMIT, "no second namespace");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        run(&format!("ip link add here type veth peer name there netns {}", house.0.id()));
+        run("ip address add 10.77.0.1/24 dev here");
+        run("ip -6 address add fd77::1/64 dev here nodad");
+        run("ip link set here up");
+        house.there("ip address add 10.77.0.2/24 dev there");
+        house.there("ip -6 address add fd77::2/64 dev there nodad");
+        house.there("ip link set there up");
+        Some(house)
+    }
+
+    /// Runs something on the other side.
+    fn there(&self, words: &str) -> String {
+        run(&format!("nsenter --net=/proc/{}/ns/net {words}", self.0.id()))
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn lease(address: &str, others: &[&str]) -> Lease {
+    let ip = |text: &str| text.parse::<IpAddr>().expect(text);
+    Lease {
+        address: ip(address),
+        others: others.iter().map(|text| ip(text)).collect(),
+        reason: "takeover",
+        epoch: "1.0".into(),
+    }
+}
+
+fn device() -> Device {
+    Device::open(Provider::Netlink(Link { interface: "here".into(), prefix: Some(24) })).expect("a device")
+}
+
+fn is_here(address: &str) -> bool {
+    run("ip address show dev here").contains(&format!(" {address}/24 "))
+}
+
+async fn awaited(what: &str, mut condition: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !condition() {
+        assert!(begin.elapsed() < LIMIT, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+// One thread: the namespace is the thread's.
+#[tokio::test]
+async fn the_kernel_takes_an_address_away_that_nobody_renews() {
+    let Some(_house) = House::build() else { return };
+    let device = device();
+    for address in ["10.77.0.10", "fd77::10"] {
+        let lease = lease(address, &[]);
+        device.acquire(&lease).await.expect("added");
+        assert!(is_here(address), "{address}");
+        let shown = run(&format!("ip address show dev here to {address}"));
+        assert!(!shown.contains("tentative"), "answers at once: {shown}");
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_millis(2_600) {
+            device.acquire(&lease).await.expect("renewed");
+            assert!(is_here(address), "{address} outlives its first lifetime");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let begin = Instant::now();
+        awaited("it runs out", || !is_here(address)).await;
+        assert!(begin.elapsed() < Duration::from_secs(4), "{address} stayed for {:?}", begin.elapsed());
+        device.acquire(&lease).await.expect("added again");
+        device.release(&lease).await.expect("removed");
+        assert!(!is_here(address), "{address}");
+        device.release(&lease).await.expect("removing what is not there is no fault");
+    }
+}
+
+#[tokio::test]
+async fn an_announcement_moves_a_neighbours_cache() {
+    let Some(house) = House::build() else { return };
+    let device = device();
+    let shown = run("ip link show here");
+    let mac = shown
+        .split_whitespace()
+        .skip_while(|word| *word != "link/ether")
+        .nth(1)
+        .expect("a hardware address")
+        .to_owned();
+    for (address, family) in [("10.77.0.10", "-4"), ("fd77::10", "-6")] {
+        let lease = lease(address, &[]);
+        // What the neighbour knows is wrong, as after a takeover.
+        house.there(&format!("ip neighbour replace {address} lladdr 02:00:00:00:00:99 dev there nud stale"));
+        device.acquire(&lease).await.expect("added");
+        awaited("the neighbour hears of it", || {
+            // Some kernels lock an entry for a second.
+            futures_block(device.announce(&lease));
+            let entry = house.there(&format!("ip {family} neighbour show {address}"));
+            entry.contains(&mac)
+        })
+        .await;
+    }
+}
+
+/// The announcement is one write, ready at the first poll.
+fn futures_block(work: impl Future<Output = Result<(), String>>) {
+    let waker = std::task::Waker::noop();
+    let mut work = std::pin::pin!(work);
+    match work.as_mut().poll(&mut std::task::Context::from_waker(waker)) {
+        std::task::Poll::Ready(done) => done.expect("announced"),
+        std::task::Poll::Pending => panic!("an announcement waits"),
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_with_the_address_is_found_and_a_node_is_none() {
+    let Some(house) = House::build() else { return };
+    let device = device();
+    for (address, other) in [("10.77.0.10", "10.77.0.2"), ("fd77::10", "fd77::2")] {
+        device.check(&lease(address, &[other])).await.expect("nobody has it");
+        let bits = if address.contains(':') { 64 } else { 24 };
+        let nodad = if bits == 64 { " nodad" } else { "" };
+        house.there(&format!("ip address add {address}/{bits} dev there{nodad}"));
+        let fault = device.check(&lease(address, &[])).await.expect_err("a stranger");
+        assert!(fault.contains("no node of this cluster"), "{fault}");
+        device.check(&lease(address, &[other])).await.expect("the other node has it");
+    }
+}
+
+#[tokio::test]
+async fn what_is_missing_is_said() {
+    let Some(_house) = House::build() else { return };
+    let device = Device::open(Provider::Netlink(Link { interface: "nowhere".into(), prefix: None })).expect("a device");
+    let lease = lease("10.77.0.10", &[]);
+    for said in [device.acquire(&lease).await, device.announce(&lease).await, device.check(&lease).await] {
+        assert!(said.expect_err("no interface").contains("nowhere"));
+    }
+}

@@ -1,0 +1,184 @@
+//! Tables `[cluster_address]` and `[probe]` of the node file, and what is made of them.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use control::Control;
+use failover::{Device, Hooks, Keeper, KeeperConfig, Lease, Link, Provider, targets};
+use frontend::config::ClusterPorts;
+use serde::Deserialize;
+use shards::Engine;
+use vocab::NodeId;
+
+use crate::config::NodeConfig;
+
+/// How long a hook may run unless the node file says otherwise (ms), and what it may say.
+const HOOK_LIMIT_MS: u64 = 5_000;
+const HOOK_LIMITS_MS: std::ops::RangeInclusive<u64> = 100..=60_000;
+/// Longest name of an interface (bytes), as the kernel has it.
+const INTERFACE_BYTES_MAX: usize = 15;
+
+/// Who moves the cluster address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ProviderName {
+    /// Nobody: its ports are bound while this node is primary.
+    #[default]
+    Listen,
+    /// The daemon, in the kernel.
+    Netlink,
+    /// The operator's programs.
+    Exec,
+}
+
+/// `[cluster_address]` as written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawAddress {
+    provider: ProviderName,
+    interface: Option<String>,
+    prefix: Option<u8>,
+    acquire: Option<PathBuf>,
+    release: Option<PathBuf>,
+    announce: Option<PathBuf>,
+    check: Option<PathBuf>,
+    hook_limit_ms: Option<u64>,
+}
+
+impl RawAddress {
+    /// The provider; `None` is `listen`. Faults are added with their keys.
+    pub(crate) fn check(self, faults: &mut Vec<String>) -> Option<Provider> {
+        let before = faults.len();
+        let mut must = |good: bool, text: &str| {
+            if !good {
+                faults.push(format!("cluster_address.{text}"));
+            }
+        };
+        let named = self.interface.as_ref().is_none_or(|name| (1..=INTERFACE_BYTES_MAX).contains(&name.len()));
+        must(named, "interface: 1 to 15 bytes");
+        must(self.prefix.is_none_or(|bits| (1..=128).contains(&bits)), "prefix: 1 to 128");
+        let limit = self.hook_limit_ms.unwrap_or(HOOK_LIMIT_MS);
+        must(HOOK_LIMITS_MS.contains(&limit), "hook_limit_ms: 100 to 60000");
+        let hooks = [&self.acquire, &self.release, &self.announce, &self.check];
+        if self.provider == ProviderName::Exec {
+            must(self.acquire.is_some(), "acquire: missing; provider exec needs it");
+            must(self.release.is_some(), "release: missing; provider exec needs it");
+            must(
+                hooks.into_iter().flatten().all(|path| path.is_absolute()),
+                "acquire, release, announce, check: absolute paths",
+            );
+        } else {
+            must(hooks.into_iter().all(Option::is_none), "acquire, release, announce, check: only with provider exec");
+        }
+        if self.provider == ProviderName::Netlink {
+            must(self.interface.is_some(), "interface: missing; provider netlink needs it");
+        }
+        if faults.len() > before {
+            return None;
+        }
+        match (self.provider, self.interface, self.acquire, self.release) {
+            (ProviderName::Netlink, Some(interface), ..) => {
+                Some(Provider::Netlink(Link { interface, prefix: self.prefix }))
+            }
+            (ProviderName::Exec, interface, Some(acquire), Some(release)) => Some(Provider::Exec(Hooks {
+                acquire,
+                release,
+                announce: self.announce,
+                check: self.check,
+                interface,
+                prefix: self.prefix,
+                time_limit: Duration::from_millis(limit),
+            })),
+            _ => None,
+        }
+    }
+}
+
+/// When the front-end binds the ports of the cluster address.
+pub(crate) const fn ports(config: &NodeConfig) -> ClusterPorts {
+    if config.provider.is_some() { ClusterPorts::Always } else { ClusterPorts::WhileHeld }
+}
+
+/// Starts to keep the cluster address, and to ask the probe targets.
+///
+/// # Errors
+/// What the provider needs is not there, in words for the operator.
+pub(crate) fn start(
+    config: &NodeConfig,
+    (node, control, engine): (NodeId, &Arc<Control>, &Arc<Engine>),
+) -> anyhow::Result<Option<Keeper>> {
+    let found = targets::resolve(&wanted_targets(config), &[config.address], &config.dns.servers);
+    if !found.is_empty() {
+        tracing::info!(targets = ?found, "asking probe targets");
+        tokio::spawn(targets::watch(found, engine.senses()));
+    }
+    let Some(provider) = config.provider.clone() else { return Ok(None) };
+    let device = Device::open(provider).map_err(|text| anyhow::anyhow!("cluster address: {text}"))?;
+    let keeper = KeeperConfig { node, cluster: engine.cluster(), config: control.clone(), senses: engine.senses() };
+    Ok(Some(Keeper::start(keeper, device)))
+}
+
+/// Those of the node file; else gateway and DNS, but for nodes on loopback, whose links are not the machine's.
+fn wanted_targets(config: &NodeConfig) -> Vec<targets::Wanted> {
+    match &config.probe_targets {
+        Some(targets) => targets.clone(),
+        None if config.address.is_loopback() => Vec::new(),
+        None => vec![targets::Wanted::Gateway, targets::Wanted::Dns],
+    }
+}
+
+/// Takes the cluster address away from this machine after the daemon has ended; `address` is the last it knew.
+pub(crate) async fn remove(provider: &Provider, address: IpAddr) {
+    let lease = Lease { address, others: Vec::new(), reason: "process ended", epoch: String::new() };
+    let removed = match Device::open(provider.clone()) {
+        Ok(device) => device.release(&lease).await,
+        Err(fault) => Err(fault),
+    };
+    if let Err(fault) = removed {
+        eprintln!("twinpost guard: {fault}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Result<Option<Provider>, Vec<String>> {
+        let mut faults = Vec::new();
+        let provider = toml::from_str::<RawAddress>(text).expect("parses").check(&mut faults);
+        if faults.is_empty() { Ok(provider) } else { Err(faults) }
+    }
+
+    #[test]
+    fn providers_are_understood() {
+        assert_eq!(check(""), Ok(None));
+        assert_eq!(check("provider = \"listen\""), Ok(None));
+        let link = Link { interface: "eth0".into(), prefix: Some(24) };
+        assert_eq!(
+            check("provider = \"netlink\"\ninterface = \"eth0\"\nprefix = 24"),
+            Ok(Some(Provider::Netlink(link)))
+        );
+        let exec = check("provider = \"exec\"\nacquire = \"/a\"\nrelease = \"/r\"").expect("good");
+        assert!(
+            matches!(exec, Some(Provider::Exec(hooks)) if hooks.time_limit.as_millis() == 5_000 && hooks.check.is_none())
+        );
+    }
+
+    #[test]
+    fn what_a_provider_needs_is_named() {
+        let all = |text: &str| check(text).expect_err("bad").join("\n");
+        assert!(all("provider = \"netlink\"").contains("interface: missing"));
+        let exec = all("provider = \"exec\"\nacquire = \"a\"\nhook_limit_ms = 1");
+        assert!(
+            exec.contains("release: missing") && exec.contains("absolute") && exec.contains("hook_limit_ms"),
+            "{exec}"
+        );
+        assert!(
+            all("provider = \"netlink\"\ninterface = \"eth0\"\nacquire = \"/a\"").contains("only with provider exec")
+        );
+        assert!(all("prefix = 0\ninterface = \"0123456789abcdef\"").contains("prefix: 1 to 128"));
+        assert!(toml::from_str::<RawAddress>("provider = \"vrrp\"").is_err());
+    }
+}
