@@ -178,6 +178,8 @@ pub(crate) fn rename(work: &mut Work<'_>, mailbox: MailboxId, name: &str) -> Res
         release_name(work, &mailbox.name, false)?;
         mailbox.subscribed |= name_row(work, &new_name)?.is_some();
         mailbox.name = new_name;
+        // Of two names that two sides gave, the later one stays (M2).
+        mailbox.modseq = raise_modseq(work);
         // By the clock, but after every earlier rename whatever the clock says.
         mailbox.renamed = work.stamp.at.max(mailbox.renamed.plus_ms(1));
         work.write(Table::NAMES, mailbox.name.as_bytes(), encode_name(Some(mailbox.id)))?;

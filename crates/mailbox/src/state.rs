@@ -221,7 +221,9 @@ pub fn email_changes(rows: &dyn Rows, since: &State, max: usize) -> Result<Optio
     let mut events: Vec<(ModSeq, PlacementId, Touched)> = Vec::new();
     for (email, touched) in all {
         match (touched.present, touched.older) {
-            (false, false) => {}
+            // Since a merge it may have come only as the merge counts: then the client may know it all the same.
+            (false, false) if since.branch == now.branch => {}
+            (false, false) => events.push((touched.last, email, touched)),
             (true, false) => events.push((touched.came, email, touched)),
             (_, true) => events.push((touched.last, email, touched)),
         }
@@ -234,7 +236,7 @@ pub fn email_changes(rows: &dyn Rows, since: &State, max: usize) -> Result<Optio
         events.retain(|(at, ..)| *at < beyond);
         let Some((last, ..)) = events.last() else { return Ok(None) };
         changes.more = true;
-        changes.state = State { modseq: *last, mailboxes: since.mailboxes, ..now };
+        changes.state = State { modseq: *last, ..*since };
     }
     for (_, email, touched) in events {
         match touched {

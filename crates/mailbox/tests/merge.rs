@@ -113,6 +113,27 @@ fn m6_without_base_deleted_only_if_on_both() {
 }
 
 #[test]
+fn m12_without_base_a_mailbox_the_other_side_may_have_had_gets_a_new_uid_validity() {
+    let mut bed = three();
+    bed.create("Old");
+    let mut pair = Pair::from(&bed);
+    // Its clients were told a UIDNEXT that the other side does not know; then it went.
+    append_to(&mut pair.a, "Old", "more");
+    let told = pair.a.mailbox("Old");
+    delete(&mut pair.a, "Old");
+    append_to(&mut pair.g, "Old", "kept");
+    pair.g.create("New");
+    let new = pair.g.mailbox("New");
+    let (merged, made) = pair.merged_by(Rules::default(), None);
+    let old = merged.mailbox("Old");
+    assert!(old.uid_validity > told.uid_validity, "its numbers would go back to {:?}", old.uid_next);
+    // What the other side's clock never came to was never there.
+    assert!(new.uid_validity.0 > pair.a.rows.head.uidvalidity);
+    assert_eq!(merged.mailbox("New").uid_validity, new.uid_validity);
+    assert!(made.report.raised.iter().any(|why| why.starts_with("Old")));
+}
+
+#[test]
 fn w_numbers_given_on_both_sides_are_retired() {
     let mut pair = Pair::from(&three());
     append_to(&mut pair.a, "INBOX", "at a");
@@ -265,6 +286,16 @@ fn rows_of_a_newer_format_are_merged_by_who_writes_the_older_one() {
     let versions = merged.rows.rows.iter().filter(|((table, _), _)| *table == Table::MAILBOXES);
     assert!(versions.clone().count() > 3 && versions.into_iter().all(|(_, value)| value[0] == 1));
     assert_eq!(merged.mailbox("Kept").renamed, Timestamp(0));
+}
+
+#[test]
+fn m2_a_name_given_later_stays_without_a_base_too() {
+    let mut bed = three();
+    bed.create("Zoo");
+    let mut pair = Pair::from(&bed);
+    rename(&mut pair.a, "Zoo", "Ape");
+    let (merged, _) = pair.merged_by(Rules::default(), None);
+    assert!(merged.find("Ape").is_some() && merged.find("Zoo").is_none());
 }
 
 #[test]

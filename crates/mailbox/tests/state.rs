@@ -134,7 +134,7 @@ proptest! {
 
     #[test]
     fn i19_states_of_both_branches_lead_to_the_merge_and_not_into_the_other(
-        before in history(), here in history(), there in history(), known in any::<bool>(),
+        before in history(), here in history(), there in history(), after in history(), known in any::<bool>(),
     ) {
         let mut bed = Bed::new();
         let mut clients = Vec::new();
@@ -160,7 +160,11 @@ proptest! {
             prop_assert_eq!(email_changes(&pair.a.rows, &client.state, 100), Ok(None));
         }
         let base = known.then_some(&pair.base);
-        let merged = pair.merged_by(mailbox::merge::Rules::default(), base).0;
+        let mut merged = pair.merged_by(mailbox::merge::Rules::default(), base).0;
+        merged.stamp = pair.stamp();
+        for step in after {
+            act(&mut merged, step);
+        }
         for mut client in clients.into_iter().chain(ours).chain(theirs) {
             prop_assert!(client.follow(&merged.rows, usize::MAX, false));
             prop_assert_eq!(&client.cache, &truth(&merged.rows));

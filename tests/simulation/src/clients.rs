@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
-use mailbox::op::{AccountOp, Command, FlagMode, Outcome};
+use mailbox::op::{AccountOp, FlagMode};
 use mailbox::read;
 use mailbox::rows::UidRow;
 use vocab::{
     AccountId, BlobHash, Damaged, Flags, Keyword, MailboxId, MemoryRows, ModSeq, PlacementId, SystemFlag, Uid,
 };
 
+use crate::cast::{Intent, Part};
 use crate::invariants::{Cached, Reading, Shown, Told};
 use crate::vocabulary::{Answer, Done, Happening, JobKind, Ms, Work};
 use crate::world::World;
@@ -18,7 +19,7 @@ use crate::world::World;
 /// Accounts of a history.
 pub(crate) const ACCOUNTS: u64 = 8;
 /// First account id; below 16 are system accounts.
-const FIRST_ACCOUNT: u64 = 40;
+pub(crate) const FIRST_ACCOUNT: u64 = 40;
 /// A client gives a connection up after this time without an answer (ms).
 const PATIENCE_MS: Ms = 9_000;
 
@@ -33,38 +34,50 @@ pub(crate) enum Resync {
     UidNext,
 }
 
-#[derive(Clone, Debug)]
-enum Kind {
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
     Sender,
-    Reader { account: AccountId, resync: Resync, node: Option<usize> },
+    /// A keeper does with its mailboxes whatever IMAP lets it do.
+    Reader {
+        account: AccountId,
+        resync: Resync,
+        node: Option<usize>,
+        keeper: bool,
+    },
+    /// One of another protocol.
+    Part {
+        account: AccountId,
+        node: Option<usize>,
+    },
 }
 
 /// What a client waits for.
 #[derive(Clone, Debug)]
-enum Pending {
+pub(crate) enum Pending {
     Delivery { accounts: Vec<AccountId>, body: Bytes, inline: bool },
     Read,
-    Change,
-    Expunge(Vec<PlacementId>),
+    Change(Box<Intent>),
 }
 
 pub(crate) struct Client {
-    kind: Kind,
+    pub(crate) kind: Kind,
+    pub(crate) part: Part,
     serial: u64,
-    pending: Option<Pending>,
+    pub(crate) pending: Option<Pending>,
     connected: bool,
     /// Has read everything after the faults were over.
     last_read: bool,
-    cache: BTreeMap<String, Cached>,
-    ids: BTreeMap<String, MailboxId>,
-    blobs: BTreeMap<PlacementId, BlobHash>,
+    pub(crate) cache: BTreeMap<String, Cached>,
+    pub(crate) ids: BTreeMap<String, MailboxId>,
+    pub(crate) blobs: BTreeMap<PlacementId, BlobHash>,
     pub(crate) side: Option<usize>,
 }
 
 impl Client {
-    fn new(kind: Kind) -> Self {
+    pub(crate) fn new(kind: Kind, part: Part) -> Self {
         Self {
             kind,
+            part,
             serial: 0,
             pending: None,
             connected: false,
@@ -80,7 +93,7 @@ impl Client {
     pub(crate) fn is_done(&self) -> bool {
         match self.kind {
             Kind::Sender => self.pending.is_none(),
-            Kind::Reader { .. } => self.last_read && self.pending.is_none(),
+            Kind::Reader { .. } | Kind::Part { .. } => self.last_read && self.pending.is_none(),
         }
     }
 }
@@ -88,17 +101,21 @@ impl Client {
 impl World {
     pub(crate) fn make_clients(&mut self) {
         for _ in 0..3 {
-            self.clients.push(Client::new(Kind::Sender));
+            self.clients.push(Client::new(Kind::Sender, Part::None));
         }
         for number in 0..ACCOUNTS + 4 {
             let account = AccountId(FIRST_ACCOUNT + number % ACCOUNTS);
             let resync = [Resync::Quick, Resync::CondStore, Resync::UidNext][self.rng.index(3)];
             let node = if self.rng.percent(25) { None } else { Some(self.rng.index(self.nodes.len())) };
-            self.clients.push(Client::new(Kind::Reader { account, resync, node }));
+            let kind = Kind::Reader { account, resync, node, keeper: false };
+            self.clients.push(Client::new(kind, Part::None));
         }
         for client in 0..self.clients.len() {
             let first = self.rng.range(10, 600);
             self.at(first, Happening::Client(client));
+        }
+        if self.cast {
+            self.make_cast();
         }
     }
 
@@ -106,9 +123,9 @@ impl World {
         if self.clients[c].connected || (self.calming.is_some() && self.clients[c].is_done()) {
             return;
         }
-        match self.clients[c].kind.clone() {
+        match self.clients[c].kind {
             Kind::Sender => self.sender_acts(c),
-            Kind::Reader { account, node, .. } => {
+            Kind::Reader { account, node, .. } | Kind::Part { account, node } => {
                 let n = node.unwrap_or_else(|| self.rng.index(self.nodes.len()));
                 if !self.nodes[n].is_awake() {
                     return self.client_later(c, 100, 400);
@@ -118,12 +135,12 @@ impl World {
         }
     }
 
-    fn client_later(&mut self, c: usize, from: Ms, to: Ms) {
+    pub(crate) fn client_later(&mut self, c: usize, from: Ms, to: Ms) {
         let delay = self.rng.range(from, to);
         self.at(delay, Happening::Client(c));
     }
 
-    fn begin(&mut self, c: usize, n: usize, pending: Pending, kind: JobKind) {
+    pub(crate) fn begin(&mut self, c: usize, n: usize, pending: Pending, kind: JobKind) {
         self.coverage.operations += 1;
         let client = &mut self.clients[c];
         client.serial += 1;
@@ -164,24 +181,31 @@ impl World {
     }
 
     fn reader_acts(&mut self, c: usize, n: usize, account: AccountId) {
+        if let Kind::Part { .. } = self.clients[c].kind {
+            return self.part_acts(c, n, account);
+        }
         let change = self.calming.is_none() && self.rng.percent(45);
-        let op = if change { self.choose_change(c, account) } else { None };
-        let Some((op, pending)) = op else {
-            return self.begin(c, n, Pending::Read, JobKind::Read { account, entry_asked: false });
-        };
-        let Some(process) = self.nodes[n].process.as_mut() else { return };
-        let command = Command { id: process.command_id(n), settled: process.settled(), op };
-        self.begin(c, n, pending, JobKind::Submit(Work::Account { account, command }));
+        let op = if change { self.choose_change(c) } else { None };
+        match op {
+            Some((op, body)) => self.change(c, n, account, op, body),
+            None => self.look(c, n, account),
+        }
+    }
+
+    /// Asks for a snapshot.
+    pub(crate) fn look(&mut self, c: usize, n: usize, account: AccountId) {
+        self.begin(c, n, Pending::Read, JobKind::Read { account, entry_asked: false });
     }
 
     /// A change of messages the client has seen.
-    fn choose_change(&mut self, c: usize, account: AccountId) -> Option<(AccountOp, Pending)> {
+    fn choose_change(&mut self, c: usize) -> Option<(AccountOp, Option<Bytes>)> {
+        let Kind::Reader { keeper, .. } = self.clients[c].kind else { return None };
         let client = &self.clients[c];
         let names: Vec<String> =
             client.cache.iter().filter(|(_, cached)| !cached.messages.is_empty()).map(|(n, _)| n.clone()).collect();
         if names.is_empty() || self.rng.percent(6) {
             let name = format!("F{}", self.rng.range(1, 4));
-            return Some((AccountOp::CreateMailbox { name, role: None }, Pending::Change));
+            return Some((AccountOp::CreateMailbox { name, role: None }, None));
         }
         let name = &names[self.rng.index(names.len())];
         let client = &self.clients[c];
@@ -189,7 +213,7 @@ impl World {
         let known: Vec<PlacementId> = client.cache.get(name)?.messages.values().map(|(id, _)| *id).collect();
         let ids: Vec<(String, MailboxId)> = client.ids.iter().map(|(name, id)| (name.clone(), *id)).collect();
         if let Some(op) = self.rare_change(&ids, Some((mailbox, &known))) {
-            return Some((op, Pending::Change));
+            return Some((op, None));
         }
         let mut placements = vec![known[self.rng.index(known.len())]];
         if self.rng.percent(30) {
@@ -198,24 +222,23 @@ impl World {
                 placements.push(other);
             }
         }
+        if keeper && self.rng.percent(70) {
+            return self.choose_of_keeper(c, name, mailbox, placements);
+        }
         if self.rng.percent(65) {
             let mode = [FlagMode::Add, FlagMode::Remove, FlagMode::Replace][self.rng.index(3)];
             let mut flags = Flags::of(&[SystemFlag::ALL[self.rng.index(5)]]);
             flags.keywords.extend(Keyword::new("$Seen2").filter(|_| self.rng.percent(20)));
-            let op = AccountOp::Store { mailbox, placements, mode, flags, unchanged_since: None };
-            return Some((op, Pending::Change));
+            return Some((AccountOp::Store { mailbox, placements, mode, flags, unchanged_since: None }, None));
         }
         if self.rng.percent(35) {
             let ids: Vec<MailboxId> = self.clients[c].ids.values().copied().filter(|id| *id != mailbox).collect();
             if !ids.is_empty() {
                 let to = ids[self.rng.index(ids.len())];
-                return Some((AccountOp::Move { from: mailbox, to, placements }, Pending::Change));
+                return Some((AccountOp::Move { from: mailbox, to, placements }, None));
             }
         }
-        let blobs = placements.iter().filter_map(|id| self.clients[c].blobs.get(id).copied()).collect();
-        self.checks.on_told(&Told::ExpungeAsked { account, blobs });
-        let pending = Pending::Expunge(placements.clone());
-        Some((AccountOp::Expunge { mailbox, placements, only_deleted: false }, pending))
+        Some((AccountOp::Expunge { mailbox, placements, only_deleted: false }, None))
     }
 
     pub(crate) fn client_told(&mut self, c: usize, serial: u64, answer: Option<Answer>) {
@@ -241,23 +264,18 @@ impl World {
                 self.clients[c].pending = Some(pending);
                 return self.client_later(c, 100, 1_200);
             }
-            (Pending::Expunge(placements), Some(Ok(Done::Account(Outcome::Expunged { .. }, side)))) => {
-                if let Kind::Reader { account, .. } = self.clients[c].kind {
-                    self.note(|| {
-                        format!("client {c}: expunged {placements:?} of account {}, side {side:?}", account.0)
-                    });
-                    self.checks.on_told(&Told::Expunged { account, placements, side });
-                }
+            (Pending::Change(intent), Some(Ok(Done::Account(outcome, side)))) => {
+                self.acknowledged(c, &intent, &outcome, side);
             }
             (Pending::Read, Some(Ok(_))) => self.clients[c].last_read = self.calming.is_some(),
-            _ => {}
+            (_, answer) => self.part_told(c, answer),
         }
         self.client_later(c, 30, 700);
     }
 
     /// A snapshot is shown to a client: it resynchronises, and everything it is told is checked.
     pub(crate) fn show(&mut self, n: usize, c: usize, account: AccountId) {
-        let Kind::Reader { resync, .. } = self.clients[c].kind else { return };
+        let Kind::Reader { resync, .. } = self.clients[c].kind else { return self.show_part(n, c, account) };
         let view = self.view(n);
         let comparable = view.must_know(self.clients[c].side);
         if !comparable {
@@ -268,7 +286,7 @@ impl World {
         let empty = MemoryRows::default();
         let rows = self.nodes[n].disk.image.accounts.get(&account).unwrap_or(&empty);
         let before = std::mem::take(&mut self.clients[c].cache);
-        let (mailboxes, after) = match look(rows, &before, resync) {
+        let Seen { mailboxes, after, vanished } = match look(rows, &before, resync) {
             Ok(seen) => seen,
             Err(damaged) => return self.broken("rows", format!("node {}: account {}: {damaged}", n + 1, account.0)),
         };
@@ -284,8 +302,10 @@ impl World {
             view,
             mailboxes: &mailboxes,
             archived: archived.as_ref(),
+            modseq: rows.head.modseq,
             before: &before,
             after: &after,
+            vanished: &vanished,
         };
         let verdict = self.checks.on_read(&reading);
         let client = &mut self.clients[c];
@@ -299,17 +319,20 @@ impl World {
     }
 }
 
-type Seen = (Vec<Shown>, BTreeMap<String, Cached>);
+/// The whole account, what an incremental resynchronisation makes of the cache, and what QRESYNC said had vanished.
+struct Seen {
+    mailboxes: Vec<Shown>,
+    after: BTreeMap<String, Cached>,
+    vanished: BTreeMap<String, Vec<Uid>>,
+}
 
-/// The whole account, and what an incremental resynchronisation makes of the cache.
 fn look(rows: &MemoryRows, before: &BTreeMap<String, Cached>, resync: Resync) -> Result<Seen, Damaged> {
-    let mut shown = Vec::new();
-    let mut after = BTreeMap::new();
+    let mut seen = Seen { mailboxes: Vec::new(), after: BTreeMap::new(), vanished: BTreeMap::new() };
     for mailbox in read::mailboxes(rows)? {
         let placements = read::placements(rows, mailbox.id, read::all_uids())?;
         let known = before.get(&mailbox.name).filter(|cached| cached.validity == mailbox.uid_validity.0);
         let mut messages = match known {
-            Some(known) => incremental(rows, &mailbox, known, resync)?,
+            Some(known) => incremental(rows, &mailbox, (known, resync), &mut seen.vanished)?,
             None => as_map(read::uids(rows, mailbox.id)?),
         };
         messages.retain(|uid, _| *uid < mailbox.uid_next);
@@ -319,10 +342,10 @@ fn look(rows: &MemoryRows, before: &BTreeMap<String, Cached>, resync: Resync) ->
             modseq: mailbox.modseq.0,
             messages,
         };
-        after.insert(mailbox.name.clone(), cached);
-        shown.push(Shown { mailbox, placements });
+        seen.after.insert(mailbox.name.clone(), cached);
+        seen.mailboxes.push(Shown { mailbox, placements });
     }
-    Ok((shown, after))
+    Ok(seen)
 }
 
 type Messages = BTreeMap<Uid, (PlacementId, Flags)>;
@@ -334,8 +357,8 @@ fn as_map(rows: Vec<UidRow>) -> Messages {
 fn incremental(
     rows: &MemoryRows,
     mailbox: &mailbox::rows::Mailbox,
-    known: &Cached,
-    resync: Resync,
+    (known, resync): (&Cached, Resync),
+    vanished: &mut BTreeMap<String, Vec<Uid>>,
 ) -> Result<Messages, Damaged> {
     let mut messages = known.messages.clone();
     // A client that is ahead comes from another branch; it is treated as one that knows nothing (I9).
@@ -343,9 +366,9 @@ fn incremental(
     match resync {
         Resync::Quick => {
             let uids: Vec<RangeInclusive<Uid>> = messages.keys().map(|uid| *uid..=*uid).collect();
-            for uid in read::vanished_since(rows, mailbox, since, &uids)? {
-                messages.remove(&uid);
-            }
+            let gone = read::vanished_since(rows, mailbox, since, &uids)?;
+            gone.iter().for_each(|uid| drop(messages.remove(uid)));
+            vanished.insert(mailbox.name.clone(), gone);
             messages.extend(as_map(read::changed_since(rows, mailbox.id, since)?));
         }
         Resync::CondStore => {

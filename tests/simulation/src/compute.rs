@@ -14,6 +14,7 @@ use vocab::{
 
 use crate::Control;
 use crate::disk::{Image, restored};
+use crate::invariants::Told;
 use crate::vocabulary::{Done, Merge, Waiter, Work};
 use crate::world::{WALL_START, World};
 
@@ -51,8 +52,27 @@ impl World {
             tokens.filter_map(|token| Some((token, process.waiting.get(&token)?.0.clone()))).collect();
         let accounts: Vec<AccountId> = work.iter().map(|(account, _)| *account).collect();
         match build(&self.nodes[n].disk.image, &accounts, &works, stamp, (batch, self.side(n))) {
-            Ok((result, answers)) => self.computed(n, batch, result, answers),
+            Ok((result, answers)) => {
+                self.cover_deleted(&works, result.as_ref());
+                self.computed(n, batch, result, answers);
+            }
             Err(damaged) => self.broken("rows", format!("node {}: {damaged}", n + 1)),
+        }
+    }
+
+    /// A mailbox that is deleted takes along what is in it by then, whoever put it there.
+    fn cover_deleted(&mut self, works: &[(u64, Work)], result: Option<&Batch>) {
+        for (_, work) in works {
+            let Work::Account { account, command, .. } = work else { continue };
+            let AccountOp::DeleteMailbox { .. } = command.op else { continue };
+            let part = result.and_then(|batch| batch.accounts.iter().find(|part| part.account == *account));
+            let gone = part.into_iter().flat_map(|part| &part.refs).filter(|item| !item.present);
+            let (placements, blobs): (Vec<_>, Vec<_>) = gone.map(|item| (item.placement, item.hash)).unzip();
+            // Computed again elsewhere, it may find less.
+            let covered = self.covered.entry(command.id).or_insert_with(|| placements.clone());
+            covered.retain(|id| placements.contains(id));
+            self.checks.on_told(&Told::ExpungeAsked { account: *account, blobs });
+            self.checks.on_told(&Told::RemovalAsked { account: *account, placements });
         }
     }
 
@@ -137,7 +157,10 @@ impl World {
                     let said: Vec<String> = report.conflicts.into_iter().chain(report.raised).collect();
                     format!("account {}: {a} and {g} become {result}; {}", order.account.0, said.join("; "))
                 });
-                self.coverage.merged_without_base += u64::from(order.base.is_none());
+                if order.base.is_none() {
+                    self.coverage.merged_without_base += 1;
+                    self.checks.on_told(&Told::MergedBlindly { account: order.account });
+                }
                 self.coverage.renumbered += merged.report.renumbered;
                 let accounts = vec![merged.batch];
                 self.tell(
@@ -208,10 +231,13 @@ impl<'a> Building<'a> {
 
     fn run(&mut self, work: &Work) -> Result<Done, Damaged> {
         match work {
-            Work::Account { account, command } => {
+            Work::Account { account, command, body } => {
                 let applier = self.account(*account)?;
                 applier.enter()?;
                 let outcome = applier.run(command)?.0;
+                if let (Outcome::Appended { .. }, Some(body)) = (&outcome, body) {
+                    self.bodies.insert(BlobHash::of(body), body.clone());
+                }
                 Ok(Done::Account(outcome, self.side))
             }
             Work::Enter(account) => {

@@ -134,6 +134,12 @@ counters! {
     transfers: "accounts transferred", Must;
     /// Bodies pulled from the peer.
     blobs_fetched: "bodies fetched", Must;
+    /// POP3 sessions.
+    pop3_sessions: "POP3 sessions", Must;
+    /// JMAP states that were answered.
+    states_answered: "states answered", Must;
+    /// JMAP states that were refused: the client read everything.
+    states_refused: "states refused", Must;
     /// Nodes that went on by quorum with a witness.
     witness_takeovers: "takeovers with a witness", Must;
     /// Nodes that went on by quorum among three.

@@ -1,6 +1,7 @@
 //! The whole cluster in one process from one seed: the real mailbox, replica and topology code on fake disks, network
 //! and clock, with clients that cache like real ones, and the promises of the design checked at every answer.
 
+mod cast;
 mod clients;
 mod compute;
 mod coverage;
@@ -121,6 +122,8 @@ pub enum Age {
     First,
     /// With them, before there were extras.
     Mishaps,
+    /// With these too, before there were clients other than senders and readers.
+    Extras,
     /// As they are now.
     Present,
 }
@@ -129,8 +132,9 @@ pub enum Age {
 #[must_use]
 pub fn run_as(seed: u64, age: Age, control: Control, traced: bool) -> History {
     let mishaps = mishaps::Mishaps::of(seed).filter(|_| age >= Age::Mishaps);
-    let extras = extras::Extras::of(seed).filter(|_| age >= Age::Present);
-    play(seed, world::World::new(seed, control, traced, (mishaps, extras)))
+    let extras = extras::Extras::of(seed).filter(|_| age >= Age::Extras);
+    let cast = age >= Age::Present && cast::is_in(seed);
+    play(seed, world::World::new(seed, control, traced, world::More { mishaps, extras, cast }))
 }
 
 fn play(seed: u64, mut world: world::World) -> History {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use replica::Event;
-use vocab::{AccountHead, AccountId, BlobHash, BlobRef, Boot, InlineBody, MemoryRows, RowWrite, StoreWrite, Table};
+use vocab::{AccountHead, AccountId, BlobHash, BlobRef, Boot, InlineBody, MemoryRows, RowWrite, StoreWrite};
 
 use crate::disk::Link;
 use crate::vocabulary::{ARCHIVE_HEAD, After, Branch, Inner, Ms, Pull};
@@ -182,5 +182,6 @@ impl World {
 }
 
 fn bodies_of(rows: &[RowWrite]) -> impl Iterator<Item = BlobHash> {
-    rows.iter().filter(|row| row.table == Table::PLACEMENTS).filter_map(mailbox::blob_ref_of).map(|r| r.hash)
+    // Of what is kept to be restored, too.
+    rows.iter().filter_map(|row| mailbox::blob_ref_of(row).or_else(|| queue::blob_ref_of(row))).map(|r| r.hash)
 }

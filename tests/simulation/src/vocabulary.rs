@@ -43,6 +43,8 @@ pub(crate) enum Work {
     Account {
         account: AccountId,
         command: Command,
+        /// Of an APPEND.
+        body: Option<Bytes>,
     },
     /// Somebody wants to read before anything changed in this epoch.
     Enter(AccountId),

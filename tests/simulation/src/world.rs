@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use replica::{Event, META_KEY, Mode, Saved, Timing};
 use topology::{EpochKind, EpochRecord};
-use vocab::{AccountId, Boot, Instant, StoreWrite};
+use vocab::{AccountId, Boot, CommandId, Instant, PlacementId, StoreWrite};
 
 use crate::clients::Client;
 use crate::disk::Image;
@@ -57,6 +57,8 @@ pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) mishaps: Option<Mishaps>,
     pub(crate) extras: Option<Extras>,
+    /// More kinds of clients than senders and readers (`cast`).
+    pub(crate) cast: bool,
     pub(crate) checks: Checks,
     pub(crate) control: Control,
     pub(crate) coverage: Coverage,
@@ -67,12 +69,21 @@ pub(crate) struct World {
     pub(crate) rested: bool,
     /// Accounts whose UIDVALIDITYs were raised over an archived branch, because they could not be merged.
     pub(crate) raised: BTreeSet<AccountId>,
+    /// What went with a mailbox that this command deleted.
+    pub(crate) covered: BTreeMap<CommandId, Vec<PlacementId>>,
+}
+
+/// What a history has besides faults, senders and readers.
+pub(crate) struct More {
+    pub(crate) mishaps: Option<Mishaps>,
+    pub(crate) extras: Option<Extras>,
+    pub(crate) cast: bool,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, control: Control, traced: bool, more: (Option<Mishaps>, Option<Extras>)) -> Self {
+    pub(crate) fn new(seed: u64, control: Control, traced: bool, more: More) -> Self {
         let mut rng = Rng::new(seed);
-        let (mishaps, extras) = more;
+        let More { mishaps, extras, cast } = more;
         let shape = Shape::of(seed);
         let nodes = (0..shape.nodes()).map(|_| Node::new(&mut rng)).collect();
         let plan = Plan::new(&mut rng);
@@ -89,6 +100,7 @@ impl World {
             plan,
             mishaps,
             extras,
+            cast,
             checks: Checks::default(),
             control,
             coverage: Coverage::default(),
@@ -97,6 +109,7 @@ impl World {
             calming: None,
             rested: false,
             raised: BTreeSet::new(),
+            covered: BTreeMap::new(),
             rng,
         };
         world.set_up();

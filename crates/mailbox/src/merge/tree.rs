@@ -8,7 +8,7 @@ use vocab::{MailboxId, ModSeq, Timestamp, Uid, UidValidity};
 
 use super::MergeReport;
 use super::placements::Union;
-use super::side::{Sides, three_way};
+use super::side::{Side, Sides, three_way};
 use crate::names::{normal_name, superiors};
 use crate::op::{Role, Stamp};
 use crate::rows::{Counts, Mailbox};
@@ -233,8 +233,15 @@ impl Tree {
         }
         for (id, planned) in &mut self.mailboxes {
             let (a, g) = sides.mailbox(*id);
-            let shared = a.is_some() && g.is_some();
-            if shared && (a != g || differing.contains(id)) {
+            // One side deleted it, or never had it: it had it only if its clock came that far.
+            let had = |side: &Side| side.head.uidvalidity >= planned.mailbox.uid_validity.0;
+            let differs = match (a, g) {
+                (Some(_), Some(_)) => a != g || differing.contains(id),
+                (None, Some(_)) => had(sides.both()[0]),
+                (Some(_), None) => had(sides.both()[1]),
+                (None, None) => false,
+            };
+            if differs {
                 planned.from_one = true;
                 planned.mailbox.uid_validity = clock.next();
                 report.raised.push(format!("{}: no common version to merge from", planned.mailbox.name));

@@ -24,7 +24,7 @@ impl Invariant for Acknowledged {
     fn name(&self) -> &'static str {
         "D1"
     }
-    fn on_told(&mut self, told: &Told) {
+    fn on_told(&mut self, told: &Told) -> Verdict {
         match told {
             Told::Accepted { account, blob, side } => {
                 let known = self.accepted.entry(*account).or_default().entry(*blob).or_insert(*side);
@@ -33,8 +33,9 @@ impl Invariant for Acknowledged {
                 }
             }
             Told::ExpungeAsked { account, blobs } => self.expunges.extend(blobs.iter().map(|blob| (*account, *blob))),
-            Told::Expunged { .. } => {}
+            _ => {}
         }
+        Ok(())
     }
     fn on_read(&mut self, reading: &Reading<'_>) -> Verdict {
         let shown: BTreeSet<BlobHash> =

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use vocab::{AccountId, PlacementId};
 
-use super::{Invariant, Reading, Told, Verdict, name_of};
+use super::{Invariant, Reading, Told, Verdict, keep, name_of};
 
 #[derive(Default)]
 pub(crate) struct Resurrection {
@@ -15,15 +15,11 @@ impl Invariant for Resurrection {
     fn name(&self) -> &'static str {
         "D2"
     }
-    fn on_told(&mut self, told: &Told) {
+    fn on_told(&mut self, told: &Told) -> Verdict {
         if let Told::Expunged { account, placements, side } = told {
-            for placement in placements {
-                let known = self.gone.entry((*account, *placement)).or_insert(*side);
-                if side.is_none() {
-                    *known = None;
-                }
-            }
+            placements.iter().for_each(|placement| keep(&mut self.gone, (*account, *placement), *side));
         }
+        Ok(())
     }
     fn on_read(&mut self, reading: &Reading<'_>) -> Verdict {
         if reading.archived.is_some() {

@@ -1,4 +1,4 @@
-//! I9, I10: an incremental resynchronisation of any kind gives exactly what a full fetch gives.
+//! I10: an incremental resynchronisation of any kind gives exactly what a full fetch gives.
 
 use std::collections::BTreeMap;
 

@@ -1,23 +1,48 @@
 //! I2: the UIDVALIDITY told for a name never decreases.
+//!
+//! A mailbox keeps its UIDVALIDITY when it is renamed, so a name it was renamed to may have had a greater one before. Each
+//! value still names one mailbox for ever (I13), which is what caches need; such names are left out here.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use vocab::AccountId;
 
-use super::{Highest, Invariant, Reading, Verdict};
+use super::{Highest, Invariant, Reading, Told, Verdict};
 
 #[derive(Default)]
-pub(crate) struct Validity(Highest<(AccountId, String)>);
+pub(crate) struct Validity {
+    highest: Highest<(AccountId, String)>,
+    renamed: BTreeMap<AccountId, BTreeSet<String>>,
+}
+
+impl Validity {
+    fn was_renamed_to(&self, account: AccountId, name: &str) -> bool {
+        let below =
+            |to: &String| name.strip_prefix(to.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        self.renamed.get(&account).is_some_and(|all| all.iter().any(below))
+    }
+}
 
 impl Invariant for Validity {
     fn name(&self) -> &'static str {
         "I2"
     }
+    fn on_told(&mut self, told: &Told) -> Verdict {
+        if let Told::RenameAsked { account, to, .. } = told {
+            self.renamed.entry(*account).or_default().insert(to.clone());
+        }
+        Ok(())
+    }
     fn on_read(&mut self, reading: &Reading<'_>) -> Verdict {
-        reading.mailboxes.iter().map(|shown| &shown.mailbox).try_for_each(|mailbox| {
-            let key = (reading.account, mailbox.name.clone());
-            self.0.tell(&reading.view, key, u64::from(mailbox.uid_validity.0))
-        })
+        for mailbox in reading.mailboxes.iter().map(|shown| &shown.mailbox) {
+            if !self.was_renamed_to(reading.account, &mailbox.name) {
+                let key = (reading.account, mailbox.name.clone());
+                self.highest.tell(&reading.view, key, u64::from(mailbox.uid_validity.0))?;
+            }
+        }
+        Ok(())
     }
     fn on_joint(&mut self) {
-        self.0.join();
+        self.highest.join();
     }
 }

@@ -7,9 +7,21 @@
 mod d1_acknowledged_is_retrievable;
 mod d2_no_resurrection;
 mod d3_command_takes_effect_once;
+mod d5_bodies_are_where_they_were_acknowledged;
 mod d6_equal_versions_equal_state;
 mod i10_resync_equals_fetch;
+mod i11_unchanged_since_means_unchanged;
+mod i12_uids_told_for_new_messages;
+mod i13_validity_names_one_mailbox;
+mod i14_emailid_and_threadid_stay;
+mod i15_reads_never_go_back;
+mod i16_own_writes_are_read;
+mod i18_uidl_is_stable;
+mod i19_states_lead_to_the_truth;
 mod i1_uid_names_one_content;
+mod i20_ids_are_never_reused;
+mod i21_lost_values_are_kept;
+mod i22_usage_is_the_sum;
 mod i2_uidvalidity_only_grows;
 mod i3_uidnext_never_falls;
 mod i4_new_mail_above_uidnext;
@@ -17,11 +29,14 @@ mod i5_uids_ascend;
 mod i6_retired_uid_stays_away;
 mod i7_highestmodseq_never_falls;
 mod i8_changes_have_higher_modseq;
+mod i9_vanished_names_what_is_gone;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use mailbox::rows::{Mailbox, Placement};
-use vocab::{AccountBatch, AccountId, BlobHash, CommandId, Flags, PlacementId, StoreWrite, Uid};
+use mime::ThreadId;
+use vocab::{AccountBatch, AccountId, BlobHash, CommandId, Flags, MailboxId, ModSeq, PlacementId, StoreWrite, Uid};
 
 use crate::disk::Image;
 
@@ -68,10 +83,35 @@ pub(crate) struct Reading<'a> {
     pub(crate) mailboxes: &'a [Shown],
     /// Bodies in archived branches of the account, on any node; `None` = there is no branch.
     pub(crate) archived: Option<&'a BTreeSet<BlobHash>>,
+    /// Modseq of the account.
+    pub(crate) modseq: u64,
     /// What the client remembered by name; empty when it cannot be compared.
     pub(crate) before: &'a BTreeMap<String, Cached>,
     /// What its incremental resynchronisation made of it.
     pub(crate) after: &'a BTreeMap<String, Cached>,
+    /// What QRESYNC said had vanished, by name, if the client asks so.
+    pub(crate) vanished: &'a BTreeMap<String, Vec<Uid>>,
+}
+
+/// What one POP3 session is shown, by UIDL.
+pub(crate) struct Maildrop<'a> {
+    pub(crate) account: AccountId,
+    pub(crate) view: View,
+    pub(crate) inbox: MailboxId,
+    pub(crate) uidls: &'a [(PlacementId, BlobHash)],
+}
+
+/// Messages by EMAILID, each with its placements: where they are, and with which flags.
+pub(crate) type Emails = BTreeMap<PlacementId, BTreeMap<PlacementId, (MailboxId, Flags)>>;
+
+/// What one JMAP client has made of the changes it was told, and what there is.
+pub(crate) struct JmapReading<'a> {
+    pub(crate) account: AccountId,
+    pub(crate) view: View,
+    pub(crate) followed: &'a Emails,
+    pub(crate) truth: &'a Emails,
+    /// Content and THREADID by EMAILID.
+    pub(crate) identities: &'a BTreeMap<PlacementId, (BlobHash, ThreadId)>,
 }
 
 /// What a client was told or asked for.
@@ -83,6 +123,34 @@ pub(crate) enum Told {
     ExpungeAsked { account: AccountId, blobs: Vec<BlobHash> },
     /// OK for an expunge.
     Expunged { account: AccountId, placements: Vec<PlacementId>, side: Option<usize> },
+    /// Whatever comes of it, these may be gone from where they were.
+    RemovalAsked { account: AccountId, placements: Vec<PlacementId> },
+    /// A mailbox is to be deleted, or INBOX renamed: whatever is in it may be gone from it, and the mailbox too.
+    EmptyAsked { account: AccountId, mailbox: MailboxId },
+    /// OK for DELETE.
+    Deleted { account: AccountId, mailbox: MailboxId, side: Option<usize> },
+    /// A mailbox may have another name from now on.
+    RenameAsked { account: AccountId, mailbox: MailboxId, to: String },
+    /// OK for RENAME.
+    Renamed { account: AccountId, mailbox: MailboxId, to: String, side: Option<usize> },
+    /// Two branches of the account were merged without a common state: of two names the wrong one may stay (M12).
+    MergedBlindly { account: AccountId },
+    /// OK for CREATE.
+    Created { account: AccountId, mailbox: MailboxId, name: String, side: Option<usize> },
+    /// OK for a message that was appended, copied or moved.
+    Wrote { account: AccountId, mailbox: MailboxId, id: PlacementId, side: Option<usize> },
+    /// APPENDUID, COPYUID: this UID names this content.
+    Named { account: AccountId, mailbox: MailboxId, validity: u32, uid: Uid, blob: BlobHash },
+    /// The new placement is of the same message.
+    Copied { account: AccountId, from: PlacementId, to: PlacementId },
+    /// OK for STORE: flags that were there at this modseq.
+    Flagged { account: AccountId, id: PlacementId, modseq: ModSeq, side: Option<usize> },
+    /// A STORE under UNCHANGEDSINCE was done: the flags as they must be if nothing had changed, and as they are.
+    Conditional { account: AccountId, id: PlacementId, wanted: Flags, now: Flags },
+    /// A document is written or removed.
+    NoteAsked { account: AccountId, id: CommandId, name: String, body: Option<Bytes> },
+    /// OK for it.
+    NoteKept { account: AccountId, id: CommandId, side: Option<usize> },
 }
 
 /// One promise.
@@ -90,7 +158,19 @@ pub(crate) trait Invariant {
     /// Its name in the research page.
     fn name(&self) -> &'static str;
     /// A client was told something.
-    fn on_told(&mut self, _told: &Told) {}
+    fn on_told(&mut self, _told: &Told) -> Verdict {
+        Ok(())
+    }
+    /// A POP3 session begins.
+    fn on_maildrop(&mut self, _drop: &Maildrop<'_>) -> Verdict {
+        Ok(())
+    }
+    /// A JMAP client has followed the changes.
+    fn on_emails(&mut self, _reading: &JmapReading<'_>) -> Verdict {
+        Ok(())
+    }
+    /// A part becomes durable on a node.
+    fn on_write(&mut self, _node: usize, _before: &Image, _part: &StoreWrite) {}
     /// A client reads.
     fn on_read(&mut self, _reading: &Reading<'_>) -> Verdict {
         Ok(())
@@ -124,6 +204,7 @@ impl Default for Checks {
             Box::<d1_acknowledged_is_retrievable::Acknowledged>::default(),
             Box::<d2_no_resurrection::Resurrection>::default(),
             Box::new(d3_command_takes_effect_once::Once),
+            Box::<d5_bodies_are_where_they_were_acknowledged::Bodies>::default(),
             Box::<d6_equal_versions_equal_state::Equal>::default(),
             Box::<i1_uid_names_one_content::OneContent>::default(),
             Box::<i2_uidvalidity_only_grows::Validity>::default(),
@@ -133,7 +214,19 @@ impl Default for Checks {
             Box::<i6_retired_uid_stays_away::Retired>::default(),
             Box::<i7_highestmodseq_never_falls::HighestModSeq>::default(),
             Box::new(i8_changes_have_higher_modseq::Changes),
+            Box::new(i9_vanished_names_what_is_gone::Vanished),
             Box::new(i10_resync_equals_fetch::Resync),
+            Box::new(i11_unchanged_since_means_unchanged::UnchangedSince),
+            Box::<i12_uids_told_for_new_messages::ToldUids>::default(),
+            Box::<i13_validity_names_one_mailbox::OneMailbox>::default(),
+            Box::<i14_emailid_and_threadid_stay::Identity>::default(),
+            Box::<i15_reads_never_go_back::Monotonic>::default(),
+            Box::<i16_own_writes_are_read::OwnWrites>::default(),
+            Box::<i18_uidl_is_stable::Uidl>::default(),
+            Box::new(i19_states_lead_to_the_truth::States),
+            Box::<i20_ids_are_never_reused::Ids>::default(),
+            Box::<i21_lost_values_are_kept::Conflicts>::default(),
+            Box::new(i22_usage_is_the_sum::Usage),
         ];
         Self { all, landed_fault: None }
     }
@@ -150,7 +243,15 @@ impl Checks {
         Ok(())
     }
     pub(crate) fn on_told(&mut self, told: &Told) {
-        self.all.iter_mut().for_each(|one| one.on_told(told));
+        if let Err(broken) = self.each(|one| one.on_told(told)) {
+            self.landed_fault.get_or_insert(broken);
+        }
+    }
+    pub(crate) fn on_maildrop(&mut self, drop: &Maildrop<'_>) -> Broken {
+        self.each(|one| one.on_maildrop(drop))
+    }
+    pub(crate) fn on_emails(&mut self, reading: &JmapReading<'_>) -> Broken {
+        self.each(|one| one.on_emails(reading))
     }
     pub(crate) fn on_read(&mut self, reading: &Reading<'_>) -> Broken {
         self.each(|one| one.on_read(reading))
@@ -167,6 +268,7 @@ impl Checks {
     }
     /// A part is about to land on the medium of a node.
     pub(crate) fn on_landed(&mut self, node: usize, before: &Image, part: &StoreWrite) {
+        self.all.iter_mut().for_each(|one| one.on_write(node, before, part));
         let StoreWrite::Account(batch) = part else { return };
         let mut broken = self.each(|one| one.on_batch(node, before, batch));
         let have = before.head(batch.account).version;
@@ -219,6 +321,16 @@ impl<K: Ord + Clone + std::fmt::Debug> Highest<K> {
         Ok(())
     }
 
+    /// As [`Self::tell`], without asking: somebody was told this.
+    pub(crate) fn note(&mut self, side: Option<usize>, key: K, value: u64) {
+        let highest = self.told.entry(key).or_default().entry(side).or_default();
+        *highest = (*highest).max(value);
+    }
+
+    pub(crate) fn has(&self, key: &K) -> bool {
+        self.told.contains_key(key)
+    }
+
     pub(crate) fn join(&mut self) {
         for sides in self.told.values_mut() {
             let highest = sides.values().copied().max().unwrap_or(0);
@@ -227,7 +339,18 @@ impl<K: Ord + Clone + std::fmt::Debug> Highest<K> {
     }
 }
 
+/// Keeps a fact under its key with the side that told it; told by all, it counts for all.
+pub(crate) fn keep<K: Ord>(facts: &mut BTreeMap<K, Option<usize>>, key: K, side: Option<usize>) {
+    let known = facts.entry(key).or_insert(side);
+    if side.is_none() {
+        *known = None;
+    }
+}
+
 /// Names a command in a message.
 pub(crate) fn name_of(id: CommandId) -> String {
     id.to_string()
 }
+
+#[cfg(test)]
+mod tests;

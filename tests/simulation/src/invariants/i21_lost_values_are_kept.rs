@@ -1,0 +1,117 @@
+//! I21: of two documents written on both sides of a split, the one that loses is kept under a conflict name; and one that
+//! nobody else wrote to is as it was written.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use vocab::{AccountId, CommandId};
+
+use super::{Invariant, Told, Verdict};
+use crate::disk::Image;
+
+/// One write of a document.
+#[derive(Clone, Debug)]
+struct Written {
+    id: CommandId,
+    body: Option<Bytes>,
+    /// Order in which it was asked for and acknowledged.
+    asked: u64,
+    kept: Option<(u64, Option<usize>)>,
+    /// Joint epochs before it was asked for.
+    era: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct Conflicts {
+    notes: BTreeMap<(AccountId, String), Vec<Written>>,
+    clock: u64,
+    era: u64,
+}
+
+/// Whether `other` may have come over `one` in the ordinary way: on the same side, or where both were one.
+fn may_follow(other: &Written, one: &Written) -> bool {
+    let Some((kept, side)) = one.kept else { return true };
+    let later = other.kept.is_none_or(|(when, _)| when > kept);
+    let apart = match (side, other.kept) {
+        (Some(mine), Some((_, Some(its)))) => mine != its && one.era == other.era,
+        _ => false,
+    };
+    other.id != one.id && later && !apart
+}
+
+impl Invariant for Conflicts {
+    fn name(&self) -> &'static str {
+        "I21"
+    }
+    fn on_told(&mut self, told: &Told) -> Verdict {
+        self.clock += 1;
+        match told {
+            Told::NoteAsked { account, id, name, body } => {
+                let written = Written { id: *id, body: body.clone(), asked: self.clock, kept: None, era: self.era };
+                self.notes.entry((*account, name.clone())).or_default().push(written);
+            }
+            Told::NoteKept { account, id, side } => {
+                let all = self.notes.iter_mut().filter(|((of, _), _)| of == account);
+                if let Some(written) = all.flat_map(|(_, list)| list).find(|written| written.id == *id) {
+                    written.kept = Some((self.clock, *side));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+    fn on_joint(&mut self) {
+        self.era += 1;
+    }
+    fn at_end(&mut self, images: &[&Image]) -> Verdict {
+        let Some(image) = images.first() else { return Ok(()) };
+        for ((account, name), list) in &self.notes {
+            let Some(rows) = image.accounts.get(account) else { continue };
+            let damaged = |damaged: vocab::Damaged| damaged.to_string();
+            let mut there = BTreeSet::new();
+            for kept in mailbox::read::document_names(rows, "note").map_err(damaged)? {
+                if kept == *name || kept.starts_with(&format!("{name} (conflict")) {
+                    there.extend(mailbox::read::document(rows, "note", &kept).map_err(damaged)?.map(|d| d.body));
+                }
+            }
+            for one in list.iter().filter(|one| one.kept.is_some()) {
+                let Some(body) = &one.body else { continue };
+                let followed = list.iter().any(|other| may_follow(other, one));
+                if !followed && !there.contains(body) {
+                    let (account, asked) = (account.0, one.asked);
+                    return Err(format!("account {account}: document {name} of write {asked} is nowhere: {body:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariants::tests::id;
+
+    fn writes(sides: [Option<usize>; 2]) -> Conflicts {
+        let mut check = Conflicts::default();
+        for (number, side) in (1..).zip(sides) {
+            let (account, id) = (AccountId(40), id(number).command);
+            let body = Some(Bytes::from(format!("{number}")));
+            let told =
+                [Told::NoteAsked { account, id, name: "note".to_owned(), body }, Told::NoteKept { account, id, side }];
+            assert!(told.iter().all(|told| check.on_told(told).is_ok()));
+        }
+        check
+    }
+
+    #[test]
+    fn a_value_lost_in_a_conflict_is_noticed_and_one_written_over_is_not() {
+        let mut image = Image::default();
+        image.accounts.insert(AccountId(40), crate::invariants::tests::noted("2"));
+        assert_eq!(writes([None, None]).at_end(&[&image]), Ok(()));
+        assert_eq!(writes([Some(0), Some(0)]).at_end(&[&image]), Ok(()));
+        assert!(writes([Some(0), Some(1)]).at_end(&[&image]).is_err());
+        image.accounts.insert(AccountId(40), crate::invariants::tests::noted("1"));
+        assert!(writes([None, None]).at_end(&[&image]).is_err());
+    }
+}
