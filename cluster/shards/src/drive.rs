@@ -296,7 +296,9 @@ impl Engine {
     /// What takes more than a look at the machine.
     async fn publish_rarely(self: &Arc<Self>) {
         let now = self.now();
-        let sync = self.machine().status(now).sync.map(|sync| self.sync_status(sync)).unwrap_or_default();
+        // Two statements: the machine is asked again for the status of the sync, and its lock is not reentrant.
+        let sync = self.machine().status(now).sync;
+        let sync = sync.map(|sync| self.sync_status(sync)).unwrap_or_default();
         let held = match self.queue_hold() {
             Some(hold) => {
                 let items = crate::EngineOutbox(Arc::clone(self)).list(HELD_COUNTED_MAX).await.unwrap_or_default();
