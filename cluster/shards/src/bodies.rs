@@ -62,7 +62,7 @@ impl Engine {
         }
     }
 
-    async fn push_blob(&self, to: NodeId, hash: BlobHash, body: &Bytes) -> Result<(), SubmitError> {
+    pub(crate) async fn push_blob(&self, to: NodeId, hash: BlobHash, body: &Bytes) -> Result<(), SubmitError> {
         if self.peer_has(to, hash).await? {
             return Ok(());
         }
@@ -103,9 +103,19 @@ impl Engine {
         account: AccountId,
         kind: call::Kind,
     ) -> Result<reply::Kind, SubmitError> {
+        self.ask_homes(home, &[account], kind).await
+    }
+
+    /// As [`Engine::ask_home`] for several accounts of one home.
+    pub(crate) async fn ask_homes(
+        &self,
+        home: NodeId,
+        accounts: &[AccountId],
+        kind: call::Kind,
+    ) -> Result<reply::Kind, SubmitError> {
         tokio::select! {
             answer = self.ask(home, kind) => answer,
-            () = self.until_not(|| self.home_of(account) == Some(home)) => {
+            () = self.until_not(|| accounts.iter().all(|account| self.home_of(*account) == Some(home))) => {
                 Err(SubmitError::Unknown("the home moved before it answered"))
             }
         }

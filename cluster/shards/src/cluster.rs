@@ -166,6 +166,14 @@ impl EngineCluster {
                  `twinpost queue list` says until when, `twinpost queue release` sends them now"
             ));
         }
+        let late = engine.fan_out.late();
+        if late > 0 {
+            warnings.push(format!(
+                "{late} accepted messages have waited for more than {} s to be placed with all of their recipients: \
+                 `twinpost queue list` names them (`accepts`), the log says what they wait for",
+                crate::fanout::LATE_MS / 1000
+            ));
+        }
         for what in engine.checks.status().broken {
             warnings.push(format!("damaged on this node, and no other node could give a sound copy yet: {what}"));
         }

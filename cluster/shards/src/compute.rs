@@ -8,12 +8,12 @@ use bytes::Bytes;
 use mailbox::Applier;
 use mailbox::op::{AccountOp, Change, Command, MailboxRef, NewMessage, Outcome, Refusal, Role, Stamp};
 use ports::intake::Recipient;
-use queue::op::{QueueItem, QueueOp, Standing};
+use queue::op::{AcceptRecord, QueueOp, QueueOutcome, Standing};
 use replica::{Event, StampBase};
 use vocab::limits::BATCH_BYTES_MAX;
 use vocab::{
-    AccountBatch, AccountId, Batch, BatchId, BlobRef, Damaged, Flags, InlineBody, Overlay, RowWrite, Rows, SubmitError,
-    Timestamp, UidValidity, Version,
+    AccountBatch, AccountId, Batch, BatchId, BlobRef, Damaged, Flags, InlineBody, Overlay, PlacementId, RowWrite, Rows,
+    SubmitError, Timestamp, UidValidity, Version,
 };
 
 use crate::drive;
@@ -53,14 +53,23 @@ enum Built {
     Damaged(Damaged),
 }
 
-fn build(
+/// What every operation of a batch sees, besides rows.
+#[derive(Clone, Copy)]
+struct Conditions<'a> {
+    stamp: Stamp,
+    standing: Standing,
+    /// Whether an account was removed for good.
+    removed: &'a dyn Fn(AccountId) -> bool,
+}
+
+fn build<'a>(
     batch: BatchId,
-    (stamp, standing): (Stamp, Standing),
-    snapshots: &BTreeMap<AccountId, Arc<dyn Rows>>,
+    conditions: Conditions<'a>,
+    snapshots: &'a BTreeMap<AccountId, Arc<dyn Rows>>,
     works: &HashMap<u64, Arc<Work>>,
     tokens: &[u64],
 ) -> Built {
-    let mut building = Building::new(batch, (stamp, standing), snapshots);
+    let mut building = Building::new(batch, conditions, snapshots);
     let mut answers = Vec::with_capacity(tokens.len());
     for (count, token) in tokens.iter().enumerate() {
         // Whoever waited for an operation that is not there was told already.
@@ -96,8 +105,7 @@ fn too_large(work: &Work) -> Answered {
 /// Everything of one batch while it is computed.
 struct Building<'a> {
     batch: BatchId,
-    stamp: Stamp,
-    standing: Standing,
+    conditions: Conditions<'a>,
     appliers: BTreeMap<AccountId, Applier<'a>>,
     queue: Option<(Overlay<'a>, Vec<BlobRef>)>,
     queue_bytes: usize,
@@ -112,10 +120,11 @@ impl Engine {
         let works = self.works(&tokens);
         let snapshots: BTreeMap<_, _> =
             work.iter().map(|(account, _)| (*account, self.store.snapshot(*account))).collect();
-        let (stamp, standing) = (self.stamp(batch, base), self.standing());
+        let removed = |account| self.is_removed(account);
+        let conditions = Conditions { stamp: self.stamp(batch, base), standing: self.standing(), removed: &removed };
         let mut fitting = tokens.as_slice();
         let built = loop {
-            match build(batch, (stamp, standing), &snapshots, &works, fitting) {
+            match build(batch, conditions, &snapshots, &works, fitting) {
                 Built::Full(0) => {
                     fitting = tokens.get(..1).unwrap_or_default();
                     break Built::Full(0);
@@ -154,7 +163,8 @@ impl Engine {
         };
         // Nobody repeats it: its outcome need not be kept.
         self.settle(command.id, &Ok(()));
-        let mut building = Building::new(batch, (self.stamp(batch, base), self.standing()), &snapshots);
+        let conditions = Conditions { stamp: self.stamp(batch, base), standing: self.standing(), removed: &|_| false };
+        let mut building = Building::new(batch, conditions, &snapshots);
         let raised = building.account(account).and_then(|applier| {
             applier.add_lineage(branch);
             applier.run(&command)
@@ -203,22 +213,18 @@ fn in_order(work: &[(AccountId, Vec<u64>)]) -> Vec<u64> {
 }
 
 impl<'a> Building<'a> {
-    fn new(
-        batch: BatchId,
-        (stamp, standing): (Stamp, Standing),
-        snapshots: &'a BTreeMap<AccountId, Arc<dyn Rows>>,
-    ) -> Self {
+    fn new(batch: BatchId, conditions: Conditions<'a>, snapshots: &'a BTreeMap<AccountId, Arc<dyn Rows>>) -> Self {
         let mut appliers = BTreeMap::new();
         let mut queue = None;
         for (account, rows) in snapshots {
             if *account == AccountId::QUEUE {
                 queue = Some((Overlay::new(&**rows), Vec::new()));
             } else {
-                appliers.insert(*account, Applier::new(&**rows, *account, stamp));
+                appliers.insert(*account, Applier::new(&**rows, *account, conditions.stamp));
             }
         }
         let (bodies, changes) = (BTreeMap::new(), BTreeMap::new());
-        Self { batch, stamp, standing, appliers, queue, queue_bytes: 0, bodies, changes }
+        Self { batch, conditions, appliers, queue, queue_bytes: 0, bodies, changes }
     }
 
     /// Size so far, for the limit of a batch.
@@ -251,7 +257,11 @@ impl<'a> Building<'a> {
                 Ok(Done::Entered)
             }
             Work::Queue(op) => self.queue(op).map(Done::Queue),
-            Work::Delivery(delivery) => self.deliver(delivery).map(|()| Done::Delivered),
+            Work::Delivery(delivery) => self.deliver(delivery),
+            Work::Accept(delivery) => Ok(match self.accept(delivery, Some(delivery.record()))? {
+                QueueOutcome::Done => Done::Accepted,
+                QueueOutcome::Gone => Done::TooLate,
+            }),
         }
     }
 
@@ -259,7 +269,7 @@ impl<'a> Building<'a> {
         let Some((overlay, refs)) = &mut self.queue else {
             return Err(Damaged("the queue is not part of its batch".into()));
         };
-        let (rows, named, outcome) = queue::apply(overlay, op, self.standing, self.stamp.at)?;
+        let (rows, named, outcome) = queue::apply(overlay, op, self.conditions.standing, self.conditions.stamp.at)?;
         overlay.write(&rows);
         let size = |row: &RowWrite| row.key.len() + row.value.as_ref().map_or(0, Bytes::len);
         self.queue_bytes += rows.iter().map(size).sum::<usize>();
@@ -268,45 +278,44 @@ impl<'a> Building<'a> {
         Ok(outcome)
     }
 
-    fn deliver(&mut self, delivery: &DeliveryWork) -> Result<(), Damaged> {
-        let mut items = Vec::new();
-        for recipient in &delivery.recipients {
-            match recipient {
-                Recipient::Local { number, account, prefix } => self.place(delivery, *number, *account, prefix)?,
-                Recipient::Remote { number, address, original } => items.push(QueueItem {
-                    id: delivery.accept.for_recipient(*number),
-                    reverse_path: delivery.reverse_path.clone(),
-                    recipient: address.clone(),
-                    original_recipient: original.clone(),
-                    blob: delivery.hash,
-                    size: delivery.size,
-                    smtputf8: delivery.smtputf8,
-                    eight_bit: delivery.eight_bit,
-                    accepted_at: delivery.at,
-                    attempts: 0,
-                    due: delivery.at,
-                    attempt: None,
-                    last_status: None,
-                    owner: None,
-                }),
-            }
-        }
-        if !items.is_empty() {
-            self.queue(&QueueOp::Enqueue(items))?;
-        }
+    /// The part of a message that the queue keeps, and the body when it is with us.
+    fn accept(&mut self, delivery: &DeliveryWork, record: Option<AcceptRecord>) -> Result<QueueOutcome, Damaged> {
+        let outcome = self.queue(&QueueOp::Accept(Box::new(delivery.accepted(record))))?;
+        self.carry_body(delivery);
+        Ok(outcome)
+    }
+
+    fn carry_body(&mut self, delivery: &DeliveryWork) {
         if let Some(body) = &delivery.body {
             self.bodies.insert(delivery.hash, body.clone());
         }
-        Ok(())
     }
 
+    fn deliver(&mut self, delivery: &DeliveryWork) -> Result<Done, Damaged> {
+        let leaves = delivery.recipients.iter().any(|r| matches!(r, Recipient::Remote { .. }));
+        if leaves && self.accept(delivery, None)? == QueueOutcome::Gone {
+            return Ok(Done::TooLate);
+        }
+        self.carry_body(delivery);
+        let mut refused = Vec::new();
+        for recipient in &delivery.recipients {
+            if let Recipient::Local { number, account, prefix } = recipient
+                && !self.place(delivery, *number, *account, prefix)?
+            {
+                refused.push(*number);
+            }
+        }
+        Ok(Done::Delivered(refused))
+    }
+
+    /// False: the account's mailboxes refuse it. True: it is there, or was, or the account is gone for good.
     fn place(
         &mut self,
         delivery: &DeliveryWork,
         number: u32,
         account: AccountId,
         prefix: &Bytes,
-    ) -> Result<(), Damaged> {
+    ) -> Result<bool, Damaged> {
         let message = NewMessage {
             blob: delivery.hash,
             blob_size: delivery.size,
@@ -316,11 +325,16 @@ impl<'a> Building<'a> {
             internal_date: delivery.at,
         };
         let id = delivery.accept.for_recipient(number);
+        let removed = self.conditions.removed;
         let append = |role| AccountOp::Append { mailbox: MailboxRef::Role(role), messages: vec![message.clone()] };
         let command = Command { id, settled: 0, op: append(Role::Inbox) };
         let applier = self.account(account)?;
         let (mut outcome, mut changes) = applier.run(&command)?;
         if outcome == Outcome::Refused(Refusal::NoSuchAccount) {
+            if removed(account) {
+                tracing::warn!(accept = %delivery.accept, account = account.0, "not placed: the account was removed");
+                return Ok(true);
+            }
             // Accepted before the account's first operation arrived: mail makes the account.
             let init = Command { id: id.for_recipient(number | INIT_MARK), settled: 0, op: AccountOp::Init };
             changes.extend(applier.run(&init)?.1);
@@ -328,9 +342,11 @@ impl<'a> Building<'a> {
             outcome = again.0;
             changes.extend(again.1);
         }
-        tracing::info!(accept = %delivery.accept, account = account.0, ?outcome, "message placed");
+        // A mailbox that is gone took with it what had been placed there.
+        let placed = !matches!(outcome, Outcome::Refused(_)) || applier.knows(PlacementId { command: id, index: 0 })?;
+        tracing::info!(accept = %delivery.accept, account = account.0, ?outcome, placed, "message placed");
         self.changes.entry(account).or_default().extend(changes);
-        Ok(())
+        Ok(placed)
     }
 
     /// The batch, unless nothing changed; bodies go along only when they were named.

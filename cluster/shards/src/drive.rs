@@ -295,6 +295,7 @@ impl Engine {
 
     /// What takes more than a look at the machine.
     async fn publish_rarely(self: &Arc<Self>) {
+        self.count_accepts().await;
         let now = self.now();
         // Two statements: the machine is asked again for the status of the sync, and its lock is not reentrant.
         let sync = self.machine().status(now).sync;

@@ -20,6 +20,7 @@ use crate::blobs::SmallBodies;
 use crate::check::Checks;
 use crate::chunks::Collector;
 use crate::compute::Computed;
+use crate::fanout::FanOut;
 use crate::fetches::Fetches;
 use crate::grace::{Grace, wall};
 use crate::merge::Branches;
@@ -107,6 +108,7 @@ pub struct Engine {
     pub(crate) confirmed: Notify,
     pub(crate) queue_changed: Notify,
     pub(crate) grace: Grace,
+    pub(crate) fan_out: FanOut,
     pub(crate) checks: Checks,
     pub(crate) progress: Progress,
     /// Items of the other side that wait in the queue, as last counted.
@@ -145,6 +147,7 @@ impl Engine {
             rows: reads,
             without: None,
         };
+        let (fan_out, accepted) = FanOut::new();
         let engine = Arc::new(Self {
             node: config.node,
             boot: config.boot,
@@ -170,6 +173,7 @@ impl Engine {
             confirmed: Notify::new(),
             queue_changed: Notify::new(),
             grace: Grace::new(config.queue_grace_ms),
+            fan_out,
             checks: Checks::default(),
             progress: Progress::default(),
             held: AtomicU64::new(0),
@@ -186,6 +190,7 @@ impl Engine {
         tokio::spawn(Arc::clone(&engine).follow_register());
         tokio::spawn(Arc::clone(&engine).watch_disk());
         tokio::spawn(Arc::clone(&engine).check_forever());
+        tokio::spawn(Arc::clone(&engine).fan_out_forever(accepted));
         Ok(engine)
     }
 
@@ -251,6 +256,22 @@ impl Engine {
         self.tracker.settled()
     }
 
+    /// What the origin of this id, if it is this process, has settled.
+    pub(crate) fn settled_of(&self, id: CommandId) -> u64 {
+        if id.origin == self.node && id.boot == self.boot && id.recipient == 0 { self.settled() } else { 0 }
+    }
+
+    /// Whether this account was there and is removed for good. An account that this node has not heard of yet is not.
+    pub(crate) fn is_removed(&self, account: AccountId) -> bool {
+        let state = self.config.current();
+        state.revision >= account.0 && state.account_by_id(account).is_none()
+    }
+
+    /// Whether this node works the queue now: it is its home and serves.
+    pub(crate) fn works_queue(&self) -> bool {
+        self.home_of(AccountId::QUEUE) == Some(self.node) && *self.serving.borrow()
+    }
+
     pub(crate) fn settle<T>(&self, id: CommandId, result: &Result<T, SubmitError>) {
         if id.origin == self.node && id.boot == self.boot && !matches!(result, Err(SubmitError::Unknown(_))) {
             self.tracker.settle(id.counter);
@@ -273,7 +294,7 @@ impl Engine {
         let (answer, answered) = oneshot::channel();
         let accounts = work.accounts();
         if accounts.is_empty() {
-            return Ok(Done::Delivered);
+            return Ok(Done::Delivered(Vec::new()));
         }
         let waiting = Waiting { work: Arc::new(work), answer };
         self.waiting().insert(token, waiting);

@@ -42,13 +42,21 @@ pub(crate) fn understand(bytes: Bytes) -> Result<reply::Kind, SubmitError> {
 
 /// Reasons travel as text and arrive as one of ours, so that nothing a peer says reaches a client unseen.
 fn known_reason(text: &str) -> &'static str {
-    const REASONS: [&str; 5] = [crate::NO_SPACE, crate::NOT_SERVING, crate::DAMAGED, crate::NO_BODY, crate::TOO_LARGE];
+    const REASONS: [&str; 7] = [
+        crate::NO_SPACE,
+        crate::NOT_SERVING,
+        crate::DAMAGED,
+        crate::NO_BODY,
+        crate::TOO_LARGE,
+        crate::REFUSED,
+        crate::TOO_LATE,
+    ];
     let all = REASONS.into_iter().chain(replica::HANDOVER_REASONS).chain(replica::REMOVAL_REASONS);
     all.into_iter().find(|r| *r == text).unwrap_or("the home is not available")
 }
 
-/// A delivery as a call; the body goes along when it is small.
-pub(crate) fn accept_call(work: &DeliveryWork) -> call::Kind {
+/// A delivery as a call; the body goes along when it is small. With `record` the receiver keeps an accept record.
+pub(crate) fn accept_call(work: &DeliveryWork, record: bool) -> call::Kind {
     let recipient = |r: &Recipient| match r {
         Recipient::Local { number, account, prefix } => {
             w::Recipient { number: *number, account: account.0, prefix: prefix.clone(), ..Default::default() }
@@ -71,6 +79,8 @@ pub(crate) fn accept_call(work: &DeliveryWork) -> call::Kind {
         smtputf8: work.smtputf8,
         eight_bit: work.eight_bit,
         at: work.at.0,
+        record,
+        settled: work.settled,
     })
 }
 
@@ -88,6 +98,7 @@ pub(crate) fn accept_work(call: w::Accept) -> Option<DeliveryWork> {
     }
     Some(DeliveryWork {
         accept: CommandId::from_bytes(&call.accept)?,
+        settled: call.settled,
         reverse_path: address(&call.reverse_path)?.map_or(ReversePath::Null, ReversePath::Address),
         recipients: call.recipients.into_iter().map(recipient).collect::<Option<_>>()?,
         hash,

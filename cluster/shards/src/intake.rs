@@ -1,12 +1,13 @@
 //! [`Intake`] over the engine: the commit behind 250.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use ports::Answer;
 use ports::intake::{Delivery, Intake};
 use vocab::limits::SMALL_BODY_MAX;
-use vocab::{AccountId, BlobHash, SubmitError};
+use vocab::{AccountId, BlobHash, NodeId, SubmitError};
 use wire::forward::reply;
 
 use crate::engine::Engine;
@@ -24,6 +25,7 @@ impl Intake for EngineIntake {
             let small = delivery.body.len() <= SMALL_BODY_MAX;
             let work = DeliveryWork {
                 accept: delivery.accept,
+                settled: self.0.settled_of(delivery.accept),
                 reverse_path: delivery.reverse_path,
                 recipients: delivery.recipients,
                 hash,
@@ -60,23 +62,62 @@ impl Engine {
         }
     }
 
-    /// Runs a delivery at the home of its accounts, here or there.
+    /// Runs a delivery at the home of its accounts, here or there, in one batch. When they have several homes, the accept
+    /// record at the home of the queue is the commit behind 250 (H14), and the fan-out follows.
     async fn deliver(&self, work: DeliveryWork) -> Result<(), SubmitError> {
-        // Until homes are spread over nodes, all shards are at home on one node, so one batch takes all recipients.
-        let home = self.home_of(AccountId::QUEUE).ok_or(SubmitError::Unavailable(crate::NOT_SERVING))?;
-        if home != self.node {
-            return match self.ask_home(home, AccountId::QUEUE, forward::accept_call(&work)).await? {
-                reply::Kind::Done(_) => Ok(()),
-                _ => Err(SubmitError::Unknown("the home answered something else")),
-            };
+        let mut accounts = work.accounts();
+        let homes = accounts.iter().map(|account| self.home_of(*account)).collect::<Option<BTreeSet<_>>>();
+        let homes = homes.ok_or(SubmitError::Unavailable(crate::NOT_SERVING))?;
+        let record = homes.len() > 1;
+        if record {
+            accounts = vec![AccountId::QUEUE];
         }
-        self.deliver_here(work).await
+        let home = match homes.first() {
+            Some(home) if !record => *home,
+            _ => self.home_of(AccountId::QUEUE).ok_or(SubmitError::Unavailable(crate::NOT_SERVING))?,
+        };
+        let refused = if home != self.node {
+            self.deliver_there(home, &accounts, &work, record).await?
+        } else if record {
+            self.accept_here(work).await.map(|()| Vec::new())?
+        } else {
+            self.deliver_here(work).await?
+        };
+        if refused.is_empty() { Ok(()) } else { Err(SubmitError::Unavailable(crate::REFUSED)) }
     }
 
-    /// Runs a delivery at this home.
-    pub(crate) async fn deliver_here(&self, work: DeliveryWork) -> Result<(), SubmitError> {
+    /// Has another home run a delivery; numbers of the recipients whose mailboxes refused it.
+    pub(crate) async fn deliver_there(
+        &self,
+        home: NodeId,
+        accounts: &[AccountId],
+        work: &DeliveryWork,
+        record: bool,
+    ) -> Result<Vec<u32>, SubmitError> {
+        match self.ask_homes(home, accounts, forward::accept_call(work, record)).await? {
+            reply::Kind::Done(done) => Ok(done.refused),
+            _ => Err(SubmitError::Unknown("the home answered something else")),
+        }
+    }
+
+    /// Runs a delivery at this home, which is that of all its accounts; numbers of the recipients whose mailboxes refused it.
+    pub(crate) async fn deliver_here(&self, work: DeliveryWork) -> Result<Vec<u32>, SubmitError> {
         match self.order(Work::Delivery(Box::new(work))).await? {
-            Done::Delivered => Ok(()),
+            Done::Delivered(refused) => Ok(refused),
+            Done::TooLate => Err(SubmitError::Unavailable(crate::TOO_LATE)),
+            _ => Err(SubmitError::Unknown("an outcome of another kind")),
+        }
+    }
+
+    /// Keeps the accept record at this home of the queue; its fan-out begins at once.
+    pub(crate) async fn accept_here(&self, work: DeliveryWork) -> Result<(), SubmitError> {
+        let record = work.record();
+        match self.order(Work::Accept(Box::new(work))).await? {
+            Done::Accepted => {
+                self.fan_out.begin(record);
+                Ok(())
+            }
+            Done::TooLate => Err(SubmitError::Unavailable(crate::TOO_LATE)),
             _ => Err(SubmitError::Unknown("an outcome of another kind")),
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ports::Answer;
 use ports::outbox::Outbox;
-use queue::op::{Hold, QueueItem, QueueOp, QueueOutcome};
+use queue::op::{AcceptRecord, Hold, QueueItem, QueueOp, QueueOutcome};
 use vocab::{AccountId, SubmitError, Timestamp};
 use wire::forward::{self as w, call, reply};
 
@@ -17,7 +17,7 @@ pub struct EngineOutbox(pub(crate) Arc<Engine>);
 
 impl Outbox for EngineOutbox {
     fn is_worker(&self) -> bool {
-        self.0.home_of(AccountId::QUEUE) == Some(self.0.node) && *self.0.serving.borrow()
+        self.0.works_queue()
     }
 
     fn hold(&self) -> Option<Hold> {
@@ -44,6 +44,13 @@ impl Outbox for EngineOutbox {
         Box::pin(async move {
             let rows = self.0.readable(AccountId::QUEUE).await?;
             queue::read::list(&*rows, limit).map_err(|_| SubmitError::Unavailable(crate::DAMAGED))
+        })
+    }
+
+    fn accepts(&self, limit: usize) -> Answer<'_, Result<Vec<AcceptRecord>, SubmitError>> {
+        Box::pin(async move {
+            let rows = self.0.readable(AccountId::QUEUE).await?;
+            queue::read::accepts(&*rows, limit).map_err(|_| SubmitError::Unavailable(crate::DAMAGED))
         })
     }
 

@@ -23,7 +23,8 @@ impl Retry {
     /// Waits a moment before the next attempt, or gives the final error when no further one makes sense. Once an
     /// attempt was unknown, no later refusal can say that nothing happened.
     pub(crate) async fn pause(&mut self, error: SubmitError) -> Result<(), SubmitError> {
-        let final_word = [crate::NO_SPACE, crate::DAMAGED, crate::NO_BODY, crate::TOO_LARGE];
+        let final_word =
+            [crate::NO_SPACE, crate::DAMAGED, crate::NO_BODY, crate::TOO_LARGE, crate::REFUSED, crate::TOO_LATE];
         let hopeless = matches!(&error, SubmitError::Unavailable(reason) if final_word.contains(reason));
         if matches!(error, SubmitError::Unknown(_)) {
             self.unknown = Some(error.clone());

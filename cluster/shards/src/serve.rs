@@ -16,7 +16,7 @@ use crate::bodies::chunks;
 use crate::chunks::Collected;
 use crate::engine::Engine;
 use crate::forward;
-use crate::work::{Done, Work};
+use crate::work::{DeliveryWork, Done, Work};
 
 impl PeerEvents for Engine {
     fn link_up(&self, up: LinkUp) {
@@ -91,17 +91,16 @@ impl Engine {
                 }
             }
             call::Kind::Accept(accept) => {
-                self.must_be_home(AccountId::QUEUE)?;
+                let record = accept.record;
                 let work = forward::accept_work(accept).ok_or(bad)?;
-                tracing::info!(accept = %work.accept, from = from.0, "message forwarded to its home");
-                self.deliver_here(work).await?;
-                reply::Kind::Done(w::Done {})
+                tracing::info!(accept = %work.accept, from = from.0, record, "message forwarded to its home");
+                reply::Kind::Done(w::Done { refused: self.serve_accept(work, record).await? })
             }
             call::Kind::Open(open) => self.serve_open(AccountId(open.account)),
             call::Kind::Read(read) => self.serve_read(read),
             call::Kind::Close(close) => {
                 self.serve_close(close.transfer);
-                reply::Kind::Done(w::Done {})
+                reply::Kind::Done(w::Done::default())
             }
             call::Kind::Undo(read) => self.serve_undo(&read)?,
             call::Kind::ReadBlob(read) => self.serve_blob(&read)?,
@@ -110,7 +109,7 @@ impl Engine {
                 let account = AccountId(enter.account);
                 self.must_be_home(account)?;
                 self.order(Work::Enter(account)).await?;
-                reply::Kind::Done(w::Done {})
+                reply::Kind::Done(w::Done::default())
             }
             call::Kind::MayRemove(ask) => {
                 let node = NodeId(ask.node);
@@ -125,6 +124,15 @@ impl Engine {
                 reply::Kind::Missing(w::Missing { hashes: has.hashes.into_iter().filter(|b| !here(b)).collect() })
             }
         })
+    }
+
+    async fn serve_accept(&self, work: DeliveryWork, record: bool) -> Result<Vec<u32>, SubmitError> {
+        if record {
+            self.must_be_home(AccountId::QUEUE)?;
+            return self.accept_here(work).await.map(|()| Vec::new());
+        }
+        work.accounts().into_iter().try_for_each(|account| self.must_be_home(account))?;
+        self.deliver_here(work).await
     }
 
     /// A forwarded change is ordered here or refused: it never travels on, so two nodes that take each other for the
@@ -158,7 +166,7 @@ impl Engine {
                 return Err(bad);
             }
         }
-        Ok(reply::Kind::Done(w::Done {}))
+        Ok(reply::Kind::Done(w::Done::default()))
     }
 }
 

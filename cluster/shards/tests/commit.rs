@@ -1,5 +1,6 @@
 //! Commit, forwarding, takeover, heal and full disks: two engines over real stores.
 
+#[allow(dead_code, reason = "shared with other tests")]
 mod pair;
 
 use std::sync::atomic::Ordering;

@@ -70,6 +70,15 @@ impl<'a> Applier<'a> {
         Ok((outcome, true))
     }
 
+    /// Whether the placement of this id is or was here, in whatever mailbox, deleted ones too: the command that makes it
+    /// has run, on this branch or on one that was merged.
+    ///
+    /// # Errors
+    /// [`Damaged`].
+    pub fn knows(&self, placement: PlacementId) -> Result<bool, Damaged> {
+        append::known_place(&self.work, placement).map(|place| place.is_some())
+    }
+
     /// Bytes of rows written so far: stop taking commands into this batch well below `BATCH_BYTES_MAX`.
     #[must_use]
     pub fn bytes(&self) -> usize {

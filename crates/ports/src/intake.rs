@@ -49,7 +49,8 @@ pub struct Delivery {
 
 /// Takes messages.
 pub trait Intake: Send + Sync {
-    /// Resolves when the message is durable for every recipient on the whole in-sync set (250 2.0.0). A repeated call
+    /// Resolves when the message is durable for every recipient on the whole in-sync set (250 2.0.0): placed, or, when
+    /// its accounts have several homes, promised by an accept record that is fanned out from then on. A repeated call
     /// with the same accept id takes effect once.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The outbound queue for the relay worker and the operator.
 
-use queue::op::{Hold, QueueItem, QueueOp, QueueOutcome};
+use queue::op::{AcceptRecord, Hold, QueueItem, QueueOp, QueueOutcome};
 use vocab::{SubmitError, Timestamp};
 
 use crate::Answer;
@@ -26,6 +26,11 @@ pub trait Outbox: Send + Sync {
     /// # Errors
     /// As [`Outbox::due`].
     fn list(&self, limit: usize) -> Answer<'_, Result<Vec<QueueItem>, SubmitError>>;
+    /// Accepted messages that still have to be placed with some of their recipients here, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Outbox::due`].
+    fn accepts(&self, limit: usize) -> Answer<'_, Result<Vec<AcceptRecord>, SubmitError>>;
     /// Commits an operation.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use vocab::{BlobRef, CommandId, Damaged, NodeId, PlacementId, RowWrite, Rows, Ta
 
 use crate::op::{AttemptResult, QueueItem, QueueOp, QueueOutcome, Standing};
 use crate::rows::{decode_item, due_key, encode_item};
+use crate::{accepts, outcomes};
 
 /// A started attempt that has not ended by then is taken for lost with its node, and the item is due again (ms). The
 /// relay ends every dialogue sooner, so a living node never loses an item to another one.
@@ -20,15 +21,21 @@ pub type Applied = (Vec<RowWrite>, Vec<BlobRef>, QueueOutcome);
 pub fn apply(view: &dyn Rows, op: &QueueOp, standing: Standing, at: Timestamp) -> Result<Applied, Damaged> {
     match op {
         QueueOp::Enqueue(items) => enqueue(view, items, standing.home),
-        QueueOp::AttemptStart { id, node, at: started } => {
+        QueueOp::Accept(accepted) => accepts::accept(view, accepted, standing.home),
+        QueueOp::Settle { accept } => accepts::settle(view, *accept),
+        QueueOp::AttemptStart { id, node, at: started, attempts } => {
             let Some(item) = find(view, *id)? else { return Ok(gone()) };
+            // The start is committed before the dialogue; asking twice for the same start counts once, and a start
+            // from before the last attempt starts nothing.
+            let again = item.attempt == Some((*node, *started));
+            if !again && item.attempts != *attempts {
+                return Ok(gone());
+            }
             let elsewhere =
                 item.attempt.is_some_and(|(other, since)| other != *node && at < since.plus_ms(ATTEMPT_LOST_AFTER_MS));
             if elsewhere {
                 return Ok(gone());
             }
-            // The start is committed before the dialogue; asking twice for the same start counts once.
-            let again = item.attempt == Some((*node, *started));
             let mut next = item.clone();
             next.attempts = if again { item.attempts } else { item.attempts.saturating_add(1) };
             next.attempt = Some((*node, *started));
@@ -38,10 +45,16 @@ pub fn apply(view: &dyn Rows, op: &QueueOp, standing: Standing, at: Timestamp) -
             }
             Ok((replace(&item, &next), Vec::new(), QueueOutcome::Done))
         }
-        QueueOp::AttemptEnd { id, result } => {
+        QueueOp::AttemptEnd { id, attempt, result } => {
             let Some(item) = find(view, *id)? else { return Ok(gone()) };
             Ok(match result {
-                AttemptResult::Delivered | AttemptResult::Failed(_) => remove(&item),
+                // Whichever attempt it was: who has the message, or was told of its failure, has it.
+                AttemptResult::Delivered | AttemptResult::Failed(_) => {
+                    let (mut rows, refs, outcome) = remove(&item);
+                    rows.extend(outcomes::forget_report(view, item.id)?);
+                    (rows, refs, outcome)
+                }
+                AttemptResult::Deferred(..) if item.attempt != Some(*attempt) => gone(),
                 AttemptResult::Deferred(failure, due) => {
                     let mut next = item.clone();
                     next.attempt = None;
@@ -54,7 +67,7 @@ pub fn apply(view: &dyn Rows, op: &QueueOp, standing: Standing, at: Timestamp) -
     }
 }
 
-fn gone() -> Applied {
+pub(crate) fn gone() -> Applied {
     (Vec::new(), Vec::new(), QueueOutcome::Gone)
 }
 
@@ -62,7 +75,7 @@ fn find(view: &dyn Rows, id: CommandId) -> Result<Option<QueueItem>, Damaged> {
     view.get(Table::QUEUE, &id.to_bytes())?.map(|row| decode_item(&row)).transpose()
 }
 
-fn enqueue(view: &dyn Rows, items: &[QueueItem], home: NodeId) -> Result<Applied, Damaged> {
+pub(crate) fn enqueue(view: &dyn Rows, items: &[QueueItem], home: NodeId) -> Result<Applied, Damaged> {
     let mut rows = Vec::new();
     let mut refs = Vec::new();
     let mut seen = std::collections::BTreeSet::new();
@@ -134,24 +147,26 @@ mod tests {
         assert!(run(&mut rows, &QueueOp::Enqueue(vec![item(1)]), T0).0.is_empty());
 
         let id = item(1).id;
-        let start = QueueOp::AttemptStart { id, node: NodeId(1), at: T0 };
+        let start = QueueOp::AttemptStart { id, node: NodeId(1), at: T0, attempts: 0 };
         assert_eq!(run(&mut rows, &start, T0).1, QueueOutcome::Done);
         assert_eq!(run(&mut rows, &start, T0).1, QueueOutcome::Done);
         let (now, _) = due(&rows, T0, 10, None).expect("readable");
         assert_eq!(now.iter().map(|i| i.id).collect::<Vec<_>>(), [item(2).id]);
 
         let later = T0.plus_ms(60_000);
-        let end = QueueOp::AttemptEnd { id, result: AttemptResult::Deferred(failure(), later) };
+        let end =
+            QueueOp::AttemptEnd { id, attempt: (NodeId(1), T0), result: AttemptResult::Deferred(failure(), later) };
         run(&mut rows, &end, T0);
         let tried = list(&rows, 10).expect("readable");
         assert_eq!((tried[0].attempts, tried[0].due, tried[0].attempt), (1, later, None));
         assert_eq!(tried[0].last_status, Some(failure()));
 
-        let end = QueueOp::AttemptEnd { id, result: AttemptResult::Delivered };
+        let end = QueueOp::AttemptEnd { id, attempt: (NodeId(1), T0), result: AttemptResult::Delivered };
         let (refs, _) = run(&mut rows, &end, later);
         assert_eq!(refs.iter().map(|r| r.present).collect::<Vec<_>>(), [false]);
         assert_eq!(run(&mut rows, &end, later).1, QueueOutcome::Gone);
-        let end = QueueOp::AttemptEnd { id: item(2).id, result: AttemptResult::Failed(failure()) };
+        let end =
+            QueueOp::AttemptEnd { id: item(2).id, attempt: (NodeId(1), T0), result: AttemptResult::Failed(failure()) };
         run(&mut rows, &end, later);
         assert!(rows.rows.is_empty(), "{rows:?}");
     }
@@ -161,16 +176,41 @@ mod tests {
         let mut rows = MemoryRows::default();
         run(&mut rows, &QueueOp::Enqueue(vec![item(1)]), T0);
         let id = item(1).id;
-        run(&mut rows, &QueueOp::AttemptStart { id, node: NodeId(1), at: T0 }, T0);
+        run(&mut rows, &QueueOp::AttemptStart { id, node: NodeId(1), at: T0, attempts: 0 }, T0);
         let early = T0.plus_ms(ATTEMPT_LOST_AFTER_MS - 1);
         assert!(due(&rows, early, 10, None).expect("readable").0.is_empty());
-        let taken = QueueOp::AttemptStart { id, node: NodeId(2), at: early };
+        let taken = QueueOp::AttemptStart { id, node: NodeId(2), at: early, attempts: 1 };
         assert_eq!(run(&mut rows, &taken, early).1, QueueOutcome::Gone);
         let late = T0.plus_ms(ATTEMPT_LOST_AFTER_MS);
         assert_eq!(due(&rows, late, 10, None).expect("readable").0.len(), 1);
-        let over = QueueOp::AttemptStart { id, node: NodeId(2), at: late };
+        let over = QueueOp::AttemptStart { id, node: NodeId(2), at: late, attempts: 1 };
         assert_eq!(run(&mut rows, &over, late).1, QueueOutcome::Done);
         assert_eq!(list(&rows, 1).expect("readable")[0].attempts, 2);
+    }
+
+    #[test]
+    fn h13_starts_and_ends_that_come_late_do_nothing() {
+        let mut rows = MemoryRows::default();
+        run(&mut rows, &QueueOp::Enqueue(vec![item(1)]), T0);
+        let id = item(1).id;
+        let start = |at, attempts| QueueOp::AttemptStart { id, node: NodeId(1), at, attempts };
+        let defer = |at: Timestamp| {
+            let result = AttemptResult::Deferred(failure(), at.plus_ms(1000));
+            QueueOp::AttemptEnd { id, attempt: (NodeId(1), at), result }
+        };
+        run(&mut rows, &start(T0, 0), T0);
+        run(&mut rows, &defer(T0), T0);
+        // Sent again because its answer was lost, and overtaken by the end of its attempt.
+        assert_eq!(run(&mut rows, &start(T0, 0), T0).1, QueueOutcome::Gone);
+        assert_eq!(list(&rows, 1).expect("readable")[0].attempt, None);
+        let second = T0.plus_ms(1000);
+        assert_eq!(run(&mut rows, &start(second, 1), second).1, QueueOutcome::Done);
+        // The end of the first attempt would free an item that is being tried.
+        assert_eq!(run(&mut rows, &defer(T0), second).1, QueueOutcome::Gone);
+        assert_eq!(list(&rows, 1).expect("readable")[0].attempt, Some((NodeId(1), second)));
+        let delivered = QueueOp::AttemptEnd { id, attempt: (NodeId(1), T0), result: AttemptResult::Delivered };
+        assert_eq!(run(&mut rows, &delivered, second).1, QueueOutcome::Done, "whoever has it has it");
+        assert!(rows.rows.is_empty());
     }
 
     const HERE: Standing = Standing { home: NodeId(1), uncertain: false };
@@ -205,7 +245,7 @@ mod tests {
         for (uncertain, owner) in [(true, NodeId(1)), (false, NodeId(2))] {
             let mut rows = MemoryRows::default();
             write(&mut rows, &QueueOp::Enqueue(vec![item(1)]), HERE);
-            let start = QueueOp::AttemptStart { id: item(1).id, node: NodeId(2), at: T0 };
+            let start = QueueOp::AttemptStart { id: item(1).id, node: NodeId(2), at: T0, attempts: 0 };
             write(&mut rows, &start, Standing { home: NodeId(2), uncertain });
             assert_eq!(list(&rows, 1).expect("readable")[0].owner, Some(owner));
         }

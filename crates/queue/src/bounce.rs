@@ -4,14 +4,39 @@ use std::fmt::Write as _;
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
-use vocab::{Address, Timestamp};
+use vocab::{Address, CommandId, Timestamp};
 
 use crate::op::{Failure, QueueItem};
 
 /// Header bytes of the original that are sent back at most.
 pub const HEADER_RETURNED_BYTES_MAX: usize = 64 * 1024;
+/// Recipients of one report (a reverse-path may be an alias).
+pub const REPORT_RECIPIENTS_MAX: usize = 256;
+/// Set in the recipient numbers of a report, whose ids are made from the item's: repeating it takes effect once, and
+/// none of them is a command of the original message.
+const REPORT_MARK: u32 = 0x8000_0000;
+/// Recipient numbers of items fit in here, so that the mark above is not touched.
+const ITEM_NUMBER_MASK: u32 = 0x003f_ffff;
 /// Longest remote text that is quoted (bytes).
 const DIAGNOSTIC_BYTES_MAX: usize = 900;
+
+/// Id of the recipient with this index (below [`REPORT_RECIPIENTS_MAX`]) of the report about an item; that of index 0
+/// is the accept id of the report.
+#[must_use]
+pub const fn report_id(item: CommandId, index: u32) -> CommandId {
+    CommandId { recipient: REPORT_MARK | ((item.recipient & ITEM_NUMBER_MASK) << 8) | (index & 0xff), ..item }
+}
+
+/// The item a report is about.
+pub(crate) fn item_of(report: CommandId) -> CommandId {
+    CommandId { recipient: (report.recipient & !REPORT_MARK) >> 8, ..report }
+}
+
+/// The accept id of the message, or of the report, that an item is from.
+pub(crate) fn accept_of(item: CommandId) -> CommandId {
+    let recipient = if item.recipient & REPORT_MARK == 0 { 0 } else { item.recipient & !0xff };
+    CommandId { recipient, ..item }
+}
 
 /// Writes the report about `item`, given up at `at` because of `failure`, to `to` (its reverse-path). `host` is this
 /// cluster's mail name; `original` is the message as accepted, of which only the header section goes back.

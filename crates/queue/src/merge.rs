@@ -7,8 +7,11 @@ use std::ops::{Bound, ControlFlow};
 use bytes::Bytes;
 use vocab::{BlobRef, CommandId, Damaged, NodeId, RowWrite, Rows, Table, Timestamp};
 
+use crate::accepts;
 use crate::apply::{ATTEMPT_LOST_AFTER_MS, blob_ref, due_row, item_row, remove, replace};
+use crate::bounce::accept_of;
 use crate::op::QueueItem;
+use crate::outcomes::{self, Remembered};
 use crate::rows::{decode_item, encode_item};
 
 /// What a merge found, for the log and the events. The same for both orders of the sides.
@@ -16,6 +19,8 @@ use crate::rows::{decode_item, encode_item};
 pub struct QueueMergeReport {
     /// Items in the queue after it.
     pub items: usize,
+    /// Accept records that still wait for their fan-out after it.
+    pub accepts: usize,
     /// Items one side finished and the other still had: they are done.
     pub finished: Vec<CommandId>,
     /// Items both sides finished since the base: their recipient may have the message twice.
@@ -28,14 +33,17 @@ pub struct QueueMergeReport {
 
 type Items = BTreeMap<CommandId, QueueItem>;
 
-/// Merges two branches of the queue's rows (items, due index, accept records; nothing else is touched) that both come
+/// Merges two branches of the queue's rows (items, due index, accept records, remembered accept ids) that both come
 /// from `base`. Gives what has to be written over the rows of `anchor`, with the references that come and go with it.
 ///
 /// An item or accept record of the base that one side no longer has is done and stays done. The rows do not tell
 /// whether it was delivered or given up with a bounce, so a failure on one side ends an item that the other side still
 /// had pending: its sender was told, and a delivery after the report would contradict it. An item that is not in the base
 /// and on one side only was accepted there: it stays. Without a base (`None`: it cannot be had any more) nothing counts as
-/// done, so no item is lost and some may be sent twice.
+/// done, so no item is lost and some may be sent twice. In either case an item or record that one side lacks and whose
+/// accept id it remembers is done there: the message was accepted on both sides under one id.
+///
+/// A record that is kept though all of its recipients have the message does no harm: its fan-out places nothing twice.
 ///
 /// An item on both sides: changed on one side only, that side's; changed on both, attempts add up over the base (without
 /// one, the greater number), the later due time and the words of the side it is from, and an open attempt when either
@@ -51,8 +59,10 @@ pub fn merge(
 ) -> Result<(Vec<RowWrite>, Vec<BlobRef>, QueueMergeReport), Damaged> {
     let before = base.map(items).transpose()?;
     let (here, there) = (items(anchor)?, items(guest)?);
+    let (knows_here, knows_there) = (Remembered::of(anchor)?, Remembered::of(guest)?);
     let none = Items::new();
     let mut report = QueueMergeReport::default();
+    let mut stays = BTreeSet::new();
     let mut writes = Vec::new();
     let mut refs = Vec::new();
     let ids: BTreeSet<&CommandId> =
@@ -62,7 +72,8 @@ pub fn merge(
         let side = here.get(id);
         let merged = match (side, there.get(id)) {
             (Some(a), Some(b)) => Some(join(before.is_some(), old, (a, b), &mut report)),
-            (Some(one), None) | (None, Some(one)) if old.is_none() => Some(one.clone()),
+            (Some(one), None) if old.is_none() && !knows_there.has(accept_of(*id)) => Some(one.clone()),
+            (None, Some(one)) if old.is_none() && !knows_here.has(accept_of(*id)) => Some(one.clone()),
             (None, None) => {
                 report.finished_twice.push(*id);
                 None
@@ -74,6 +85,7 @@ pub fn merge(
         };
         if let Some(item) = &merged {
             report.items += 1;
+            stays.insert(item.id);
             let running = |(_, since): (NodeId, Timestamp)| at < since.plus_ms(ATTEMPT_LOST_AFTER_MS);
             report.open_attempts += usize::from(item.attempt.is_some_and(running));
         }
@@ -91,7 +103,12 @@ pub fn merge(
             _ => {}
         }
     }
-    writes.extend(merge_accepts(base, anchor, guest)?);
+    let sides = [(anchor, &knows_here), (guest, &knows_there)];
+    let (rows, named, kept) = merge_accepts(base, sides)?;
+    report.accepts = kept;
+    writes.extend(rows);
+    refs.extend(named);
+    writes.extend(outcomes::merge(&knows_here, &knows_there, |item| stays.contains(&item)));
     Ok((writes, refs, report))
 }
 
@@ -135,7 +152,7 @@ fn items(rows: &dyn Rows) -> Result<Items, Damaged> {
     all(rows, Table::QUEUE)?.into_iter().map(decode).collect()
 }
 
-fn all(rows: &dyn Rows, table: Table) -> Result<BTreeMap<Vec<u8>, Bytes>, Damaged> {
+pub(crate) fn all(rows: &dyn Rows, table: Table) -> Result<BTreeMap<Vec<u8>, Bytes>, Damaged> {
     let mut found = BTreeMap::new();
     rows.scan(table, (Bound::Unbounded, Bound::Unbounded), false, &mut |key, value| {
         found.insert(key.to_vec(), Bytes::copy_from_slice(value));
@@ -144,24 +161,36 @@ fn all(rows: &dyn Rows, table: Table) -> Result<BTreeMap<Vec<u8>, Bytes>, Damage
     Ok(found)
 }
 
-/// Union of the accept records, but for those of the base that one side has fanned out.
-fn merge_accepts(base: Option<&dyn Rows>, anchor: &dyn Rows, guest: &dyn Rows) -> Result<Vec<RowWrite>, Damaged> {
+/// Union of the accept records, but for those one side has fanned out: of the base and no longer there, or remembered.
+fn merge_accepts(
+    base: Option<&dyn Rows>,
+    [(anchor, knows_here), (guest, knows_there)]: [(&dyn Rows, &Remembered); 2],
+) -> Result<(Vec<RowWrite>, Vec<BlobRef>, usize), Damaged> {
     let before = base.map(|rows| all(rows, Table::ACCEPTS)).transpose()?.unwrap_or_default();
     let (here, there) = (all(anchor, Table::ACCEPTS)?, all(guest, Table::ACCEPTS)?);
-    let mut writes = Vec::new();
+    let (mut writes, mut refs, mut kept) = (Vec::new(), Vec::new(), 0);
     let keys: BTreeSet<&Vec<u8>> = here.keys().chain(there.keys()).collect();
     for key in keys {
         let (old, a, b) = (before.get(key), here.get(key), there.get(key));
+        let pending = |other: &Remembered| old.is_none() && !other.has_key(key);
         let merged = match (a, b) {
             (Some(a), Some(b)) if old == Some(a) => Some(b),
             (Some(a), Some(b)) if old == Some(b) => Some(a),
             (Some(a), Some(b)) => Some(a.max(b)),
-            (one, other) => one.or(other).filter(|_| old.is_none()),
+            (one @ Some(_), None) => one.filter(|_| pending(knows_there)),
+            (None, other) => other.filter(|_| pending(knows_here)),
         };
-        if merged != a {
-            let key = Bytes::copy_from_slice(key);
-            writes.push(RowWrite { table: Table::ACCEPTS, key, value: merged.cloned() });
+        kept += usize::from(merged.is_some());
+        if merged == a {
+            continue;
         }
+        let record = |row: &Bytes| accepts::decode(row);
+        match (a, merged) {
+            (None, Some(row)) => refs.push(accepts::blob_ref(&record(row)?, true)),
+            (Some(row), None) => refs.push(accepts::blob_ref(&record(row)?, false)),
+            _ => {}
+        }
+        writes.push(RowWrite { table: Table::ACCEPTS, key: Bytes::copy_from_slice(key), value: merged.cloned() });
     }
-    Ok(writes)
+    Ok((writes, refs, kept))
 }

@@ -1,6 +1,7 @@
 //! What can be asked of the queue, and what is answered.
 
-use vocab::{Address, BlobHash, CommandId, NodeId, ReversePath, Timestamp};
+use bytes::Bytes;
+use vocab::{AccountId, Address, BlobHash, CommandId, NodeId, ReversePath, Timestamp};
 
 /// One recipient's relay work.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,11 +85,69 @@ pub enum AttemptResult {
     Failed(Failure),
 }
 
+/// A recipient of ours that an accept record still owes the message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalRecipient {
+    /// Number within the message; with the accept id it makes the id of the placement.
+    pub number: u32,
+    /// Account.
+    pub account: AccountId,
+    /// Return-Path and Delivered-To lines for this recipient.
+    pub prefix: Bytes,
+}
+
+/// A message that was answered with 250 and still has to be placed in accounts of several homes (DESIGN 5). It is
+/// kept until every recipient has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptRecord {
+    /// The accept id.
+    pub accept: CommandId,
+    /// Envelope sender.
+    pub reverse_path: ReversePath,
+    /// Whom it is for; recipients elsewhere are queue items of their own.
+    pub recipients: Vec<LocalRecipient>,
+    /// The body as accepted.
+    pub blob: BlobHash,
+    /// Bytes of the body.
+    pub size: u64,
+    /// Encoded `mime::Facts` of the body.
+    pub facts: Bytes,
+    /// Came with SMTPUTF8.
+    pub smtputf8: bool,
+    /// Has octets above 127.
+    pub eight_bit: bool,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// Home of the queue that took it in; for people, it decides nothing.
+    pub owner: Option<NodeId>,
+}
+
+/// What accepting a message puts into the queue, all of it or nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The accept id. A second call under the same id changes nothing, whatever became of the first one's items.
+    pub accept: CommandId,
+    /// Its origin says that all its commands up to this counter are settled: their ids are forgotten.
+    pub settled: u64,
+    /// Recipients that are not ours.
+    pub items: Vec<QueueItem>,
+    /// Recipients of ours, when they are not written in the same batch.
+    pub record: Option<AcceptRecord>,
+}
+
 /// One operation on the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QueueOp {
-    /// Adds items; those whose id is there already are left alone.
+    /// Adds items; those whose id is there already are left alone. Of a message use [`QueueOp::Accept`], which also
+    /// remembers that it ran.
     Enqueue(Vec<QueueItem>),
+    /// The part of an accepted message that the queue has to do with. Gone: its origin has settled it long ago.
+    Accept(Box<Accepted>),
+    /// Every recipient of an accept record has the message. Gone: it was settled before.
+    Settle {
+        /// The accept id.
+        accept: CommandId,
+    },
     /// Committed before the dialogue starts.
     AttemptStart {
         /// Item.
@@ -97,11 +156,15 @@ pub enum QueueOp {
         node: NodeId,
         /// When.
         at: Timestamp,
+        /// Attempts the item had before: a start that comes late starts nothing.
+        attempts: u32,
     },
     /// Committed after it.
     AttemptEnd {
         /// Item.
         id: CommandId,
+        /// Node and time of the start; a deferral that comes late defers nothing.
+        attempt: (NodeId, Timestamp),
         /// How it ended.
         result: AttemptResult,
     },
@@ -112,6 +175,6 @@ pub enum QueueOp {
 pub enum QueueOutcome {
     /// Done.
     Done,
-    /// No such item (delivered or failed meanwhile): do nothing.
+    /// No such item (delivered or failed meanwhile), or the operation came too late: do nothing.
     Gone,
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
-use vocab::{Damaged, Rows, Table, Timestamp};
+use vocab::{CommandId, Damaged, Rows, Table, Timestamp};
 
-use crate::op::{Hold, QueueItem};
+use crate::accepts;
+use crate::op::{AcceptRecord, Hold, QueueItem};
 use crate::rows::{decode_item, read_due_key};
 
 /// Items due at `now` that nobody is trying, oldest first, at most `limit`, and when the first item beyond them is
@@ -67,11 +68,29 @@ pub fn next_due(view: &dyn Rows) -> Result<Option<Timestamp>, Damaged> {
 /// # Errors
 /// As [`due`].
 pub fn list(view: &dyn Rows, limit: usize) -> Result<Vec<QueueItem>, Damaged> {
+    oldest(view, Table::QUEUE, limit, |row| decode_item(row).map(|item| ((item.accepted_at, item.id), item)))
+}
+
+/// Accept records that wait for their fan-out by time of acceptance, oldest first, at most `limit`.
+///
+/// # Errors
+/// As [`due`].
+pub fn accepts(view: &dyn Rows, limit: usize) -> Result<Vec<AcceptRecord>, Damaged> {
+    let decode = |row: &[u8]| accepts::decode(row).map(|record| ((record.accepted_at, record.accept), record));
+    oldest(view, Table::ACCEPTS, limit, decode)
+}
+
+fn oldest<T>(
+    view: &dyn Rows,
+    table: Table,
+    limit: usize,
+    decode: impl Fn(&[u8]) -> Result<((Timestamp, CommandId), T), Damaged>,
+) -> Result<Vec<T>, Damaged> {
     let mut oldest = BTreeMap::new();
     let mut fault = None;
-    view.scan(Table::QUEUE, (Bound::Unbounded, Bound::Unbounded), false, &mut |_, row| match decode_item(row) {
-        Ok(item) => {
-            oldest.insert((item.accepted_at, item.id), item);
+    view.scan(table, (Bound::Unbounded, Bound::Unbounded), false, &mut |_, row| match decode(row) {
+        Ok((key, one)) => {
+            oldest.insert(key, one);
             if oldest.len() > limit {
                 oldest.pop_last();
             }

@@ -1,15 +1,18 @@
 //! References to bodies, rebuilt from rows: a transfer carries rows only.
 
-use vocab::{BlobRef, PlacementId, RowWrite, Table};
+use vocab::{BlobRef, RowWrite, Table};
 
+use crate::accepts;
+use crate::apply::blob_ref;
 use crate::rows::decode_item;
 
-/// The body that a row of the queue needs, if it is an item.
+/// The body that a row of the queue needs, if it is an item or an accept record.
 #[must_use]
 pub fn blob_ref_of(row: &RowWrite) -> Option<BlobRef> {
-    if row.table != Table::QUEUE {
-        return None;
+    let value = row.value.as_ref()?;
+    match row.table {
+        Table::QUEUE => decode_item(value).ok().map(|item| blob_ref(&item, true)),
+        Table::ACCEPTS => accepts::decode(value).ok().map(|record| accepts::blob_ref(&record, true)),
+        _ => None,
     }
-    let item = decode_item(row.value.as_ref()?).ok()?;
-    Some(BlobRef { hash: item.blob, placement: PlacementId { command: item.id, index: 0 }, present: true })
 }

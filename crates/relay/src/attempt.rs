@@ -6,7 +6,7 @@ use std::time::Duration;
 use queue::op::{AttemptResult, Failure, QueueItem, QueueOp, QueueOutcome};
 use queue::schedule::next_attempt;
 use smtp::client::Refusal;
-use vocab::{CommandId, SubmitError, Timestamp};
+use vocab::{CommandId, NodeId, SubmitError, Timestamp};
 
 use crate::bounce;
 use crate::route;
@@ -52,7 +52,8 @@ fn failure(status: &str, why: impl Into<String>) -> Failure {
 /// Runs the attempt to its end; returns the item's id.
 pub(crate) async fn run(relay: Arc<Relay>, item: QueueItem) -> CommandId {
     let id = item.id;
-    let start = QueueOp::AttemptStart { id, node: relay.config.node, at: wall() };
+    let (node, at) = (relay.config.node, wall());
+    let start = QueueOp::AttemptStart { id, node, at, attempts: item.attempts };
     match relay.ports.outbox.submit(start).await {
         Ok(QueueOutcome::Done) => {}
         Ok(QueueOutcome::Gone) => return id,
@@ -75,7 +76,7 @@ pub(crate) async fn run(relay: Arc<Relay>, item: QueueItem) -> CommandId {
         }
         Sent::NotTaken { permanent, failure } => judge(&relay, &item, permanent, failure).await,
     };
-    end(&relay, id, result).await;
+    end(&relay, id, (node, at), result).await;
     id
 }
 
@@ -115,9 +116,9 @@ fn deferred_for_bounce(item: &QueueItem, failure: Failure, now: Timestamp, error
 }
 
 /// Repeating is harmless, so the end is offered until it is committed.
-async fn end(relay: &Relay, id: CommandId, result: AttemptResult) {
+async fn end(relay: &Relay, id: CommandId, attempt: (NodeId, Timestamp), result: AttemptResult) {
     for _ in 0..COMMIT_TRIES {
-        match relay.ports.outbox.submit(QueueOp::AttemptEnd { id, result: result.clone() }).await {
+        match relay.ports.outbox.submit(QueueOp::AttemptEnd { id, attempt, result: result.clone() }).await {
             Ok(_) => return,
             Err(error) => {
                 tracing::debug!(accept = %id, %error, "end of attempt not committed yet");

@@ -3,20 +3,12 @@
 use bytes::Bytes;
 use ports::directory::{AddressClass, Target};
 use ports::intake::{Delivery, Recipient};
-use queue::bounce::{HEADER_RETURNED_BYTES_MAX, write_bounce};
+use queue::bounce::{HEADER_RETURNED_BYTES_MAX, REPORT_RECIPIENTS_MAX, report_id, write_bounce};
 use queue::op::{Failure, QueueItem};
 use smtp::session::trace::recipient_prefix;
-use vocab::{Address, CommandId, ForwardPath, ReversePath, SubmitError, Timestamp};
+use vocab::{Address, ForwardPath, ReversePath, SubmitError, Timestamp};
 
 use crate::worker::Relay;
-
-/// Set in the recipient numbers of a report, whose ids are made from the item's: repeating it takes effect once, and
-/// none of them is a command of the original message.
-const REPORT_MARK: u32 = 0x8000_0000;
-/// Recipient numbers of items fit in here, so that neither mark above is touched.
-const ITEM_NUMBER_MASK: u32 = 0x003f_ffff;
-/// Recipients of one report (a reverse-path may be an alias).
-const REPORT_RECIPIENTS_MAX: usize = 256;
 
 /// Makes the report durable. Nothing to do for a null reverse-path or one that does not exist.
 ///
@@ -45,7 +37,7 @@ pub(crate) async fn report(
     let original = relay.ports.blobs.get(item.blob, 0, end).await?;
     let body = Bytes::from(write_bounce(item, failure, to, &relay.config.hostname, &original, at));
     let delivery = Delivery {
-        accept: number(item.id, 0),
+        accept: report_id(item.id, 0),
         reverse_path: ReversePath::Null,
         recipients: recipients(item, to, targets),
         facts: mime::facts_of(&body).encode(),
@@ -60,15 +52,11 @@ pub(crate) async fn report(
     Ok(())
 }
 
-fn number(item: CommandId, index: u32) -> CommandId {
-    CommandId { recipient: REPORT_MARK | ((item.recipient & ITEM_NUMBER_MASK) << 8) | index, ..item }
-}
-
 fn recipients(item: &QueueItem, to: &Address, targets: Vec<Target>) -> Vec<Recipient> {
     let prefix = recipient_prefix(&ReversePath::Null, &ForwardPath::Address(to.clone()));
     let numbered = (0..).zip(targets).take(REPORT_RECIPIENTS_MAX);
     let recipient = |(index, target)| {
-        let number = number(item.id, index).recipient;
+        let number = report_id(item.id, index).recipient;
         match target {
             Target::Local(account) => Recipient::Local { number, account, prefix: prefix.clone().into() },
             Target::Remote(address) => {

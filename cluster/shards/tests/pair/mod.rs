@@ -91,6 +91,22 @@ impl Pair {
         pair
     }
 
+    /// A pair with homes of shards on both nodes.
+    pub async fn spread() -> Self {
+        let pair = Self::joint().await;
+        let body = serde_json::json!({ "spread": true });
+        let (kind, name) = (topology::DocumentKind::Setting, topology::HOMES_SETTING.to_owned());
+        pair.register.apply(&topology::ConfigOp::Put { kind, name, body, expect: None }).expect("a setting");
+        pair.until_spread().await;
+        pair
+    }
+
+    pub async fn until_spread(&self) {
+        self.until_joint().await;
+        let both = |node: &Node| node.status().nodes.iter().all(|member| member.homes > 30);
+        until("every node is home of its share of shards", || self.nodes.iter().all(both)).await;
+    }
+
     pub async fn until_joint(&self) {
         until("the pair is joint and serves", || {
             self.nodes.iter().all(|node| {
@@ -114,7 +130,8 @@ impl Pair {
     pub async fn restart(&mut self, at: usize) {
         let dead = Arc::<AtomicBool>::default();
         let node = &self.nodes[at];
-        let (engine, boot) = engine(node.id, &node.store, (&self.register, &self.net), (&dead, &node.full)).await;
+        let (outside, switches) = ((&self.register, &self.net), (&dead, &node.full));
+        let (engine, boot) = engine(node.id, &node.store, outside, switches).await;
         let node = &mut self.nodes[at];
         (node.engine, node.boot, node.dead) = (engine, boot, dead);
         self.register.set_quorum(true);
@@ -139,17 +156,16 @@ impl Node {
     }
 
     pub async fn send_as(&self, accept: CommandId, body: &Bytes) -> Result<(), SubmitError> {
-        let recipient = Recipient::Local { number: 1, account: ALICE, prefix: Bytes::from_static(b"X: y\r\n") };
-        let delivery = Delivery {
-            accept,
-            reverse_path: ReversePath::Null,
-            recipients: vec![recipient],
-            body: body.clone(),
-            facts: mime::facts_of(body).encode(),
-            smtputf8: false,
-            at: Timestamp(1_700_000_000_000),
-        };
-        self.engine.intake().accept(delivery).await
+        self.send_to(accept, vec![local(1, ALICE)], body).await
+    }
+
+    pub async fn send_to(
+        &self,
+        accept: CommandId,
+        recipients: Vec<Recipient>,
+        body: &Bytes,
+    ) -> Result<(), SubmitError> {
+        deliver(self.engine.clone(), accept, recipients, body.clone()).await
     }
 
     /// Messages in Alice's INBOX as a client of this node sees them.
@@ -159,8 +175,34 @@ impl Node {
 
     /// Messages in Alice's INBOX as they lie on this disk.
     pub fn on_disk(&self) -> usize {
-        count_of(&*self.store.snapshot(ALICE))
+        self.on_disk_of(ALICE)
     }
+
+    pub fn on_disk_of(&self, account: AccountId) -> usize {
+        count_of(&*self.store.snapshot(account))
+    }
+}
+
+pub async fn deliver(
+    engine: Arc<Engine>,
+    accept: CommandId,
+    recipients: Vec<Recipient>,
+    body: Bytes,
+) -> Result<(), SubmitError> {
+    let delivery = Delivery {
+        accept,
+        reverse_path: ReversePath::Null,
+        recipients,
+        facts: mime::facts_of(&body).encode(),
+        body,
+        smtputf8: false,
+        at: Timestamp(1_700_000_000_000),
+    };
+    engine.intake().accept(delivery).await
+}
+
+pub fn local(number: u32, account: AccountId) -> Recipient {
+    Recipient::Local { number, account, prefix: Bytes::from_static(b"X: y\r\n") }
 }
 
 fn count_of(rows: &dyn Rows) -> usize {

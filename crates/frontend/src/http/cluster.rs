@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ports::cluster::{ClusterStatus, Departure, Others, Rescue, Switchover};
-use queue::op::QueueItem;
+use queue::op::{AcceptRecord, QueueItem};
 use serde::Serialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -112,7 +112,12 @@ pub(crate) async fn create_token(State(api): Shared, body: Bytes) -> Created {
 pub(crate) async fn queue(State(api): Shared) -> Result<Json<Value>, Problem> {
     let items = api.context.ports.outbox.list(QUEUE_LIST_MAX).await?;
     let held = api.context.ports.outbox.hold().map(|hold| date(hold.until));
-    Ok(Json(json!({ "queue": items.iter().map(show_item).collect::<Vec<_>>(), "held_until": held })))
+    let accepts = api.context.ports.outbox.accepts(QUEUE_LIST_MAX).await?;
+    Ok(Json(json!({
+        "queue": items.iter().map(show_item).collect::<Vec<_>>(),
+        "accepts": accepts.iter().map(show_accept).collect::<Vec<_>>(),
+        "held_until": held,
+    })))
 }
 
 /// An operator's word that the other node sends nothing.
@@ -122,6 +127,18 @@ pub(crate) async fn release_queue(State(api): Shared, body: Bytes) -> Result<Sta
         return Err(Problem::new(StatusCode::CONFLICT, "no item of the other node waits here"));
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// A message that was accepted and still has to be placed with some of its recipients.
+fn show_accept(record: &AcceptRecord) -> Value {
+    json!({
+        "id": record.accept.to_string(),
+        "sender": record.reverse_path.address().map(ToString::to_string).unwrap_or_default(),
+        "accounts": record.recipients.iter().map(|recipient| recipient.account.0).collect::<Vec<_>>(),
+        "size": record.size,
+        "accepted_at": date(record.accepted_at),
+        "owner_node": record.owner.map(|node| node.0),
+    })
 }
 
 fn show_item(item: &QueueItem) -> Value {

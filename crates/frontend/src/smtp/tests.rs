@@ -104,6 +104,9 @@ impl ports::outbox::Outbox for Fake {
     fn list(&self, _: usize) -> Answer<'_, Result<Vec<QueueItem>, SubmitError>> {
         Box::pin(async { unused() })
     }
+    fn accepts(&self, _: usize) -> Answer<'_, Result<Vec<queue::op::AcceptRecord>, SubmitError>> {
+        Box::pin(async { unused() })
+    }
     fn submit(&self, _: QueueOp) -> Answer<'_, Result<QueueOutcome, SubmitError>> {
         Box::pin(async { unused() })
     }

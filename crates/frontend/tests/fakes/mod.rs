@@ -146,6 +146,21 @@ impl Outbox for Nothing {
         };
         Box::pin(async { Ok(vec![item]) })
     }
+    fn accepts(&self, _: usize) -> Answer<'_, Result<Vec<queue::op::AcceptRecord>, SubmitError>> {
+        let record = queue::AcceptRecord {
+            accept: vocab::CommandId { origin: NodeId(1), counter: 9, ..vocab::CommandId::default() },
+            reverse_path: vocab::ReversePath::Null,
+            recipients: vec![queue::LocalRecipient { number: 1, account: AccountId(77), prefix: Bytes::new() }],
+            blob: BlobHash::default(),
+            size: 6,
+            facts: Bytes::new(),
+            smtputf8: false,
+            eight_bit: false,
+            accepted_at: Timestamp(1_700_000_000_000),
+            owner: Some(NodeId(1)),
+        };
+        Box::pin(async { Ok(vec![record]) })
+    }
     fn submit(&self, _: QueueOp) -> Answer<'_, Result<QueueOutcome, SubmitError>> {
         Box::pin(async { Ok(QueueOutcome::Done) })
     }

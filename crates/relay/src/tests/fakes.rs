@@ -66,6 +66,9 @@ impl Outbox for FakeOutbox {
     fn list(&self, _limit: usize) -> Answer<'_, Result<Vec<QueueItem>, SubmitError>> {
         Box::pin(async move { Ok(self.items()) })
     }
+    fn accepts(&self, _: usize) -> Answer<'_, Result<Vec<queue::op::AcceptRecord>, SubmitError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
     fn submit(&self, op: QueueOp) -> Answer<'_, Result<QueueOutcome, SubmitError>> {
         Box::pin(async move { Ok(self.commit(op)) })
     }

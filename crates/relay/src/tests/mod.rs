@@ -69,7 +69,7 @@ impl Setup {
                 let waiting = self.outbox.committed.notified();
                 let ops = self.outbox.ops.lock().expect("lock").clone();
                 let ended = ops.into_iter().find_map(|op| match op {
-                    QueueOp::AttemptEnd { id, result } if id.recipient == number => Some(result),
+                    QueueOp::AttemptEnd { id, result, .. } if id.recipient == number => Some(result),
                     _ => None,
                 });
                 match ended {

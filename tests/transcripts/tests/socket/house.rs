@@ -175,6 +175,9 @@ impl Outbox for House {
     fn list(&self, _: usize) -> Answer<'_, Result<Vec<QueueItem>, SubmitError>> {
         Box::pin(async { Ok(Vec::new()) })
     }
+    fn accepts(&self, _: usize) -> Answer<'_, Result<Vec<queue::op::AcceptRecord>, SubmitError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
     fn submit(&self, _: QueueOp) -> Answer<'_, Result<QueueOutcome, SubmitError>> {
         Box::pin(async { Ok(QueueOutcome::Done) })
     }
