@@ -96,17 +96,20 @@ impl Replica {
         }
     }
 
-    /// A home drops a backup only after the last lease it gave has run out.
+    /// A home drops a backup only after the last lease it gave has run out, so it gives none to who is silent: on a link
+    /// that stands though nothing travels any more, leases would be given for ever.
     pub(crate) fn may_grant(&self, peer: NodeId) -> bool {
         let Some(record) = &self.record else { return false };
         let newer = self.register.record.as_ref().is_some_and(|r| r.id > record.id);
         let id = Some(record.id);
+        let lease = self.config.timing.lease;
+        let heard = |p: &crate::link::Peer| p.heard.is_some_and(|at| self.now.since(at) < lease);
         record.is_home(self.me())
             && !newer
             && self.entering.is_none()
             && !self.is_superseded()
             && self.led == id
-            && self.peers.get(&peer).is_some_and(|p| p.level && p.told == id && p.epoch() == id)
+            && self.peers.get(&peer).is_some_and(|p| p.level && p.told == id && p.epoch() == id && heard(p))
     }
 
     /// The lease counts from when we sent what the home had heard when it gave it: never longer than the home thinks.

@@ -155,6 +155,22 @@ fn h24_silence_needs_the_full_window_and_the_address_holder_goes_first() {
 }
 
 #[test]
+fn h24_a_host_that_dies_under_a_standing_link_is_left_in_time() {
+    for silent in [A, B] {
+        let mut world = World::pair();
+        let other = if silent == A { B } else { A };
+        // Its switch is dead: nothing arrives any more, and no connection breaks.
+        world.mute = Some(silent);
+        world.run(1_000);
+        assert_eq!(world.kind(other), EpochKind::Joint);
+        world.run(800);
+        assert_eq!(world.replica(other).record().unwrap().in_sync, [other], "without node {}", silent.0);
+        let token = world.submit(other, &[16]);
+        assert!(world.is_committed(other, token));
+    }
+}
+
+#[test]
 fn h25_a_pause_of_our_own_is_no_silence_of_the_peer() {
     let mut world = World::pair();
     world.now = world.now.plus_ms(5_000);
