@@ -90,6 +90,7 @@ fn member(id: u32) -> Member {
         peer_address: format!("192.0.2.{id}:6420"),
         address: format!("192.0.2.{id}"),
         data: true,
+        paths: Vec::new(),
     }
 }
 

@@ -52,6 +52,7 @@ pub fn apply(state: &ClusterState, op: &ConfigOp, index: u64) -> Result<(Cluster
         ConfigOp::Admit { token_hash, now, member } => {
             given = Some(members::admit(&mut next, token_hash, *now, member)?);
         }
+        ConfigOp::Readdress { member } => members::readdress(&mut next, member)?,
         ConfigOp::RemoveMember { node, epoch } => members::remove(&mut next, *node, *epoch)?,
         ConfigOp::SetEpoch { expect, record } => epoch::set_epoch(&mut next, *expect, record)?,
         ConfigOp::Put { kind, name, body, expect } => documents::put(&mut next, (*kind, name), body, *expect)?,

@@ -17,6 +17,8 @@ const NAME_BYTES_MAX: usize = 255;
 const DATA_NODES_MAX: usize = 3;
 /// Members that only vote. A second one would make an even number of voters or outvote the pair.
 const WITNESSES_MAX: usize = 1;
+/// Further addresses of one node.
+const PATHS_MAX: usize = 3;
 /// Length of a token hash: BLAKE3 in hexadecimal.
 const TOKEN_HASH_CHARS: usize = 64;
 
@@ -119,6 +121,23 @@ pub(crate) fn remove(next: &mut ClusterState, node: NodeId, epoch: EpochId) -> R
     Ok(())
 }
 
+/// A node says where it is to be found from now on; its id, its name and what it is for stay.
+pub(crate) fn readdress(next: &mut ClusterState, moved: &Member) -> Result<(), Rejection> {
+    let Some(old) = next.members.get(&moved.id) else {
+        return fault("member/id", format!("no node has the id {}", moved.id.0));
+    };
+    let member = Member { name: old.name.clone(), data: old.data, ..moved.clone() };
+    let mut faults = Faults::default();
+    check_member(&member, &mut faults);
+    let taken = |path: &String| next.members.values().any(|m| m.id != member.id && m.peer_addresses().contains(path));
+    for path in member.peer_addresses().iter().filter(|path| taken(path)) {
+        faults.add("member/peer_address", format!("another node has the address {path} already"));
+    }
+    faults.check()?;
+    next.members.insert(member.id, member);
+    Ok(())
+}
+
 /// Whether one more of its kind may join.
 fn check_room(next: &ClusterState, member: &Member) -> Result<(), Rejection> {
     let alike = next.members.values().filter(|other| other.data == member.data).count();
@@ -136,6 +155,10 @@ fn check_room(next: &ClusterState, member: &Member) -> Result<(), Rejection> {
 fn check_member(member: &Member, faults: &mut Faults) {
     faults.require(is_name(&member.name), "member/name", "must be 1 to 255 bytes of printable text");
     faults.require(is_host_port(&member.peer_address), "member/peer_address", "must be host:port");
+    faults.require(member.paths.len() <= PATHS_MAX, "member/paths", format!("more than {PATHS_MAX} further paths"));
+    for (number, path) in member.paths.iter().enumerate() {
+        faults.require(is_host_port(path), format!("member/paths/{number}"), "must be host:port");
+    }
     faults.require(member.address.parse::<IpAddr>().is_ok(), "member/address", "is no IP address");
 }
 

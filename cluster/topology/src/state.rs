@@ -20,6 +20,17 @@ pub struct Member {
     pub address: String,
     /// Stores mail (false: witness).
     pub data: bool,
+    /// Further addresses of that listener, on other networks: used when `peer_address` does not answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<String>,
+}
+
+impl Member {
+    /// Every address of the node-to-node listener, the one to be used while it works first.
+    #[must_use]
+    pub fn peer_addresses(&self) -> Vec<String> {
+        std::iter::once(&self.peer_address).chain(&self.paths).cloned().collect()
+    }
 }
 
 /// Kind of a document; new kinds need no change of the state machine.
@@ -142,6 +153,11 @@ pub enum ConfigOp {
         /// Time of the home in Unix seconds (for the expiry).
         now: u64,
         /// The new node; its `id` is ignored and given here.
+        member: Member,
+    },
+    /// Where a node is to be found changes; name and kind of the member are ignored.
+    Readdress {
+        /// The node with its addresses.
         member: Member,
     },
     /// Takes a member off the list. It loses its vote and its place among the nodes that store mail; its id is never

@@ -19,6 +19,7 @@ fn member(id: u32) -> Member {
         peer_address: format!("192.0.2.{id}:6420"),
         address: format!("192.0.2.{id}"),
         data: true,
+        paths: Vec::new(),
     }
 }
 
@@ -109,11 +110,19 @@ fn all_faults_of_founding_come_at_once() {
     let bad = ConfigOp::Found {
         cluster_id: String::new(),
         name: "a\nb".into(),
-        member: Member { id: TWO, name: String::new(), peer_address: "here".into(), address: "x".into(), data: false },
+        member: Member {
+            id: TWO,
+            name: String::new(),
+            peer_address: "here".into(),
+            address: "x".into(),
+            data: false,
+            paths: vec!["there".into()],
+        },
         cluster_address: Some("10.0.0.1:25".into()),
     };
     let empty = Run { state: ClusterState::default(), index: 0 };
-    let places = ["cluster_id", "name", "member/id", "member/data", "member/name", "member/peer_address"];
+    let places =
+        ["cluster_id", "name", "member/id", "member/data", "member/name", "member/peer_address", "member/paths/0"];
     assert_eq!(empty.places(bad), [&places[..], &["member/address", "cluster_address"]].concat());
 }
 
@@ -406,4 +415,22 @@ fn homes_are_spread_by_a_setting_that_says_so() {
     assert!(run.state.spreads_homes());
     run.ok(homes(json!({ "spread": false })));
     assert!(!run.state.spreads_homes());
+}
+
+#[test]
+fn a_node_says_where_it_is_to_be_found() {
+    let mut run = Run::pair();
+    let moved = Member { address: "192.0.2.22".into(), peer_address: "10.0.0.2:6420".into(), ..member(2) };
+    let paths = vec!["192.0.2.22:6420".to_owned()];
+    let moved = Member { paths, name: "other".into(), data: false, ..moved };
+    let readdress = |member: &Member| ConfigOp::Readdress { member: member.clone() };
+    run.ok(readdress(&moved));
+    let now = &run.state.members[&TWO];
+    assert_eq!(now.peer_addresses(), ["10.0.0.2:6420", "192.0.2.22:6420"]);
+    assert!(now.name == "node2" && now.data, "name and kind stay");
+    assert_eq!(run.places(readdress(&Member { id: NodeId(7), ..moved.clone() })), ["member/id"]);
+    let taken = Member { paths: vec!["192.0.2.1:6420".into()], ..moved.clone() };
+    assert_eq!(run.places(readdress(&taken)), ["member/peer_address"], "the other node's");
+    let many = vec!["10.0.0.9:1".to_owned(); 4];
+    assert_eq!(run.places(readdress(&Member { paths: many, ..moved })), ["member/paths"]);
 }

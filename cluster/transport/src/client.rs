@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use ports::peers::{CallError, Service};
 use tonic::Code;
 use tonic::transport::{Channel, ClientTlsConfig};
@@ -13,6 +15,7 @@ use crate::TlsPems;
 use crate::ca::{self, JOIN_NAME};
 use crate::dial::{self, describe, dial};
 use crate::handshake::range;
+use crate::paths;
 use crate::peer_table::{PAYLOAD_BYTES_MAX, PeerTable};
 use crate::proto::admission_client::AdmissionClient;
 use crate::proto::peer_client::PeerClient;
@@ -47,8 +50,7 @@ async fn channel(table: &Arc<PeerTable>, to: NodeId) -> Result<Channel, CallErro
         if let Some(channel) = slot.channel() {
             return Ok(channel);
         }
-        let address = table.address(to).ok_or_else(|| format!("node {} is no member", to.0))?;
-        let channel = dial(&table.config.tls, to, &address).await.map_err(|fault| fault.reason)?;
+        let channel = paths::dial_any(&table, to).await?;
         slot.set_channel(Some(channel.clone()));
         Ok(channel)
     });
@@ -114,16 +116,30 @@ pub async fn join_call(address: &str, ca_hash: &str, request: JoinRequest) -> Re
     }
 }
 
-/// Says to the peer at `address` that the process of this boot of this node has ended. For the guard, which holds the
-/// node's certificate.
+/// Says to the peer at these addresses, one for each path, that the process of this boot of this node has ended. For the
+/// guard, which holds the node's certificate. All paths are used at once: the first that carries the word ends it.
 ///
 /// # Errors
-/// The reason for the guard's log; there is no second try worth its time.
-pub async fn send_guard_word(tls: &TlsPems, to: NodeId, address: &str, ended: Boot) -> Result<(), String> {
+/// The reasons for the guard's log; there is no second try worth its time.
+pub async fn send_guard_word(tls: &TlsPems, to: NodeId, addresses: &[String], ended: Boot) -> Result<(), String> {
+    let one = |address: &String| {
+        let address = address.clone();
+        async move {
+            let channel = dial(tls, to, &address, false).await.map_err(|fault| fault.reason)?;
+            let reply = PeerClient::new(channel).guard_word(GuardWordRequest { boot: ended.0 }).await;
+            reply.map(drop).map_err(|status| describe(&status))
+        }
+    };
     let work = async {
-        let channel = dial(tls, to, address).await.map_err(|fault| fault.reason)?;
-        let reply = PeerClient::new(channel).guard_word(GuardWordRequest { boot: ended.0 }).await;
-        reply.map(drop).map_err(|status| describe(&status))
+        let mut tries: FuturesUnordered<_> = addresses.iter().map(one).collect();
+        let mut reasons = Vec::new();
+        while let Some(told) = tries.next().await {
+            match told {
+                Ok(()) => return Ok(()),
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        Err(reasons.join("; "))
     };
     tokio::time::timeout(GUARD_WAIT, work).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
 }

@@ -12,6 +12,10 @@ use crate::{TlsPems, TransportError};
 pub(crate) const DIAL_WAIT: Duration = Duration::from_millis(2_000);
 /// Of that, for TCP.
 const TCP_WAIT: Duration = Duration::from_millis(1_000);
+/// A connection that has another path beside it is asked so often whether it still carries ...
+const PATH_ASKED_EVERY: Duration = Duration::from_millis(1_000);
+/// ... and ends when there is no answer for so long. Above any pause of the other process that is no failure.
+const PATH_SILENCE_MAX: Duration = Duration::from_millis(2_000);
 /// HTTP/2 windows: a batch at its limit needs no round trip (bytes).
 pub(crate) const WINDOW_BYTES: u32 = 64 * 1024 * 1024;
 /// HTTP/2 frames (bytes).
@@ -53,10 +57,16 @@ pub(crate) struct DialFault {
     pub(crate) reason: String,
 }
 
-/// A connected channel to this node.
-pub(crate) async fn dial(tls: &TlsPems, to: NodeId, address: &str) -> Result<Channel, DialFault> {
+/// A connected channel to this node. `watched`: a path that goes silent ends it, because there is another one.
+pub(crate) async fn dial(tls: &TlsPems, to: NodeId, address: &str, watched: bool) -> Result<Channel, DialFault> {
     let failed = |reason| DialFault { reason };
-    let endpoint = endpoint(address).map_err(failed)?;
+    let mut endpoint = endpoint(address).map_err(failed)?;
+    if watched {
+        endpoint = endpoint
+            .http2_keep_alive_interval(PATH_ASKED_EVERY)
+            .keep_alive_timeout(PATH_SILENCE_MAX)
+            .keep_alive_while_idle(true);
+    }
     let endpoint = endpoint.tls_config(client_tls(tls, to)).map_err(|error| failed(describe(&error)))?;
     match tokio::time::timeout(DIAL_WAIT, endpoint.connect()).await {
         Ok(Ok(channel)) => Ok(channel),

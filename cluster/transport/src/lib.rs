@@ -10,6 +10,7 @@ mod client;
 mod dial;
 mod handshake;
 mod link;
+mod paths;
 mod peer_table;
 mod probe;
 mod server;
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use vocab::{Boot, NodeId};
 
 pub use client::{join_call, send_guard_word};
+pub use paths::refuses_on_every_path;
 pub use probe::{Probe, probe_reset};
 pub use proto::{JoinReply, JoinRequest, MemberAddress};
 
@@ -61,8 +63,8 @@ pub struct TransportConfig {
     pub boot: Boot,
     /// Random id of the cluster; peers of another are refused.
     pub cluster_id: String,
-    /// Where to listen for peers.
-    pub listen: SocketAddr,
+    /// Where to listen for peers: one address for each path to this node.
+    pub listen: Vec<SocketAddr>,
     /// Certificates.
     pub tls: TlsPems,
     /// Formats this build speaks.
@@ -83,8 +85,9 @@ impl Versions {
     pub const CURRENT: Self = Self { protocol: (1, 1), row_format: (1, 2) };
 }
 
-/// Addresses (`host:port`) of all members by node, this one included or not.
-pub type Members = BTreeMap<NodeId, String>;
+/// Addresses (`host:port`) of all members by node, this one included or not: one for each path to it, the one to be used
+/// while it works first.
+pub type Members = BTreeMap<NodeId, Vec<String>>;
 
 /// Admits a new node.
 pub trait JoinHandler: Send + Sync {
@@ -143,17 +146,19 @@ impl Transport {
         Ok(Arc::new(Self { table: Arc::new(table), taker: StreamTaker::default(), stop }))
     }
 
-    /// Listens and dials; returns the bound address.
+    /// Listens and dials; returns the bound addresses.
     ///
     /// # Errors
     /// [`TransportError::Listen`].
-    pub async fn start(&self, handlers: Handlers) -> Result<SocketAddr, TransportError> {
-        let address = self.table.config.listen;
-        let failed = |source| TransportError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let bound = listener.local_addr().map_err(failed)?;
+    pub async fn start(&self, handlers: Handlers) -> Result<Vec<SocketAddr>, TransportError> {
         let handlers = Arc::new(handlers);
-        server::serve(&self.table, &handlers, &self.taker, listener, self.stop.clone())?;
+        let mut bound = Vec::new();
+        for address in self.table.config.listen.clone() {
+            let failed = |source| TransportError::Listen { address, source };
+            let listener = TcpListener::bind(address).await.map_err(failed)?;
+            bound.push(listener.local_addr().map_err(failed)?);
+            server::serve(&self.table, &handlers, &self.taker, listener, self.stop.clone())?;
+        }
         tokio::spawn(streams::end_removed(Arc::clone(&self.table)));
         tokio::spawn(link::dial_members(Arc::clone(&self.table), handlers, self.stop.clone()));
         Ok(bound)
@@ -168,6 +173,12 @@ impl Transport {
     /// Closes every link and stream and stops listening; handlers still hear of links that went down.
     pub fn stop(&self) {
         self.stop.cancel();
+    }
+
+    /// Which of the addresses of this node the link to it stands on, if this node dialled it.
+    #[must_use]
+    pub fn path(&self, to: NodeId) -> usize {
+        self.table.slot(to).path()
     }
 
     /// Bytes that wait to be sent to this node.

@@ -11,14 +11,16 @@ use ports::peers::LinkUp;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use vocab::limits::FRAME_BYTES_MAX;
 use vocab::{Boot, NodeId};
 
-use crate::dial::{DIAL_WAIT, describe, dial};
+use crate::dial::{DIAL_WAIT, describe};
 use crate::handshake::{hello, judge_hello};
+use crate::paths::{self, Heard};
 use crate::peer_table::{ActiveLink, PAYLOAD_BYTES_MAX, PeerTable};
-use crate::probe::{Probe, caused_by_reset, probe_reset};
+use crate::probe::caused_by_reset;
 use crate::proto::peer_client::PeerClient;
 use crate::proto::{Frame, Hello, Part, frame};
 use crate::{Handlers, Members};
@@ -64,9 +66,15 @@ pub(crate) async fn dial_members(table: Arc<PeerTable>, handlers: Arc<Handlers>,
 async fn keep_link(table: Arc<PeerTable>, handlers: Arc<Handlers>, to: NodeId, task: CancellationToken) {
     let mut wait = RETRY_MIN;
     let mut said = String::new();
+    let mut better = None;
     while !task.is_cancelled() {
-        match dial_link(&table, &handlers, to, &task).await {
-            Ok(()) => (wait, said) = (RETRY_MIN, String::new()),
+        match dial_link(&table, &handlers, (to, better.take()), &task).await {
+            Ok(None) => (wait, said) = (RETRY_MIN, String::new()),
+            Ok(found) => {
+                // It stands already on another path.
+                (wait, said, better) = (RETRY_MIN, String::new(), found);
+                continue;
+            }
             Err(reason) => {
                 if reason != said {
                     tracing::warn!(node = to.0, %reason, "no link to peer");
@@ -82,15 +90,18 @@ async fn keep_link(table: Arc<PeerTable>, handlers: Arc<Handlers>, to: NodeId, t
     }
 }
 
-/// One link from dial to end; the error is why there was none.
+/// One link from dial to end, on a channel that stands already if there is one; the error is why there was none. Gives the
+/// channel on a better path, if that was why it ended.
 async fn dial_link(
     table: &Arc<PeerTable>,
     handlers: &Handlers,
-    to: NodeId,
+    (to, better): (NodeId, Option<Channel>),
     task: &CancellationToken,
-) -> Result<(), String> {
-    let address = table.address(to).ok_or("its address is not known")?;
-    let channel = dial(&table.config.tls, to, &address).await.map_err(|fault| fault.reason)?;
+) -> Result<Option<Channel>, String> {
+    let channel = match better {
+        Some(channel) => channel,
+        None => paths::dial_any(table, to).await?,
+    };
     let (ends, waiting) = LinkQueue::new(task.child_token());
     let (refuse, refusal) = mpsc::unbounded_channel();
     let first = Frame { kind: Some(frame::Kind::Hello(hello(&table.config))) };
@@ -119,8 +130,17 @@ async fn dial_link(
         }
     };
     drop(refuse);
-    run_link(table, handlers, (to, boot), ends, inbound).await;
-    Ok(())
+    let (heard, close) = (Heard::new(), ends.close.clone());
+    let watch = async {
+        let found = paths::better_path(table, to, &heard, &close).await;
+        if let Some((_, path)) = &found {
+            table.slot(to).set_path(*path);
+            close.cancel();
+        }
+        found.map(|(channel, _)| channel)
+    };
+    let ((), found) = tokio::join!(run_link(table, handlers, (to, boot), ends, (inbound, &heard)), watch);
+    Ok(found)
 }
 
 /// The Hello in the peer's first frame.
@@ -175,7 +195,7 @@ pub(crate) async fn run_link(
     handlers: &Handlers,
     (peer, boot): (NodeId, Boot),
     sending: LinkQueue,
-    mut inbound: Streaming<Frame>,
+    (mut inbound, heard): (Streaming<Frame>, &Heard),
 ) {
     let LinkQueue { queue, queued, close } = sending;
     let slot = table.slot(peer);
@@ -187,17 +207,19 @@ pub(crate) async fn run_link(
     slot.open(ActiveLink { number: link, queue, queued, close: close.clone() });
     tracing::info!(node = peer.0, boot = boot.0, link, "link to peer is up");
     handlers.events.link_up(LinkUp { peer, boot, link });
-    let end = read_frames(&mut inbound, &close, |payload| handlers.events.frame(peer, link, payload)).await;
+    heard.now();
+    let end = read_frames(&mut inbound, &close, |payload| {
+        heard.now();
+        handlers.events.frame(peer, link, payload);
+    })
+    .await;
     slot.close(link);
     close.cancel();
     slot.set_channel(None);
     let reset = match &end {
         LinkEnd::Closed => false,
-        LinkEnd::Lost(status) if caused_by_reset(status) => true,
-        LinkEnd::Lost(_) | LinkEnd::Ended => match table.address(peer) {
-            Some(address) => probe_reset(&address).await == Probe::Refused,
-            None => false,
-        },
+        LinkEnd::Lost(status) if caused_by_reset(status) && table.addresses(peer).len() < 2 => true,
+        LinkEnd::Lost(_) | LinkEnd::Ended => paths::refuses_on_every_path(&table.addresses(peer)).await,
     };
     let why = match &end {
         LinkEnd::Closed => "closed here".to_owned(),

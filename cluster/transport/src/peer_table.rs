@@ -35,6 +35,8 @@ pub(crate) struct ActiveLink {
 pub(crate) struct PeerSlot {
     link: Mutex<Option<ActiveLink>>,
     channel: Mutex<Option<Channel>>,
+    /// Index of the address that was dialled last with success.
+    path: AtomicUsize,
     /// Ends the streams of both directions; a fresh one after each end.
     streams: Mutex<CancellationToken>,
     stop: CancellationToken,
@@ -58,6 +60,7 @@ impl PeerSlot {
         Self {
             link: Mutex::default(),
             channel: Mutex::default(),
+            path: AtomicUsize::new(0),
             streams: Mutex::new(stop.child_token()),
             stop: stop.clone(),
             streams_out: StreamPlaces::default(),
@@ -94,6 +97,14 @@ impl PeerSlot {
         if let Some(link) = locked(&self.link).take() {
             link.close.cancel();
         }
+    }
+    /// The path in use.
+    pub(crate) fn path(&self) -> usize {
+        self.path.load(Ordering::Relaxed)
+    }
+    /// Another path works.
+    pub(crate) fn set_path(&self, path: usize) {
+        self.path.store(path, Ordering::Relaxed);
     }
     /// The channel for calls.
     pub(crate) fn channel(&self) -> Option<Channel> {
@@ -138,9 +149,9 @@ impl PeerTable {
         let slots = locked(&self.slots);
         slots.iter().filter(|(node, _)| !members.contains_key(node)).map(|(_, slot)| Arc::clone(slot)).collect()
     }
-    /// Where the node listens now.
-    pub(crate) fn address(&self, node: NodeId) -> Option<String> {
-        self.members.borrow().get(&node).cloned()
+    /// Where the node listens now: an address for each path.
+    pub(crate) fn addresses(&self, node: NodeId) -> Vec<String> {
+        self.members.borrow().get(&node).cloned().unwrap_or_default()
     }
     /// A fresh link number.
     pub(crate) fn next_link(&self) -> u64 {

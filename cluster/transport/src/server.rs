@@ -18,6 +18,7 @@ use crate::client::service_number;
 use crate::dial::{HTTP_FRAME_BYTES, WINDOW_BYTES, describe};
 use crate::handshake::{hello, judge_hello, overlap};
 use crate::link::{HANDSHAKE_WAIT, LinkQueue, first_hello, payloads, run_link};
+use crate::paths::Heard;
 use crate::peer_table::{PAYLOAD_BYTES_MAX, PeerTable};
 use crate::proto::admission_server::{Admission, AdmissionServer};
 use crate::proto::peer_server::{Peer, PeerServer};
@@ -105,7 +106,7 @@ impl Peer for Door {
         let outbound = stream::iter([first]).chain(payloads(&sending, waiting)).map(Ok);
         let (table, handlers) = (Arc::clone(&self.table), Arc::clone(&self.handlers));
         tokio::spawn(async move {
-            run_link(&table, &handlers, (peer, boot), sending, inbound).await;
+            run_link(&table, &handlers, (peer, boot), sending, (inbound, &Heard::new())).await;
         });
         Ok(Response::new(Box::pin(outbound)))
     }

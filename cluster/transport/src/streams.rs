@@ -107,10 +107,15 @@ pub(crate) async fn open(table: &Arc<PeerTable>, to: NodeId) -> Result<Box<dyn B
     let slot = table.slot(to);
     let place = slot.streams_out.take().ok_or(StreamError::TooMany)?;
     let unreachable = |reason| StreamError::Unreachable(reason);
-    let address = table.address(to).ok_or_else(|| unreachable(format!("node {} is no member", to.0)))?;
+    let mut addresses = table.addresses(to);
+    if addresses.is_empty() {
+        return Err(unreachable(format!("node {} is no member", to.0)));
+    }
+    let used = slot.path().min(addresses.len().saturating_sub(1));
+    addresses.swap(0, used);
     let name = ServerName::try_from(ca::node_name(to)).map_err(|error| unreachable(error.to_string()))?;
     let dialled = async {
-        let socket = TcpStream::connect(&address).await?;
+        let socket = connect_any(&addresses).await?;
         prepare(&socket)?;
         TlsConnector::from(Arc::clone(&table.stream_tls)).connect(name, socket).await
     };
@@ -119,10 +124,27 @@ pub(crate) async fn open(table: &Arc<PeerTable>, to: NodeId) -> Result<Box<dyn B
         dialled = tokio::time::timeout(DIAL_WAIT, dialled) => match dialled {
             Ok(Ok(tls)) => Ok(Box::new(PeerStream::new(tls, &end, place))),
             Ok(Err(error)) => Err(unreachable(describe(&error))),
-            Err(_) => Err(unreachable(format!("no stream to {address} in {} ms", DIAL_WAIT.as_millis()))),
+            Err(_) => {
+                let text = format!("no stream to {} in {} ms", addresses.join(" or "), DIAL_WAIT.as_millis());
+                Err(unreachable(text))
+            }
         },
         () = end.cancelled() => Err(unreachable("this node is stopping, or the other is no member".to_owned())),
     }
+}
+
+/// One path after the other.
+async fn connect_any(addresses: &[String]) -> io::Result<TcpStream> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    let wait = DIAL_WAIT / u32::try_from(addresses.len() + 1).unwrap_or(2);
+    for address in addresses {
+        match tokio::time::timeout(wait, TcpStream::connect(address)).await {
+            Ok(Ok(socket)) => return Ok(socket),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(last)
 }
 
 /// Hands a stream of this member to whoever takes streams here, and runs it; without one it just ends.

@@ -93,7 +93,7 @@ async fn start(authority: &Authority, what: Start, members: &watch::Sender<Membe
         node: what.node,
         boot: Boot(what.boot),
         cluster_id: what.cluster.to_owned(),
-        listen: SocketAddr::from(([127, 0, 0, 1], what.port)),
+        listen: vec![SocketAddr::from(([127, 0, 0, 1], what.port))],
         tls: tls.clone(),
         versions: what.versions,
     };
@@ -106,8 +106,8 @@ async fn start(authority: &Authority, what: Start, members: &watch::Sender<Membe
         join: Arc::new(Admission(Authority::load(authority.certificate(), authority.key()).expect("CA"))),
         on_guard_word: Arc::new(move |node, boot| drop(guard.send(Event::GuardWord(node, boot)))),
     };
-    let address = transport.start(handlers).await.expect("listen");
-    members.send_modify(|all| drop(all.insert(what.node, address.to_string())));
+    let address = transport.start(handlers).await.expect("listen")[0];
+    members.send_modify(|all| drop(all.insert(what.node, vec![address.to_string()])));
     Node { transport, events, address, tls }
 }
 
@@ -240,7 +240,7 @@ async fn a_certificate_of_another_ca_gets_nothing() {
     let b = start(&authority(), plain(B), &members).await;
     let answer = b.transport.call(A, Service::Shards, Bytes::from_static(b"x")).await;
     assert!(matches!(answer, Err(CallError::NotSent(_) | CallError::Lost(_))), "{answer:?}");
-    let word = transport::send_guard_word(&b.tls, A, &a.address.to_string(), Boot(1)).await;
+    let word = transport::send_guard_word(&b.tls, A, &[a.address.to_string()], Boot(1)).await;
     assert!(word.is_err(), "{word:?}");
     assert!(a.events.try_recv().is_err());
 }
@@ -254,7 +254,7 @@ async fn a_node_that_is_no_member_and_a_service_certificate_get_nothing() {
     let service = authority.issue_service(&["mail.example.org".to_owned()]).expect("issue");
     for issued in [outsider, service] {
         let tls = TlsPems { ca: authority.certificate().to_owned(), certificate: issued.certificate, key: issued.key };
-        assert!(transport::send_guard_word(&tls, A, &address, Boot(1)).await.is_err());
+        assert!(transport::send_guard_word(&tls, A, &[address.clone()], Boot(1)).await.is_err());
     }
     assert!(a.events.try_recv().is_err());
     let names = ["node-2.twinpost.internal".to_owned()];
@@ -264,7 +264,7 @@ async fn a_node_that_is_no_member_and_a_service_certificate_get_nothing() {
 #[tokio::test]
 async fn the_guards_word_arrives_with_node_and_boot() {
     let (_, _, mut a, b) = pair().await;
-    transport::send_guard_word(&b.tls, A, &a.address.to_string(), Boot(1)).await.expect("sent");
+    transport::send_guard_word(&b.tls, A, &[a.address.to_string()], Boot(1)).await.expect("sent");
     assert_eq!(next(&mut a).await, Event::GuardWord(B, Boot(1)));
 }
 
@@ -291,7 +291,7 @@ async fn joining_needs_the_right_ca_and_the_right_secret() {
     let reply = transport::join_call(&address, &right, request(b"open sesame")).await.expect("admitted");
     assert_eq!(reply.node, B.0);
     // The certificate that came back works with the key that never travelled.
-    members.send_modify(|all| drop(all.insert(B, "127.0.0.1:9".to_owned())));
+    members.send_modify(|all| drop(all.insert(B, vec!["127.0.0.1:9".to_owned()])));
     let tls = TlsPems { ca: authority.certificate().to_owned(), certificate: reply.certificate, key: own.key };
-    transport::send_guard_word(&tls, A, &address, Boot(5)).await.expect("a member now");
+    transport::send_guard_word(&tls, A, &[address.clone()], Boot(5)).await.expect("a member now");
 }

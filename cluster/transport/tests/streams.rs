@@ -68,7 +68,7 @@ impl Node {
             node,
             boot: Boot(1),
             cluster_id: "c1".to_owned(),
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             tls,
             versions: Versions::CURRENT,
         };
@@ -81,7 +81,7 @@ impl Node {
         };
         let (sender, taken) = mpsc::unbounded_channel();
         transport.take_streams(Arc::new(Taker(sender)));
-        let address = transport.start(handlers).await.expect("listen");
+        let address = transport.start(handlers).await.expect("listen")[0];
         Self { transport, taken, address }
     }
     async fn taken(&mut self) -> Taken {
@@ -105,7 +105,7 @@ async fn pair() -> Pair {
     let members = watch::channel(BTreeMap::new()).0;
     let a = Node::start(&authority, A, authority.issue_node(A, &[]).expect("issue"), &members).await;
     let b = Node::start(&authority, B, authority.issue_node(B, &[]).expect("issue"), &members).await;
-    members.send_modify(|all| all.extend([(A, a.address.to_string()), (B, b.address.to_string())]));
+    members.send_modify(|all| all.extend([(A, vec![a.address.to_string()]), (B, vec![b.address.to_string()])]));
     Pair { authority, members, a, b }
 }
 
@@ -184,7 +184,7 @@ async fn only_members_are_taken_and_only_the_right_one_is_reached() {
         }
     }
     assert!(pair.a.taken.try_recv().is_err(), "nobody was let in");
-    pair.members.send_modify(|all| drop(all.insert(NodeId(9), pair.b.address.to_string())));
+    pair.members.send_modify(|all| drop(all.insert(NodeId(9), vec![pair.b.address.to_string()])));
     for unknown in [NodeId(8), NodeId(9)] {
         let error = soon(pair.a.transport.open(unknown)).await.err();
         assert!(matches!(error, Some(StreamError::Unreachable(_))), "{unknown:?}: {error:?}");

@@ -17,7 +17,7 @@ pub const DEFAULT_CONFIG: &str = "/etc/twinpost/twinpost.toml";
 pub const DEFAULT_DATA: &str = "/var/lib/twinpost";
 
 /// What is logged unless the node file says otherwise: Raft's own chatter is not.
-pub const DEFAULT_LOG: &str = "info,openraft=warn";
+pub const DEFAULT_LOG: &str = "info,openraft=off";
 
 /// What `[queue] grace_ms` may be at most: a day, after which senders must hear of what did not go.
 const QUEUE_GRACE_MS_MAX: u64 = 24 * 60 * 60 * 1000;
@@ -120,6 +120,9 @@ pub struct RawConfig {
     hostname: Option<String>,
     data_dir: Option<PathBuf>,
     address: Option<String>,
+    private_address: Option<String>,
+    #[serde(default)]
+    peer_advertise: Vec<String>,
     #[serde(default)]
     allow_plaintext: bool,
     message_size_max: Option<u64>,
@@ -152,6 +155,11 @@ pub struct NodeConfig {
     pub data_dir: PathBuf,
     /// The node's own address; its services and the node-to-node port are bound here.
     pub address: IpAddr,
+    /// Its address on a link between the nodes alone; the node-to-node port is bound there too, and used while it works.
+    pub private_address: Option<IpAddr>,
+    /// `host:port` under which the others find the node-to-node port, when that is not where it is bound (containers,
+    /// address translation); the one to be used while it works first.
+    pub peer_advertise: Vec<String>,
     /// Password logins without TLS; only taken on loopback.
     pub allow_plaintext: bool,
     /// Largest message taken (bytes).
@@ -228,6 +236,11 @@ impl RawConfig {
             Some(Err(_)) => fault(&mut faults, "address: not an IP address"),
             None => fault(&mut faults, "address: missing; the IP address of this node"),
         };
+        let private_address = match self.private_address.as_deref().map(str::parse::<IpAddr>) {
+            None => None,
+            Some(Ok(private)) if !private.is_unspecified() && Some(private) != address => Some(private),
+            Some(_) => fault(&mut faults, "private_address: must be one IP address, another than address"),
+        };
         if self.allow_plaintext && !address.is_some_and(|a| a.is_loopback()) {
             faults.push("allow_plaintext: only taken when address is a loopback address".into());
         }
@@ -274,6 +287,8 @@ impl RawConfig {
                 name,
                 data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA)),
                 address,
+                private_address,
+                peer_advertise: self.peer_advertise,
                 allow_plaintext: self.allow_plaintext,
                 message_size_max: usize::try_from(size).unwrap_or(vocab::limits::MESSAGE_SIZE_MAX),
                 log: self.log.unwrap_or_else(|| DEFAULT_LOG.into()),
@@ -330,6 +345,15 @@ mod tests {
         assert_eq!(config.ports.smtp, 25);
         assert_eq!(config.hostname, "n1");
         assert_eq!(config.queue.first_retry_ms, None);
+    }
+
+    #[test]
+    fn a_private_address_is_another_one() {
+        let text = |private: &str| format!("address = \"127.0.0.11\"\nprivate_address = \"{private}\"");
+        assert_eq!(check(&text("127.0.1.11")).expect("good").private_address, "127.0.1.11".parse().ok());
+        for wrong in ["127.0.0.11", "0.0.0.0", "here"] {
+            assert!(check(&text(wrong)).expect_err("bad")[0].starts_with("private_address:"), "{wrong}");
+        }
     }
 
     #[test]

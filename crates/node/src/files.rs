@@ -107,7 +107,8 @@ pub struct Identity {
     pub cluster_name: String,
     /// Node id.
     pub node: u32,
-    /// Members known when it was written, to find the cluster before the configuration is here: id and peer address.
+    /// Members known when it was written, to find the cluster before the configuration is here: id and peer address,
+    /// several times when there are several paths.
     pub peers: Vec<(u32, String)>,
     /// Only votes: stores no mail, serves no clients.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -21,8 +21,8 @@ pub struct GuardNote {
     pub node: u32,
     /// Its boot.
     pub boot: u32,
-    /// Other members: id and peer address.
-    pub peers: Vec<(u32, String)>,
+    /// Other members: id and peer addresses, one for each path.
+    pub peers: Vec<(u32, Vec<String>)>,
     /// The cluster address.
     #[serde(default)]
     pub cluster_address: Option<String>,
@@ -92,11 +92,11 @@ async fn remove_address(config: &NodeConfig, note: &GuardNote) {
 /// Says "process of boot N ended" to every other node, all at once.
 async fn tell_peers(data: &DataDir, note: &GuardNote) {
     let Ok(identity) = crate::serve::node_tls(data) else { return };
-    let words = note.peers.iter().map(|(peer, address)| {
+    let words = note.peers.iter().map(|(peer, addresses)| {
         let tls = identity.clone();
         let boot = vocab::Boot(note.boot);
         async move {
-            let word = transport::send_guard_word(&tls, vocab::NodeId(*peer), address, boot);
+            let word = transport::send_guard_word(&tls, vocab::NodeId(*peer), addresses, boot);
             match tokio::time::timeout(WORD_WAIT, word).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => eprintln!("twinpost guard: node {peer} not told: {error}"),

@@ -52,7 +52,7 @@ pub fn run(args: &InitArgs) -> anyhow::Result<()> {
         cluster_id: secret(16),
         cluster_name: args.cluster_name.clone(),
         node: node.0,
-        peers: vec![(node.0, peer_address(&config))],
+        peers: peer_addresses(&config).into_iter().map(|address| (node.0, address)).collect(),
         witness: false,
         left: false,
         found: Some(Founding { cluster_address }),
@@ -91,9 +91,31 @@ pub(crate) fn dedup(names: Vec<String>) -> Vec<String> {
     names.into_iter().filter(|n| !n.is_empty() && seen.insert(n.clone())).collect()
 }
 
-/// `address:port` of the node-to-node listener.
-pub(crate) fn peer_address(config: &NodeConfig) -> String {
-    std::net::SocketAddr::new(config.address, config.ports.peer).to_string()
+/// Where this node listens for others: on the private link, if it has one, and on its own address.
+pub(crate) fn peer_listeners(config: &NodeConfig) -> Vec<std::net::SocketAddr> {
+    let addresses = config.private_address.into_iter().chain([config.address]);
+    addresses.map(|address| std::net::SocketAddr::new(address, config.ports.peer)).collect()
+}
+
+/// Where the others find it, as `address:port`, the one to be used while it works first.
+pub(crate) fn peer_addresses(config: &NodeConfig) -> Vec<String> {
+    match config.peer_advertise.as_slice() {
+        [] => peer_listeners(config).iter().map(ToString::to_string).collect(),
+        told => told.to_vec(),
+    }
+}
+
+/// This node as the configuration should know it.
+pub(crate) fn member(config: &NodeConfig, id: NodeId, data: bool) -> topology::Member {
+    let mut addresses = peer_addresses(config).into_iter();
+    topology::Member {
+        id,
+        name: config.name.clone(),
+        peer_address: addresses.next().unwrap_or_default(),
+        address: config.address.to_string(),
+        data,
+        paths: addresses.collect(),
+    }
 }
 
 /// Writes what identifies this node to the others.

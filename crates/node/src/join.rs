@@ -82,7 +82,7 @@ pub async fn make_token(config: &dyn Config, data: &DataDir) -> Result<String, p
     let ca = files::read_text(&data.ca()).map_err(|e| unreadable(&e))?;
     let token = Token {
         c: state.cluster_id.clone(),
-        a: state.members.values().filter(|m| m.data).map(|m| m.peer_address.clone()).collect(),
+        a: state.members.values().filter(|m| m.data).flat_map(Member::peer_addresses).collect(),
         s: secret,
         h: ca::ca_hash(&ca).map_err(|e| unreadable(&e))?,
     };
@@ -128,13 +128,15 @@ enum Kind {
 
 async fn ask((config, data): (&NodeConfig, &DataDir), token: &Token, kind: Kind) -> anyhow::Result<Exit> {
     let key = ca::request_node().context("make this node's key")?;
+    let own = init::member(config, NodeId(0), kind == Kind::Data);
     let request = JoinRequest {
         secret: token.s.clone().into_bytes().into(),
         name: config.name.clone(),
-        peer_address: init::peer_address(config),
-        address: config.address.to_string(),
+        peer_address: own.peer_address,
+        address: own.address,
         request: key.request.clone(),
         witness: kind == Kind::Witness,
+        paths: own.paths,
     };
     let mut reasons = Vec::new();
     for address in &token.a {
@@ -162,12 +164,17 @@ fn finish(data: &DataDir, key: &str, reply: &JoinReply, kind: Kind) -> anyhow::R
         cluster_id: reply.cluster_id.clone(),
         cluster_name: reply.cluster_name.clone(),
         node: reply.node,
-        peers: reply.members.iter().map(|m| (m.node, m.peer_address.clone())).collect(),
+        peers: reply.members.iter().flat_map(known_paths).collect(),
         witness: kind == Kind::Witness,
         left: false,
         found: None,
     };
     identity.save(data)
+}
+
+fn known_paths(member: &MemberAddress) -> impl Iterator<Item = (u32, String)> {
+    let addresses = std::iter::once(&member.peer_address).chain(&member.paths);
+    addresses.map(|address| (member.node, address.clone()))
 }
 
 /// Admission on a node of the cluster.
@@ -198,6 +205,7 @@ impl Admission {
             peer_address: request.peer_address.clone(),
             address: request.address.clone(),
             data: !request.witness,
+            paths: request.paths.clone(),
         };
         let op = ConfigOp::Admit { token_hash: secret_hash(&request.secret), now: unix_now(), member };
         let proposed = self.config.propose(op).await.map_err(|e| e.to_string())?;
@@ -212,8 +220,11 @@ impl Admission {
         let ca = Authority::load(&files::read_text(&data.ca())?, &files::read_text(&data.ca_key())?)?;
         let names = init::node_names(&request.name, &request.name, &request.address);
         let certificate = ca.sign_node(&request.request, node, &names)?;
-        let members =
-            state.members.values().map(|m| MemberAddress { node: m.id.0, peer_address: m.peer_address.clone() });
+        let members = state.members.values().map(|m| MemberAddress {
+            node: m.id.0,
+            peer_address: m.peer_address.clone(),
+            paths: m.paths.clone(),
+        });
         let reply = JoinReply {
             node: node.0,
             cluster_id: state.cluster_id.clone(),

@@ -1,7 +1,5 @@
 //! `twinpost serve`: assembles all rooms and runs until it is told to stop.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,10 +91,11 @@ async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
             on_guard_word: Arc::new(move |peer, ended| word.guard_word(peer, ended)),
         })
         .await?;
-    tracing::info!(%bound, "listening for other nodes");
+    tracing::info!(?bound, "listening for other nodes");
     found(&control, config, &data, identity.clone()).await?;
     tokio::spawn(follow_members(control.clone(), members, data.clone(), node, boot));
     tokio::spawn(follow_voters(control.clone(), node));
+    tokio::spawn(follow_own_address(control.clone(), init::member(config, node, true)));
 
     let service = crate::service::start(config, &data, (node, &control, &engine), &transport, metrics)?;
     let keeper = crate::address::start(config, (node, &control, &engine))?;
@@ -119,13 +118,16 @@ pub(crate) fn open_transport(
     identity: &Identity,
     boot: Boot,
 ) -> anyhow::Result<(Arc<Transport>, watch::Sender<Members>)> {
-    let known: Members = identity.peers.iter().map(|(id, address)| (NodeId(*id), address.clone())).collect();
+    let mut known = Members::new();
+    for (id, address) in &identity.peers {
+        known.entry(NodeId(*id)).or_default().push(address.clone());
+    }
     let (members, members_seen) = watch::channel(known);
     let transport = TransportConfig {
         node: NodeId(identity.node),
         boot,
         cluster_id: identity.cluster_id.clone(),
-        listen: SocketAddr::new(config.address, config.ports.peer),
+        listen: init::peer_listeners(config),
         tls: node_tls(data)?,
         versions: Versions::CURRENT,
     };
@@ -145,13 +147,7 @@ fn timing(config: &NodeConfig) -> replica::Timing {
 /// First start of the first node: puts the cluster into its configuration, then forgets that it had to.
 async fn found(control: &Arc<Control>, config: &NodeConfig, data: &DataDir, identity: Identity) -> anyhow::Result<()> {
     let Some(founding) = identity.found.clone() else { return Ok(()) };
-    let member = Member {
-        id: NodeId(identity.node),
-        name: config.name.clone(),
-        peer_address: init::peer_address(config),
-        address: config.address.to_string(),
-        data: true,
-    };
+    let member = init::member(config, NodeId(identity.node), true);
     let op = ConfigOp::Found {
         cluster_id: identity.cluster_id.clone(),
         name: identity.cluster_name.clone(),
@@ -174,7 +170,7 @@ pub(crate) async fn follow_members(
     loop {
         let state = config.current();
         let voters = quorum.borrow_and_update().voters.clone();
-        let mut now: BTreeMap<_, _> = state.members.values().map(|m| (m.id, m.peer_address.clone())).collect();
+        let mut now: Members = state.members.values().map(|m| (m.id, m.peer_addresses())).collect();
         if !now.is_empty() {
             // Whoever is no member but still votes must be heard, or its vote cannot be taken away.
             let known = members.borrow().clone();
@@ -201,6 +197,24 @@ pub(crate) async fn follow_members(
             changed = quorum.wait_for(|status| status.voters != voters) => changed.is_ok(),
         };
         if !goes_on {
+            return;
+        }
+    }
+}
+
+/// Tells the others when this node is to be found elsewhere than the configuration says: its node file was changed.
+pub(crate) async fn follow_own_address(config: Arc<Control>, wanted: Member) {
+    let mut revision = config.watch();
+    loop {
+        let state = config.current();
+        let known = state.members.get(&wanted.id);
+        if known.is_some_and(|m| m.peer_addresses() != wanted.peer_addresses() || m.address != wanted.address) {
+            match config.propose(ConfigOp::Readdress { member: wanted.clone() }).await {
+                Ok(_) => tracing::info!(paths = ?wanted.peer_addresses(), "the others know where this node is now"),
+                Err(error) => tracing::debug!(%error, "the others do not know yet where this node is"),
+            }
+            tokio::time::sleep(VOTER_PAUSE).await;
+        } else if revision.changed().await.is_err() {
             return;
         }
     }
@@ -244,8 +258,9 @@ impl Evidence for Probes {
             let state = self.config.current();
             let Some(member) = state.members.get(&peer).filter(|m| m.id != self.node) else { return false };
             let mail = format!("{}:{}", bracketed(&member.address), self.smtp_port);
-            let (cluster, mail) = tokio::join!(probe_reset(&member.peer_address), probe_reset(&mail));
-            if cluster != Probe::Refused || mail != Probe::Refused {
+            let paths = member.peer_addresses();
+            let (cluster, mail) = tokio::join!(transport::refuses_on_every_path(&paths), probe_reset(&mail));
+            if !cluster || mail != Probe::Refused {
                 return false;
             }
             match &state.cluster_address {

@@ -16,7 +16,7 @@ use vocab::{Boot, NodeId};
 
 use crate::config::NodeConfig;
 use crate::files::{self, DataDir, Identity};
-use crate::serve;
+use crate::{init, serve};
 
 /// Runs a witness until it is told to stop.
 ///
@@ -36,9 +36,10 @@ pub(crate) async fn serve(config: &NodeConfig, data: &DataDir, identity: &Identi
             on_guard_word: Arc::new(|_, _| {}),
         })
         .await?;
-    tracing::info!(%bound, "listening for other nodes");
+    tracing::info!(?bound, "listening for other nodes");
     tokio::spawn(serve::follow_members(control.clone(), members, data.clone(), node, boot));
     tokio::spawn(serve::follow_voters(control.clone(), node));
+    tokio::spawn(serve::follow_own_address(control.clone(), init::member(config, node, false)));
     tokio::spawn(report_quorum(control.clone()));
     serve::write_pid(data)?;
     serve::await_end(&control, node, data, identity.clone()).await?;

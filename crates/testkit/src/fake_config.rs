@@ -29,6 +29,7 @@ impl FakeConfig {
             peer_address: "127.0.0.1:6420".into(),
             address: "127.0.0.1".into(),
             data: true,
+            paths: Vec::new(),
         };
         let quorum =
             QuorumStatus { quorum: true, leader: Some(NodeId(1)), voters: vec![NodeId(1)], ..QuorumStatus::default() };

@@ -2,11 +2,13 @@
 //!
 //! The binary is `TWINPOST_BIN`, or the one cargo builds beside these tests.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
 use node::demo::pair::{Pair, PairOptions};
+use testkit::cut_proxy::CutProxy;
 
 pub mod load;
 pub mod watch;
@@ -53,6 +55,45 @@ pub async fn single(accounts: usize) -> anyhow::Result<Fixture> {
     let pair = Pair::start_single(options(&folder, accounts)).await?;
     pair.create_accounts().await?;
     Ok(Fixture { pair, folder })
+}
+
+/// A pair whose nodes reach each other through cables that can be cut.
+pub struct Cabled {
+    /// The pair.
+    pub pair: Pair,
+    /// By which the others reach each node.
+    pub cables: Vec<CutProxy>,
+    /// Its folder; dropped after the pair.
+    pub folder: tempfile::TempDir,
+}
+
+/// As [`pair`], with a cable to each node. Clients reach both nodes without them.
+///
+/// # Errors
+/// They do not start.
+pub async fn cabled(accounts: usize) -> anyhow::Result<Cabled> {
+    let folder = tempfile::tempdir()?;
+    let mut options = options(&folder, accounts);
+    let mut cables = Vec::new();
+    for keys in &mut options.keys {
+        let cable = CutProxy::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+        *keys = format!("peer_advertise = [\"{}\"]\n", cable.address());
+        cables.push(cable);
+    }
+    let mut pair = Pair::start_single(options).await?;
+    for (node, cable) in pair.nodes.iter().zip(&cables) {
+        cable.lead_to(SocketAddr::new(node.address, pair.ports.peer));
+    }
+    pair.join_second().await?;
+    pair.create_accounts().await?;
+    Ok(Cabled { pair, cables, folder })
+}
+
+impl Cabled {
+    /// Cuts or mends every cable: the nodes hear nothing of each other, and clients go on with both.
+    pub fn cut(&self, cut: bool) {
+        self.cables.iter().for_each(|cable| cable.cut(cut));
+    }
 }
 
 /// Two nodes in sync with `accounts` accounts.

@@ -1,17 +1,18 @@
 //! A node that is out of sync serves its clients through the home.
 //!
-//! It is held out of sync for as long as the test likes: after a restart it listens for other nodes on another port than
-//! the one they know, so that the home cannot dial it while it can dial the home.
+//! It is held out of sync for as long as the test likes: the cable by which the home reaches it is cut, while it reaches
+//! the home.
 
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use e2e::Fixture;
+use e2e::Cabled;
 use e2e::load::await_service;
 use node::demo::clients::imap::ImapClient;
 use node::demo::clients::pop3::Pop3Client;
 use node::demo::pair::{JOINT_LIMIT, LOOK_INTERVAL, Pair, START_LIMIT};
+use testkit::cut_proxy::CutProxy;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -22,17 +23,6 @@ const CLIENT: [u8; 4] = [127, 0, 0, 99];
 /// The node that founded the cluster: it dials the other, is primary and home.
 const HOME: usize = 0;
 const OTHER: usize = 1;
-
-/// Restarts the other node so that the home cannot reach it (`true`) or can again.
-async fn start_other(pair: &mut Pair, hidden: bool) -> anyhow::Result<()> {
-    let (address, file) = (pair.node(OTHER)?.address, pair.node(OTHER)?.config());
-    let (known, free) = (pair.ports.peer, TcpListener::bind((address, 0))?.local_addr()?.port());
-    let text = std::fs::read_to_string(&file)?;
-    let line = |port: u16| format!("peer = {port}\n");
-    let now = text.split_inclusive('\n').find(|line| line.starts_with("peer = ")).context("a line with the port")?;
-    std::fs::write(&file, text.replace(now, &line(if hidden { free } else { known })))?;
-    pair.start_node(OTHER).await
-}
 
 struct Lines(BufReader<TcpStream>);
 
@@ -143,11 +133,12 @@ async fn is_served_through_the_home(pair: &Pair) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn story(pair: &mut Pair) -> anyhow::Result<()> {
+async fn story(pair: &mut Pair, cable: &CutProxy) -> anyhow::Result<()> {
     ensure!(pair.primary().await? == HOME);
     pair.kill_group(OTHER).await?;
     await_service(pair, START_LIMIT).await?;
-    start_other(pair, true).await?;
+    cable.cut(true);
+    pair.start_node(OTHER).await?;
     is_served_through_the_home(pair).await?;
     // The home ends: so do its clients, wherever they came in; nobody is left to serve them.
     let mut client = imap(pair, OTHER).await?;
@@ -160,7 +151,8 @@ async fn story(pair: &mut Pair) -> anyhow::Result<()> {
     // In sync again: everybody serves by himself.
     pair.kill_group(OTHER).await?;
     pair.start_node(HOME).await?;
-    start_other(pair, false).await?;
+    cable.cut(false);
+    pair.start_node(OTHER).await?;
     pair.await_joint(JOINT_LIMIT).await?;
     await_own_service(pair).await?;
     Ok(())
@@ -168,8 +160,8 @@ async fn story(pair: &mut Pair) -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_out_of_sync_serves_its_clients_through_the_home() {
-    let Fixture { mut pair, folder } = e2e::pair(1).await.expect("a pair");
-    if let Err(fault) = story(&mut pair).await {
+    let Cabled { mut pair, cables, folder } = e2e::cabled(1).await.expect("a pair");
+    if let Err(fault) = story(&mut pair, &cables[OTHER]).await {
         panic!("{fault:#}\n{}", e2e::logs(&pair));
     }
     pair.stop().await;

@@ -27,6 +27,7 @@ fn member(index: usize) -> Member {
         peer_address: format!("192.0.2.{}:6420", id.0),
         address: format!("192.0.2.{}", id.0),
         data: true,
+        paths: Vec::new(),
     }
 }
 

@@ -18,7 +18,14 @@ pub struct Register {
 
 pub fn member(id: u32) -> Member {
     let address = format!("127.0.0.{}", 30 + id);
-    Member { id: NodeId(id), name: format!("node{id}"), peer_address: format!("{address}:6420"), address, data: true }
+    Member {
+        id: NodeId(id),
+        name: format!("node{id}"),
+        peer_address: format!("{address}:6420"),
+        address,
+        data: true,
+        paths: Vec::new(),
+    }
 }
 
 impl Register {

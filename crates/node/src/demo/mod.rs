@@ -138,8 +138,9 @@ async fn demo(args: &DemoArgs, dir: &Path, slot: &mut Option<Pair>) -> anyhow::R
         domain: args.domain.clone(),
         accounts: (1..=args.accounts).map(|number| pair::login(&address(number), password)).collect(),
         allow_plaintext: args.allow_plaintext,
-        log: "info,openraft=warn".into(),
+        log: "info,openraft=off".into(),
         more: String::new(),
+        keys: <[String; 2]>::default(),
     };
     timeline.say(&format!("starting two nodes in {}", dir.display()));
     let single = Pair::start_single(options).await?;

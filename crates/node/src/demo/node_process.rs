@@ -43,7 +43,8 @@ impl NodeProcess {
         let node = Self { id, name, address, folder, guard: None, leave: false };
         let text = format!(
             "name = \"{name}\"\nhostname = \"{name}.{domain}\"\naddress = \"{address}\"\ndata_dir = {data:?}\n\
-             allow_plaintext = {plain}\nlog = {log:?}\n\n{ports}\n{more}",
+             allow_plaintext = {plain}\nlog = {log:?}\n{keys}\n{ports}\n{more}",
+            keys = options.keys.get(id.saturating_sub(1)).map(String::as_str).unwrap_or_default(),
             more = options.more,
             name = node.name,
             domain = options.domain,

@@ -55,6 +55,8 @@ pub struct PairOptions {
     pub log: String,
     /// More tables for the node files (TOML).
     pub more: String,
+    /// More keys for the node file of one node each, before the first table (TOML).
+    pub keys: [String; 2],
 }
 
 impl PairOptions {
@@ -69,8 +71,9 @@ impl PairOptions {
             domain,
             accounts: logins,
             allow_plaintext: false,
-            log: "info,openraft=warn".into(),
+            log: "info,openraft=off".into(),
             more: String::new(),
+            keys: <[String; 2]>::default(),
         }
     }
 }

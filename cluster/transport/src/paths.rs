@@ -1,0 +1,141 @@
+//! Several paths to one node (a private link, the client network): the first address is used while it works, and the link
+//! moves to another one before its silence counts for anything (DESIGN 6).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use vocab::NodeId;
+
+use crate::dial::dial;
+use crate::peer_table::PeerTable;
+use crate::probe::{Probe, probe_reset};
+
+/// The next path is tried beside one that has not answered for so long.
+const STAGGER: Duration = Duration::from_millis(150);
+/// A link that brought nothing for so long looks for another path: heartbeats come every 100 ms.
+const SILENT_AFTER: Duration = Duration::from_millis(400);
+/// How often the silence is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A link that stands on another path than the first looks so often whether that works again.
+const RETURN_AFTER: Duration = Duration::from_secs(5);
+
+/// When a link last brought something.
+#[derive(Clone)]
+pub(crate) struct Heard {
+    begun: Instant,
+    last_ms: Arc<AtomicU64>,
+}
+
+impl Heard {
+    pub(crate) fn new() -> Self {
+        Self { begun: Instant::now(), last_ms: Arc::default() }
+    }
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+    pub(crate) fn now(&self) {
+        self.last_ms.store(self.elapsed_ms(), Ordering::Relaxed);
+    }
+    fn is_silent(&self) -> bool {
+        let silent = self.elapsed_ms().saturating_sub(self.last_ms.load(Ordering::Relaxed));
+        u128::from(silent) >= SILENT_AFTER.as_millis()
+    }
+}
+
+/// A connected channel on whichever path answers, the one used last and then the others in order; the path is remembered.
+///
+/// # Errors
+/// Why there is none, for people.
+pub(crate) async fn dial_any(table: &Arc<PeerTable>, to: NodeId) -> Result<Channel, String> {
+    let slot = table.slot(to);
+    let addresses = table.addresses(to);
+    if addresses.is_empty() {
+        return Err(format!("node {} is no member", to.0));
+    }
+    let first = slot.path();
+    let mut order: Vec<usize> = (0..addresses.len()).collect();
+    order.sort_by_key(|path| (*path != first, *path));
+    let (channel, path) = dial_in_order(table, to, &addresses, &order).await?;
+    slot.set_path(path);
+    Ok(channel)
+}
+
+/// Dials these paths, each beside those that have not answered yet; the first that stands counts.
+async fn dial_in_order(
+    table: &PeerTable,
+    to: NodeId,
+    addresses: &[String],
+    order: &[usize],
+) -> Result<(Channel, usize), String> {
+    let watched = addresses.len() > 1;
+    let one = |(place, path): (u32, usize)| async move {
+        tokio::time::sleep(STAGGER * place).await;
+        let address = addresses.get(path).map(String::as_str).unwrap_or_default();
+        dial(&table.config.tls, to, address, watched).await.map(|channel| (channel, path))
+    };
+    let mut tries: FuturesUnordered<_> = (0u32..).zip(order.iter().copied()).map(one).collect();
+    let mut reasons = Vec::new();
+    while let Some(dialled) = tries.next().await {
+        match dialled {
+            Ok(found) => return Ok(found),
+            Err(fault) => reasons.push(fault.reason),
+        }
+    }
+    Err(reasons.join("; "))
+}
+
+/// Watches a link that this node dialled and ends it when another path is better: any, when it is silent; the first, when
+/// it stands on another and the first works again. The channel on that path is the result. A peer that is only paused
+/// answers on no path, so its link stays.
+pub(crate) async fn better_path(
+    table: &PeerTable,
+    to: NodeId,
+    heard: &Heard,
+    close: &CancellationToken,
+) -> Option<(Channel, usize)> {
+    let slot = table.slot(to);
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    let mut tried_first = Instant::now();
+    loop {
+        tokio::select! {
+            () = close.cancelled() => return None,
+            _ = look.tick() => {}
+        }
+        let (addresses, now) = (table.addresses(to), slot.path());
+        let silent = heard.is_silent();
+        let back = now > 0 && tried_first.elapsed() >= RETURN_AFTER;
+        if addresses.len() < 2 || !(silent || back) {
+            continue;
+        }
+        let others: Vec<usize> =
+            if silent { (0..addresses.len()).filter(|path| *path != now).collect() } else { vec![0] };
+        let dialled = tokio::select! {
+            () = close.cancelled() => return None,
+            dialled = dial_in_order(table, to, &addresses, &others) => dialled,
+        };
+        tried_first = Instant::now();
+        if let Ok((channel, path)) = dialled
+            && (path < now || heard.is_silent())
+        {
+            let why = if silent { "is silent" } else { "is not the first" };
+            tracing::warn!(node = to.0, from = %named(&addresses, now), to = %named(&addresses, path), "the link moves to another path: the present one {why}");
+            return Some((channel, path));
+        }
+    }
+}
+
+fn named(addresses: &[String], path: usize) -> String {
+    addresses.get(path).cloned().unwrap_or_else(|| format!("path {path}"))
+}
+
+/// Whether the kernel behind each of these addresses answers with a reset, and there is one: evidence for "process gone"
+/// counts only on every path.
+pub async fn refuses_on_every_path(addresses: &[String]) -> bool {
+    let probes = futures_util::future::join_all(addresses.iter().map(|address| probe_reset(address))).await;
+    !probes.is_empty() && probes.iter().all(|probe| *probe == Probe::Refused)
+}
