@@ -150,12 +150,14 @@ impl Replica {
 
     pub(crate) fn should_hold_address(&self) -> bool {
         let Some(record) = &self.record else { return false };
+        // An epoch that only moves homes away from its leader takes nothing from it: clients stay where they are.
+        let keeps = self.address_held && self.entitled == Some(record.id);
         self.versions.is_some()
             && record.home == self.me()
             && self.fenced.is_none()
             && !self.is_superseded()
             && !self.is_sealing()
-            && (self.commit_peers().is_empty() || self.is_compared(record))
+            && (self.commit_peers().is_empty() || keeps || self.is_compared(record))
     }
 
     /// Stamp of a batch of this account now.

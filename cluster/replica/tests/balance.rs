@@ -106,6 +106,10 @@ fn no_command_fails_while_shards_move() {
     world.run(2_000);
     // What was refused because the home had just moved comes again at the new one; nothing is ever in doubt.
     assert_eq!(unknown(&world), []);
+    let lets_go = |o: &replica::Output| matches!(o, replica::Output::AddressHeld(false));
+    let orders = &world.nodes[&A].orders;
+    let first = orders.iter().position(|o| matches!(o, replica::Output::AddressHeld(true))).unwrap();
+    assert!(!orders.iter().skip(first).any(lets_go), "the leader holds the address all the time");
     let done: Vec<_> = tokens.iter().filter(|(at, _, token)| world.is_committed(*at, *token)).copied().collect();
     assert!(done.len() * 10 > tokens.len() * 9, "most went through at once: {} of {}", done.len(), tokens.len());
     world.assert_equal();

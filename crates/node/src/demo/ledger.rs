@@ -45,6 +45,7 @@ struct Inner {
     next: u64,
     accepted: usize,
     refused: Vec<String>,
+    deferred: Vec<String>,
     numbers: BTreeMap<(usize, u32, u32), u64>,
     faults: Vec<String>,
 }
@@ -80,7 +81,7 @@ impl Ledger {
                 }
             }
             Sent::Refused(text) if text.starts_with('5') => inner.refused.push(format!("{id}: {text}")),
-            Sent::Refused(_) => {}
+            Sent::Refused(text) => inner.deferred.push(format!("{id}: {text}")),
         }
     }
 
@@ -92,6 +93,11 @@ impl Ledger {
     /// Messages refused for good, with the reply.
     pub fn refused(&self) -> Vec<String> {
         self.lock().refused.clone()
+    }
+
+    /// Transactions that failed for now, each with the reply or what broke.
+    pub fn deferred(&self) -> Vec<String> {
+        self.lock().deferred.clone()
     }
 
     /// Messages whose fate nobody knows.
