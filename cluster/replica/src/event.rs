@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use topology::EpochRecord;
-use vocab::{AccountBatch, AccountHead, AccountId, Batch, BatchId, BlobHash, Boot, ChainLink, NodeId, Version};
+use vocab::{
+    AccountBatch, AccountHead, AccountId, Batch, BatchId, BlobHash, Boot, ChainLink, NodeId, PastLink, Version,
+};
 
 /// One thing that happened. After every event the driver drains `next_output` until `None`.
 #[derive(Clone, Debug, PartialEq)]
@@ -135,6 +137,9 @@ pub enum Event {
         head: AccountHead,
         /// Instead of a stage: what leads from the state here to that head, when the peer could tell (`Fetch` only).
         delta: Option<Box<AccountBatch>>,
+        /// The peer's version chain up to that head, oldest first, as far as it could be had; with `delta` the links behind
+        /// `delta.expected`, all with undo rows. From then on this node can say and restore what the peer can.
+        past: Vec<PastLink>,
     },
     /// A fetch came to nothing; the stage is to be thrown away by the driver.
     FetchFailed {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use vocab::{AccountBatch, AccountHead, AccountId, EpochId, NodeId, StoreWrite, Version};
+use vocab::{AccountBatch, AccountHead, AccountId, EpochId, NodeId, PastLink, StoreWrite, Version};
 use wire::link::{self, item::Kind};
 
 use crate::merge::Side;
@@ -37,6 +37,7 @@ impl Why {
 struct Staged {
     head: AccountHead,
     delta: Option<Box<AccountBatch>>,
+    past: Vec<PastLink>,
     /// Archiving of our own branch, which comes first.
     archive: u64,
 }
@@ -190,7 +191,13 @@ impl Replica {
         self.guest.fetches.insert(fetch, job);
     }
 
-    pub(crate) fn on_fetched(&mut self, fetch: u64, head: AccountHead, delta: Option<Box<AccountBatch>>) {
+    pub(crate) fn on_fetched(
+        &mut self,
+        fetch: u64,
+        head: AccountHead,
+        delta: Option<Box<AccountBatch>>,
+        past: Vec<PastLink>,
+    ) {
         let Some(job) = self.guest.fetches.get(&fetch) else { return };
         let (account, why, mine) = (job.account, job.why, self.version(job.account));
         if why == Why::Merge {
@@ -199,8 +206,9 @@ impl Replica {
             }
             return;
         }
-        let fits = |d: &AccountBatch| d.account == account && d.expected == mine && d.head == head;
-        if delta.as_ref().is_some_and(|d| !fits(d)) {
+        let leads = past.last().is_some_and(|link| link.version == head.version);
+        let fits = |d: &AccountBatch| d.account == account && d.expected == mine && d.head == head && leads;
+        if delta.as_ref().is_some_and(|d| !fits(d)) || (!past.is_empty() && !leads) {
             self.log(format!("what was fetched of account {} does not continue its state", account.0));
             self.on_fetch_failed(fetch);
             return;
@@ -208,7 +216,7 @@ impl Replica {
         let keep = why.keeps() && mine != Version::default();
         let archive = self.number();
         if let Some(job) = self.guest.fetches.get_mut(&fetch) {
-            job.staged = Some(Staged { head, delta, archive });
+            job.staged = Some(Staged { head, delta, past, archive });
         }
         if keep {
             self.outputs.push_back(Output::ArchiveBranch { archive, account, from: None });
@@ -228,8 +236,8 @@ impl Replica {
         }
         self.guest.switching.insert(account);
         let part = match staged.delta {
-            Some(delta) => StoreWrite::Account(*delta),
-            None => StoreWrite::Switch { account, head: staged.head },
+            Some(delta) => StoreWrite::Advance { batch: *delta, past: staged.past },
+            None => StoreWrite::Switch { account, head: staged.head, past: staged.past },
         };
         self.write(vec![part], Pending::Switch { account, version, session, peer: from, asked: why.is_asked() });
         self.step_pulls();

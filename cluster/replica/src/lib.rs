@@ -212,7 +212,7 @@ impl Replica {
             Event::Handover { to, leaves } => self.on_handover(to, leaves),
             Event::Leaving(leaving) => self.on_leaving(leaving),
             Event::Spread(spread) => self.balance.spread = spread,
-            Event::Fetched { fetch, head, delta } => self.on_fetched(fetch, head, delta),
+            Event::Fetched { fetch, head, delta, past } => self.on_fetched(fetch, head, delta, past),
             Event::FetchFailed { fetch } => self.on_fetch_failed(fetch),
             Event::BranchArchived { archive, head } => self.on_archived(archive, head),
             Event::ArchiveFailed { archive } => self.on_archive_failed(archive),

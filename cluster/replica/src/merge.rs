@@ -62,6 +62,12 @@ impl Side {
         self.position(version).is_some_and(|at| self.links.iter().skip(at + 1).all(|l| l.undo))
     }
 
+    /// Whether every batch since the account was made is on the chain, with undo rows: the oldest link of a chain that was
+    /// cut has none.
+    fn is_whole(&self) -> bool {
+        !self.links.is_empty() && self.links.iter().all(|link| link.undo)
+    }
+
     /// X14: it is ahead of what both know by one batch, which was the last its node took, and that was never alone: the
     /// batch was not acknowledged, and not shown (X2).
     pub fn is_tail_on(&self, other: &Self) -> bool {
@@ -93,10 +99,14 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// A version of one chain that the other side has merged is the base, restored where it is a version. Else it is the
-    /// greatest version of both chains (X17), restored where the undo rows reach back to it. Without one nothing is
-    /// assumed (M12).
+    /// greatest version of both chains (X17), restored where the undo rows reach back to it. An account that was made on
+    /// both sides comes from the one without state. Without any of these nothing is assumed (M12).
     pub fn new(mine: &Side, theirs: &Side) -> Self {
         let (known, own) = (theirs.newest_known_to(mine), mine.newest_known_to(theirs));
+        if known.is_none() && own.is_none() && mine.is_whole() && theirs.is_whole() {
+            let base = Some(MergeBase { version: Version::default(), at_guest: false });
+            return Self { base, served: mine.served, guest_served: theirs.served };
+        }
         let merged_here = known.filter(|v| mine.position(*v).is_none());
         let merged_there = own.filter(|v| theirs.position(*v).is_none());
         let base = if let Some(version) = merged_here {

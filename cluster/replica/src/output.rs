@@ -40,7 +40,7 @@ impl StampBase {
 /// Where the state both branches come from can be restored (DESIGN 7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MergeBase {
-    /// The greatest version both know.
+    /// The greatest version both know; the default one: the account was made on both sides, and nothing is common.
     pub version: Version,
     /// Restored from the guest's rows and undo rows; else from this node's.
     pub at_guest: bool,

@@ -36,6 +36,22 @@ fn check(world: &mut World, tokens: &[u64], what: &str) {
     assert!(tokens.iter().all(|t| all.contains(t)), "{what}: acknowledged mail is lost");
 }
 
+#[test]
+fn an_account_made_on_both_sides_comes_from_nothing_and_any_other_from_what_both_know() {
+    let (mut world, tokens, _) = parted();
+    check(&mut world, &tokens, "a merge");
+    let orders = [A, B].into_iter().flat_map(|id| world.nodes[&id].orders.clone());
+    let bases: std::collections::BTreeMap<u64, _> = orders
+        .filter_map(|order| match order {
+            Output::Merge { account, base, .. } => Some((account.0, base.expect("a base").version)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(bases.len(), 4);
+    assert!(bases[&16] != Version::default(), "mail came before they parted");
+    assert!((17..20).all(|account| bases[&account] == Version::default()));
+}
+
 /// Stops after so many steps of both nodes.
 fn run_steps(world: &mut World, steps: usize) {
     for _ in 0..steps {

@@ -99,6 +99,7 @@ impl Engine {
             Output::Write { token, parts } => {
                 let switched = parts.iter().find_map(|part| match part {
                     StoreWrite::Switch { account, .. } => Some(*account),
+                    StoreWrite::Advance { batch, .. } => Some(batch.account),
                     _ => None,
                 });
                 let written = self.store.write(parts);

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use replica::Event;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use vocab::{AccountId, NodeId, StoreWrite};
+use vocab::{AccountId, NodeId, StoreWrite, SubmitError};
 
 use crate::engine::Engine;
+use crate::transfer::Pulled;
 
 /// What becomes of an account that is fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +114,13 @@ impl Engine {
         running.insert(account, Running { fetch, told, cancel, task });
     }
 
+    async fn pull_for(&self, account: AccountId, from: NodeId, purpose: Purpose) -> Result<Pulled, SubmitError> {
+        match purpose {
+            Purpose::Switch => self.pull_newer(account, from).await,
+            Purpose::Merge => self.pull(account, from).await.map(|head| Pulled::Stage(head, Vec::new())),
+        }
+    }
+
     async fn fetch(
         &self,
         fetch: u64,
@@ -123,15 +131,19 @@ impl Engine {
         let pulled = tokio::select! {
             biased;
             () = stop.cancelled() => None,
-            pulled = self.pull(account, from) => Some(pulled),
+            pulled = self.pull_for(account, from, purpose) => Some(pulled),
         };
         match pulled {
-            Some(Ok(head)) => {
+            Some(Ok(pulled)) => {
+                let (head, delta, past) = match pulled {
+                    Pulled::Stage(head, past) => (head, None, past),
+                    Pulled::Difference(batch, past) => (batch.head.clone(), Some(batch), past),
+                };
                 if purpose == Purpose::Merge {
                     self.branches.keep(fetch, from, head.clone());
                 }
                 told.store(true, Ordering::SeqCst);
-                self.tell(Event::Fetched { fetch, head, delta: None });
+                self.tell(Event::Fetched { fetch, head, delta, past });
             }
             Some(Err(error)) => {
                 tracing::warn!(account = account.0, from = from.0, %error, "an account could not be transferred");

@@ -8,6 +8,7 @@ mod check;
 mod chunks;
 mod cluster;
 mod compute;
+mod difference;
 mod drive;
 mod engine;
 mod fanout;

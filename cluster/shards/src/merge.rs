@@ -9,12 +9,13 @@ use mailbox::merge::{Branch, MergeInput, Merged};
 use mailbox::op::Stamp;
 use replica::{Event, MergeBase, StampBase};
 use vocab::{
-    AccountBatch, AccountHead, AccountId, Batch, BatchId, Damaged, NodeId, Overlay, RowWrite, Rows, SubmitError, Table,
-    Version,
+    AccountBatch, AccountHead, AccountId, Batch, BatchId, Damaged, MemoryRows, NodeId, Overlay, RowWrite, Rows,
+    SubmitError, Version,
 };
 use wire::forward::{self as w, call, reply};
 
 use crate::compute::Computed;
+use crate::difference::{row_from, row_to};
 use crate::engine::Engine;
 
 /// Undo rows of one answer (bytes, about).
@@ -86,9 +87,13 @@ impl Engine {
         })
     }
 
-    /// What leads from the side that can restore it back to the common state; `None` = there is no common state.
+    /// What leads from the side that can restore it back to the common state; `None` = there is no common state, or it is
+    /// that of an account without rows.
     async fn undo_of(&self, order: &MergeOrder, staged: &Staged) -> Result<Option<Vec<RowWrite>>, SubmitError> {
         let Some(base) = order.base else { return Ok(None) };
+        if base.version == Version::default() {
+            return Ok(None);
+        }
         if base.at_guest {
             return self.read_undo(order.account, staged, base.version).await;
         }
@@ -118,11 +123,7 @@ impl Engine {
             read.resume = true;
             read.after_table = last.table;
             read.after_key = last.key.clone();
-            undo.extend(part.rows.into_iter().map(|row| RowWrite {
-                table: Table(u8::try_from(row.table).unwrap_or(u8::MAX)),
-                key: row.key,
-                value: (!row.absent).then_some(row.value),
-            }));
+            undo.extend(part.rows.into_iter().map(row_from));
             if undo.len() > UNDO_ROWS_MAX {
                 tracing::warn!(account = account.0, "too much has changed to restore the common state");
                 return Ok(None);
@@ -146,13 +147,8 @@ impl Engine {
             |row: &RowWrite| !read.resume || (u32::from(row.table.0), &row.key) > (read.after_table, &read.after_key);
         let (mut rows, mut bytes) = (Vec::new(), 0);
         for row in undo.into_iter().filter(after) {
-            bytes += row.key.len() + row.value.as_ref().map_or(0, Bytes::len) + 16;
-            rows.push(w::Row {
-                table: u32::from(row.table.0),
-                key: row.key,
-                absent: row.value.is_none(),
-                value: row.value.unwrap_or_default(),
-            });
+            bytes += row.size();
+            rows.push(row_to(row));
             if bytes > UNDO_BYTES {
                 break;
             }
@@ -175,7 +171,9 @@ impl Engine {
             base.write(&undo);
             base
         });
-        let base = base.as_ref().map(|base| base as &dyn Rows);
+        let nothing = MemoryRows::default();
+        let made_twice = order.base.is_some_and(|base| base.version == Version::default());
+        let base = if made_twice { Some(&nothing as &dyn Rows) } else { base.as_ref().map(|base| base as &dyn Rows) };
         let stamp = self.stamp(order.batch, order.stamp);
         let part = if account == AccountId::QUEUE {
             merge_queue((base, &*anchor, &*guest), stamp, order.batch)?

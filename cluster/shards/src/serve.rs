@@ -96,7 +96,8 @@ impl Engine {
                 tracing::info!(accept = %work.accept, from = from.0, record, "message forwarded to its home");
                 reply::Kind::Done(w::Done { refused: self.serve_accept(work, record).await? })
             }
-            call::Kind::Open(open) => self.serve_open(AccountId(open.account)),
+            call::Kind::Open(open) => self.serve_open(open).await?,
+            call::Kind::Past(read) => self.serve_past(&read)?,
             call::Kind::Read(read) => self.serve_read(read),
             call::Kind::Close(close) => {
                 self.serve_close(close.transfer);

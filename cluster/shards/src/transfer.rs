@@ -7,48 +7,80 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use vocab::{AccountHead, AccountId, BlobHash, BlobRef, NodeId, RowWrite, Rows, StoreWrite, SubmitError, Table};
+use vocab::{
+    AccountBatch, AccountHead, AccountId, BlobHash, BlobRef, NodeId, PastLink, RowWrite, Rows, StoreWrite, SubmitError,
+    Version,
+};
 use wire::forward::{self as w, call, reply};
 
+use crate::difference::{Offer, row_from, row_to};
 use crate::engine::Engine;
 
 /// Rows of one answer (bytes, about): below a frame, so the link stays usable.
-const ROWS_BYTES: usize = 512 * 1024;
+pub(crate) const ROWS_BYTES: usize = 512 * 1024;
 /// A transfer nobody reads from is closed.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Transfers open at once on the giving side.
 const OPEN_MAX: usize = 64;
 
 /// A transfer that is read from a peer.
-struct Reading {
-    from: NodeId,
-    head: AccountHead,
+pub(crate) struct Reading {
+    pub(crate) from: NodeId,
+    pub(crate) head: AccountHead,
+    /// Bytes of rows and bodies so far.
+    pub(crate) bytes: u64,
     read: w::ReadTransfer,
+    /// Only what differs is given.
+    difference: bool,
+    past: bool,
+}
+
+impl Reading {
+    pub(crate) const fn transfer(&self) -> u64 {
+        self.read.transfer
+    }
+    pub(crate) const fn has_past(&self) -> bool {
+        self.past
+    }
+}
+
+/// What came of a pull.
+pub(crate) enum Pulled {
+    /// All rows, staged; the head and the chain they belong to.
+    Stage(AccountHead, Vec<PastLink>),
+    /// What leads from the state here to the peer's.
+    Difference(Box<AccountBatch>, Vec<PastLink>),
+}
+
+/// What a peer reads from.
+struct Giving {
+    rows: Arc<dyn Rows>,
+    offer: Offer,
 }
 
 /// Snapshots that peers read from.
 #[derive(Default)]
 pub(crate) struct Transfers {
     next: AtomicU64,
-    open: Mutex<BTreeMap<u64, (Arc<dyn Rows>, Instant)>>,
+    open: Mutex<BTreeMap<u64, (Arc<Giving>, Instant)>>,
 }
 
 impl Transfers {
-    fn open(&self, rows: Arc<dyn Rows>) -> Option<u64> {
+    fn open(&self, giving: Giving) -> Option<u64> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|_, (_, used)| used.elapsed() < IDLE_MAX);
         if open.len() >= OPEN_MAX {
             return None;
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
-        open.insert(id, (rows, Instant::now()));
+        open.insert(id, (Arc::new(giving), Instant::now()));
         Some(id)
     }
-    fn get(&self, id: u64) -> Option<Arc<dyn Rows>> {
+    fn get(&self, id: u64) -> Option<Arc<Giving>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let (rows, used) = open.get_mut(&id)?;
+        let (giving, used) = open.get_mut(&id)?;
         *used = Instant::now();
-        Some(Arc::clone(rows))
+        Some(Arc::clone(giving))
     }
     fn close(&self, id: u64) {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
@@ -56,30 +88,43 @@ impl Transfers {
 }
 
 impl Engine {
-    pub(crate) fn serve_open(&self, account: AccountId) -> reply::Kind {
-        let rows = self.store.snapshot(account);
-        let head = rows.head().encode();
-        match self.transfers.open(rows) {
-            Some(transfer) => reply::Kind::Transfer(w::Transfer { transfer, head: head.into() }),
-            None => crate::forward::failure(&SubmitError::Unavailable("too many transfers are open")),
-        }
+    pub(crate) async fn serve_open(&self, open: w::OpenTransfer) -> Result<reply::Kind, SubmitError> {
+        let store = Arc::clone(&self.store);
+        let giving = tokio::task::spawn_blocking(move || {
+            let account = AccountId(open.account);
+            let rows = store.snapshot(account);
+            let offer = Offer::new(&*store, account, &*rows, (Version::from_bytes(&open.have), open.past));
+            offer.map(|offer| Giving { rows, offer })
+        });
+        let giving = giving.await.map_err(|_| SubmitError::Unavailable("a transfer ended badly"))?;
+        let giving = giving.map_err(|damaged| {
+            tracing::error!(%damaged, account = open.account, "an account cannot be given to the other node");
+            SubmitError::Unavailable(crate::DAMAGED)
+        })?;
+        let (head, difference) = (giving.rows.head().encode().into(), giving.offer.difference.is_some());
+        let past = giving.offer.has_past();
+        let transfer = self.transfers.open(giving).ok_or(SubmitError::Unavailable("too many transfers are open"))?;
+        Ok(reply::Kind::Transfer(w::Transfer { transfer, head, difference, past }))
+    }
+
+    pub(crate) fn serve_past(&self, read: &w::ReadPast) -> Result<reply::Kind, SubmitError> {
+        let giving = self.transfers.get(read.transfer).ok_or(SubmitError::Unavailable("no such transfer"))?;
+        Ok(reply::Kind::Past(giving.offer.past(read.position)))
     }
 
     pub(crate) fn serve_read(&self, read: w::ReadTransfer) -> reply::Kind {
-        let Some(rows) = self.transfers.get(read.transfer) else {
+        let Some(giving) = self.transfers.get(read.transfer) else {
             return crate::forward::failure(&SubmitError::Unavailable("no such transfer"));
         };
         let after = read.resume.then(|| (u8::try_from(read.after_table).unwrap_or(u8::MAX), read.after_key));
-        match self.store.export(&rows, after, ROWS_BYTES) {
+        let part = match giving.offer.difference {
+            Some(_) => Ok(giving.offer.rows(after)),
+            None => self.store.export(&giving.rows, after, ROWS_BYTES),
+        };
+        match part {
             Ok(part) => {
                 let last = part.is_empty();
-                let row = |r: RowWrite| w::Row {
-                    table: u32::from(r.table.0),
-                    key: r.key,
-                    value: r.value.unwrap_or_default(),
-                    absent: false,
-                };
-                reply::Kind::Rows(w::Rows { rows: part.into_iter().map(row).collect(), last })
+                reply::Kind::Rows(w::Rows { rows: part.into_iter().map(row_to).collect(), last })
             }
             Err(damaged) => {
                 tracing::error!(%damaged, "an account cannot be given to the other node");
@@ -92,28 +137,59 @@ impl Engine {
         self.transfers.close(transfer);
     }
 
-    /// Pulls an account from a peer and stages it here; `Ok` gives the head the stage will have. Nothing a client
+    /// Pulls what differs from the state here, or the whole account into a stage when that cannot be had. Nothing a client
     /// can see has changed yet.
+    pub(crate) async fn pull_newer(&self, account: AccountId, from: NodeId) -> Result<Pulled, SubmitError> {
+        let mine = self.store.head(account).map_err(|_| SubmitError::Unavailable(crate::DAMAGED))?.version;
+        let mut reading = self.open_at(account, from, (Some(mine), true)).await?;
+        let past = self.read_past(&reading).await?;
+        if reading.difference && !past.is_empty() {
+            match self.read_difference(account, &mut reading).await? {
+                Some(batch) if batch.expected == mine => {
+                    count(&reading, "difference");
+                    return Ok(Pulled::Difference(Box::new(batch), past));
+                }
+                _ => tracing::error!(
+                    account = account.0,
+                    node = from.0,
+                    "what differs in an account does not lead to the other node's state: all of it is transferred"
+                ),
+            }
+        }
+        if reading.difference {
+            reading = self.open_at(account, from, (None, true)).await?;
+            let past = self.read_past(&reading).await?;
+            return Ok(Pulled::Stage(self.stage(account, reading).await?, past));
+        }
+        Ok(Pulled::Stage(self.stage(account, reading).await?, past))
+    }
+
+    /// Pulls all rows of an account into a stage, without its chain.
     pub(crate) async fn pull(&self, account: AccountId, from: NodeId) -> Result<AccountHead, SubmitError> {
+        let reading = self.open_at(account, from, (None, false)).await?;
+        self.stage(account, reading).await
+    }
+
+    /// Stages and verifies all rows; gives the head the stage will have.
+    async fn stage(&self, account: AccountId, mut reading: Reading) -> Result<AccountHead, SubmitError> {
         self.store.write(vec![StoreWrite::Unstage { account }]).await;
         let mut digest = 0u128;
-        let mut reading = self.open_at(account, from).await?;
         while let Some(rows) = self.read_next(&mut reading).await? {
             let refs = refs_of(&rows);
-            self.fetch_missing(from, refs.iter().map(|r| r.hash).collect()).await?;
+            reading.bytes += self.fetch_missing(reading.from, refs.iter().map(|r| r.hash).collect()).await?;
             digest = rows.iter().fold(digest, |sum, row| sum.wrapping_add(mailbox::row_digest(row)));
             self.store.write(vec![StoreWrite::Stage { account, rows, refs }]).await;
         }
-        let head = reading.head;
-        if digest != head.digest {
+        if digest != reading.head.digest {
             tracing::error!(
                 account = account.0,
-                node = from.0,
+                node = reading.from.0,
                 "an account arrived with another digest than its head says"
             );
             return Err(SubmitError::Unavailable(crate::DAMAGED));
         }
-        Ok(head)
+        count(&reading, "full");
+        Ok(reading.head)
     }
 
     /// Archives the state of an account: the peer's, or our own when `from` is this node. The branch is named after
@@ -146,11 +222,11 @@ impl Engine {
     }
 
     async fn archive_peers(&self, account: AccountId, from: NodeId) -> Result<AccountHead, SubmitError> {
-        let mut reading = self.open_at(account, from).await?;
+        let mut reading = self.open_at(account, from, (None, false)).await?;
         let branch = branch_name(account, &reading.head);
         let mut digest = 0u128;
         while let Some(rows) = self.read_next(&mut reading).await? {
-            self.fetch_missing(from, refs_of(&rows).iter().map(|r| r.hash).collect()).await?;
+            reading.bytes += self.fetch_missing(from, refs_of(&rows).iter().map(|r| r.hash).collect()).await?;
             digest = rows.iter().fold(digest, |sum, row| sum.wrapping_add(mailbox::row_digest(row)));
             self.store.write(rows.into_iter().map(|row| archive_row(&branch, row)).collect()).await;
         }
@@ -166,17 +242,25 @@ impl Engine {
         Ok(reading.head)
     }
 
-    async fn open_at(&self, account: AccountId, from: NodeId) -> Result<Reading, SubmitError> {
-        let open = call::Kind::Open(w::OpenTransfer { account: account.0 });
+    /// `have`: the version here, when the difference to it is enough; then the chain or only what is behind it.
+    async fn open_at(
+        &self,
+        account: AccountId,
+        from: NodeId,
+        (have, past): (Option<Version>, bool),
+    ) -> Result<Reading, SubmitError> {
+        let have = have.map(|have| Bytes::copy_from_slice(&have.0)).unwrap_or_default();
+        let open = call::Kind::Open(w::OpenTransfer { account: account.0, have, past });
         let reply::Kind::Transfer(transfer) = self.ask(from, open).await? else {
             return Err(SubmitError::Unavailable("the peer answered something else"));
         };
         let head = AccountHead::decode(&transfer.head).map_err(|_| SubmitError::Unavailable(crate::DAMAGED))?;
-        Ok(Reading { from, head, read: w::ReadTransfer { transfer: transfer.transfer, ..Default::default() } })
+        let read = w::ReadTransfer { transfer: transfer.transfer, ..Default::default() };
+        Ok(Reading { from, head, bytes: 0, read, difference: transfer.difference, past: transfer.past })
     }
 
     /// The next rows, `None` after the last; the peer's snapshot is closed then.
-    async fn read_next(&self, reading: &mut Reading) -> Result<Option<Vec<RowWrite>>, SubmitError> {
+    pub(crate) async fn read_next(&self, reading: &mut Reading) -> Result<Option<Vec<RowWrite>>, SubmitError> {
         let reply::Kind::Rows(part) = self.ask(reading.from, call::Kind::Read(reading.read.clone())).await? else {
             return Err(SubmitError::Unavailable("the peer answered something else"));
         };
@@ -189,26 +273,31 @@ impl Engine {
         reading.read.resume = true;
         reading.read.after_table = last.table;
         reading.read.after_key = last.key.clone();
-        let row = |r: w::Row| RowWrite {
-            table: Table(u8::try_from(r.table).unwrap_or(u8::MAX)),
-            key: r.key,
-            value: Some(r.value),
-        };
-        Ok(Some(part.rows.into_iter().map(row).collect()))
+        let rows: Vec<RowWrite> = part.rows.into_iter().map(row_from).collect();
+        reading.bytes += rows.iter().map(|row| row.size() as u64).sum::<u64>();
+        Ok(Some(rows))
     }
 
-    async fn fetch_missing(&self, from: NodeId, hashes: BTreeSet<BlobHash>) -> Result<(), SubmitError> {
+    /// Bytes of the bodies that were not here.
+    pub(crate) async fn fetch_missing(&self, from: NodeId, hashes: BTreeSet<BlobHash>) -> Result<u64, SubmitError> {
+        let mut bytes = 0;
         for hash in hashes {
             if !self.store.has_blob(hash) {
                 self.fetch_blob(from, hash).await?;
+                bytes += self.store.blob_size(hash).unwrap_or(0);
             }
         }
-        Ok(())
+        Ok(bytes)
     }
 }
 
+fn count(reading: &Reading, kind: &'static str) {
+    metrics::counter!("twinpost_accounts_transferred_total", "kind" => kind).increment(1);
+    metrics::counter!("twinpost_transferred_bytes_total", "kind" => kind).increment(reading.bytes);
+}
+
 /// References of the bodies these rows name.
-fn refs_of(rows: &[RowWrite]) -> Vec<BlobRef> {
+pub(crate) fn refs_of(rows: &[RowWrite]) -> Vec<BlobRef> {
     rows.iter().flat_map(|row| mailbox::blob_ref_of(row).or_else(|| queue::blob_ref_of(row))).collect()
 }
 

@@ -15,7 +15,7 @@ async fn lose_rows(store: &store::Store) {
     let some = store.export(&rows, None, 1).expect("rows");
     assert!(!some.is_empty());
     store.write(vec![StoreWrite::Stage { account: ALICE, rows: some, refs: Vec::new() }]).await;
-    store.write(vec![StoreWrite::Switch { account: ALICE, head: rows.head() }]).await;
+    store.write(vec![StoreWrite::Switch { account: ALICE, head: rows.head(), past: Vec::new() }]).await;
 }
 
 fn digest_fits(rows: &dyn Rows) -> bool {
@@ -100,7 +100,7 @@ async fn an_account_that_stays_different_from_the_home_is_compared_anew() {
     let rows = backup.store.export(&old, None, usize::MAX).expect("rows");
     pair.nodes[0].send(&message("two")).await.expect("accepted");
     backup.store.write(vec![StoreWrite::Stage { account: ALICE, rows, refs: Vec::new() }]).await;
-    backup.store.write(vec![StoreWrite::Switch { account: ALICE, head: old.head() }]).await;
+    backup.store.write(vec![StoreWrite::Switch { account: ALICE, head: old.head(), past: Vec::new() }]).await;
     pair.nodes[home].engine.check_now().await;
     assert_eq!(resets(), 0, "the home compares with nobody");
     backup.engine.check_now().await;

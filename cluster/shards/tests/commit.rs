@@ -190,7 +190,7 @@ async fn a_rolled_back_disk_repeats_no_command_id_and_loses_no_mail() {
     let boot = u64::from(pair.nodes[1].boot.0);
     let now = || std::time::UNIX_EPOCH.elapsed().expect("a clock").as_secs();
     until("the clock is past the last boot", || now() > boot + 1).await;
-    pair.nodes[1].store = store::Store::open(&old, store::StoreOptions::default()).expect("the old disk");
+    pair.nodes[1].store = store::Store::open(&old, pair::options(folder.path())).expect("the old disk");
     pair.restart(1).await;
     pair.until_joint().await;
     assert_eq!(pair.nodes[1].on_disk(), 3, "brought up to date");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 pub use vocab::StoreWrite;
-use vocab::{AccountHead, AccountId, BlobHash, ChainLink, Damaged, RowWrite, Rows, Version};
+use vocab::{AccountHead, AccountId, BlobHash, ChainLink, Damaged, PastLink, RowWrite, Rows, Version};
 
 use crate::Answer;
 
@@ -35,6 +35,18 @@ pub trait MailStore: Send + Sync {
     /// # Errors
     /// [`Damaged`].
     fn undo_since(&self, account: AccountId, version: Version) -> Result<Option<Vec<RowWrite>>, Damaged>;
+    /// The links of the chain behind `since` (`None`: all there are), oldest first, the present one last, with their undo
+    /// rows, at most about `limit_bytes` of them. `None` when the links behind `since` are more than that, lack undo
+    /// rows or are not there; of the whole chain the newest are given then, the first without undo rows.
+    ///
+    /// # Errors
+    /// [`Damaged`].
+    fn past(
+        &self,
+        account: AccountId,
+        since: Option<Version>,
+        limit_bytes: usize,
+    ) -> Result<Option<Vec<PastLink>>, Damaged>;
     /// The staged rows of the account, under the head they belong to.
     fn staged(&self, account: AccountId, head: AccountHead) -> Arc<dyn Rows>;
     /// Writes all parts atomically; resolves when they are synced. Concurrent calls share syncs, in call order.

@@ -2,15 +2,17 @@
 //!
 //! A link says whether its batch was kept with what its rows were before. A batch without rows has nothing to undo, so
 //! its own bytes do not tell in which epoch it was written; it counts as kept with undo rows when it sets a new served
-//! mark (only epochs that lack a member do) or when the link before it is one. The oldest link never has undo rows: the
-//! state before it is needed by nobody.
+//! mark (only epochs that lack a member do) or when the link before it is one. Links up to the last agreed version have
+//! none: the states before it are needed by nobody, but that they were there is remembered for a while. So a chain whose
+//! oldest link has undo rows goes back to before the account was made.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use rocksdb::{DB, IteratorMode, ReadOptions};
+use vocab::limits::OLD_VERSIONS_MAX;
 use vocab::rows::prefix_end;
-use vocab::{AccountBatch, AccountHead, AccountId, Damaged, RowWrite, Table, Version};
+use vocab::{AccountBatch, AccountHead, AccountId, Damaged, PastLink, RowWrite, Table, Version};
 
 use crate::ledger::{Group, Ledger};
 use crate::snapshot::damaged;
@@ -68,14 +70,27 @@ impl Ledger {
         };
         let sequence = self.add_link(group, batch.account, batch.head.version, undo)?;
         if undo {
-            let family = self.family(families::PRE_IMAGES);
-            // Backwards: of two writes to one key the first one's undo row tells the state before the batch.
-            for row in batch.undo.iter().rev() {
-                let key = keys::undo_row(batch.account, sequence, row.table, &row.key);
-                let mut value = vec![if row.value.is_some() { YES } else { NO }];
-                value.extend(row.value.iter().flatten());
-                group.batch.put_cf(family, key, value);
-            }
+            self.put_undo(group, batch.account, sequence, &batch.undo);
+        }
+        Ok(())
+    }
+
+    fn put_undo(&self, group: &mut Group, account: AccountId, sequence: u64, undo: &[RowWrite]) {
+        let family = self.family(families::PRE_IMAGES);
+        // Backwards: of two writes to one key the first one's undo row tells the state before the batch.
+        for row in undo.iter().rev() {
+            let key = keys::undo_row(account, sequence, row.table, &row.key);
+            let mut value = vec![if row.value.is_some() { YES } else { NO }];
+            value.extend(row.value.iter().flatten());
+            group.batch.put_cf(family, key, value);
+        }
+    }
+
+    /// Adds links another node has given, oldest first.
+    pub(crate) fn add_past(&mut self, group: &mut Group, account: AccountId, past: &[PastLink]) -> Result<(), Damaged> {
+        for link in past {
+            let sequence = self.add_link(group, account, link.version, link.undo.is_some())?;
+            self.put_undo(group, account, sequence, link.undo.as_deref().unwrap_or_default());
         }
         Ok(())
     }
@@ -89,10 +104,10 @@ impl Ledger {
         if let Some(link) = group.links.get(&account).and_then(|links| links.last()) {
             return Ok(link.undo);
         }
-        let oldest = self.oldest_link.get(&account);
+        let bare = self.bare_until.get(&account);
         let newest = last_link(&self.disk.db, account)?;
-        // The oldest link may have lost its undo rows in this very group.
-        Ok(newest.is_some_and(|link| link.undo && oldest.is_none_or(|oldest| link.sequence > *oldest)))
+        // It may have lost its undo rows in this very group.
+        Ok(newest.is_some_and(|link| link.undo && bare.is_none_or(|bare| link.sequence > *bare)))
     }
 
     pub(crate) fn next_link(&self, group: &Group, account: AccountId) -> Result<u64, Damaged> {
@@ -105,13 +120,8 @@ impl Ledger {
         Ok(last_link(&self.disk.db, account)?.map_or(0, |link| link.sequence + 1))
     }
 
-    /// Makes `version` the only link.
-    pub(crate) fn reset_chain(
-        &mut self,
-        group: &mut Group,
-        account: AccountId,
-        version: Version,
-    ) -> Result<(), Damaged> {
+    /// All links go; the caller adds the new ones.
+    pub(crate) fn drop_chain(&mut self, group: &mut Group, account: AccountId) -> Result<(), Damaged> {
         let next = self.next_link(group, account)?;
         let chain = self.family(families::CHAIN);
         group.batch.delete_range_cf(chain, keys::link(account, 0), keys::link(account, next));
@@ -119,7 +129,8 @@ impl Ledger {
         group.links.remove(&account);
         group.chains_reset.insert(account);
         self.oldest_link.insert(account, next);
-        self.add_link(group, account, version, false).map(|_| ())
+        self.bare_until.remove(&account);
+        Ok(())
     }
 
     fn add_link(
@@ -143,30 +154,39 @@ impl Ledger {
     }
 
     /// Point deletes: in joint operation this runs with every batch and takes away one link. Undo rows go by range, once
-    /// when a fork ends.
+    /// when a fork ends. What was looked at once is not read again.
     pub(crate) fn trim_chain(&mut self, group: &mut Group, account: AccountId, agreed: Version) -> Result<(), Damaged> {
+        let oldest = self.oldest_link.get(&account).copied();
+        let bare = self.bare_until.get(&account).copied();
         let mut links = if group.chains_reset.contains(&account) {
             Vec::new()
         } else {
-            chain_links(&self.disk.db, account, self.oldest_link.get(&account).copied().unwrap_or(0))?
+            chain_links(&self.disk.db, account, bare.map_or(oldest.unwrap_or(0), |bare| bare + 1))?
         };
         links.extend(group.links.get(&account).into_iter().flatten().copied());
-        let Some(keep) = links.iter().rev().find(|link| link.version == agreed).copied() else {
+        let Some(keep) = links.iter().rev().find(|link| link.version == agreed).map(|link| link.sequence) else {
             return Ok(());
         };
+        let first = links.first().map_or(keep, |link| link.sequence);
+        let oldest = oldest.unwrap_or(first);
+        let floor = keep.saturating_sub(OLD_VERSIONS_MAX).max(oldest);
         let chain = self.family(families::CHAIN);
-        for link in links.iter().take_while(|link| link.sequence < keep.sequence) {
-            group.batch.delete_cf(chain, keys::link(account, link.sequence));
+        for sequence in oldest..floor {
+            group.batch.delete_cf(chain, keys::link(account, sequence));
         }
-        if links.iter().any(|link| link.undo && link.sequence <= keep.sequence) {
-            self.drop_undo(group, account, keep.sequence + 1);
-            let bare = Link { undo: false, ..keep };
-            group.batch.put_cf(chain, keys::link(account, keep.sequence), bare.value());
+        let undone = links.iter().filter(|link| link.undo && link.sequence <= keep);
+        if undone.clone().next().is_some() {
+            self.drop_undo(group, account, keep + 1);
         }
-        self.oldest_link.insert(account, keep.sequence);
+        for link in undone.filter(|link| link.sequence >= floor) {
+            let bare = Link { undo: false, ..*link };
+            group.batch.put_cf(chain, keys::link(account, link.sequence), bare.value());
+        }
+        self.oldest_link.insert(account, floor);
+        self.bare_until.insert(account, keep);
         if let Some(pending) = group.links.get_mut(&account) {
-            pending.retain(|link| link.sequence >= keep.sequence);
-            for link in pending.iter_mut().filter(|link| link.sequence == keep.sequence) {
+            pending.retain(|link| link.sequence >= floor);
+            for link in pending.iter_mut().filter(|link| link.sequence <= keep) {
                 link.undo = false;
             }
         }
@@ -210,6 +230,85 @@ fn last_link(db: &DB, account: AccountId) -> Result<Option<Link>, Damaged> {
     links.next().map(Link::read).transpose()
 }
 
+/// The links behind `since` (`None`: the whole chain), oldest first, with their undo rows. Links of more than
+/// `limit_bytes` are not given: behind a version the answer is `None` then, of the whole chain the newest ones remain, the
+/// first of them without undo rows. `None` also when the chain does not lead to `since` by links with undo rows.
+pub(crate) fn past(
+    db: &DB,
+    account: AccountId,
+    since: Option<Version>,
+    limit_bytes: usize,
+) -> Result<Option<Vec<PastLink>>, Damaged> {
+    let snapshot = db.snapshot();
+    let links =
+        snapshot.iterator_cf_opt(families::family(db, families::CHAIN), bounds(account, 0), IteratorMode::Start);
+    let mut links = links.map(Link::read).collect::<Result<Vec<_>, _>>()?;
+    if let Some(since) = since {
+        let Some(at) = links.iter().rposition(|link| link.version == since) else { return Ok(None) };
+        links.drain(..=at);
+        if links.iter().any(|link| !link.undo) {
+            return Ok(None);
+        }
+    }
+    let (mut past, mut bytes) = (Vec::new(), 0);
+    for link in links.iter().rev() {
+        let undo = match link.undo {
+            true => undo_of(&snapshot, db, account, link.sequence, limit_bytes.saturating_sub(bytes))?,
+            false => Some(Vec::new()),
+        };
+        let whole = undo.is_some();
+        let kept = PastLink { version: link.version, undo: undo.filter(|_| link.undo) };
+        bytes += kept.size();
+        past.push(kept);
+        if !whole || bytes > limit_bytes {
+            if since.is_some() {
+                return Ok(None);
+            }
+            if let Some(oldest) = past.last_mut() {
+                oldest.undo = None;
+            }
+            break;
+        }
+    }
+    past.reverse();
+    Ok(Some(past))
+}
+
+/// Undo rows of one link; `None` when they are more than `limit_bytes`.
+fn undo_of(
+    snapshot: &rocksdb::Snapshot<'_>,
+    db: &DB,
+    account: AccountId,
+    sequence: u64,
+    limit_bytes: usize,
+) -> Result<Option<Vec<RowWrite>>, Damaged> {
+    let mut bounds = bounds(account, sequence);
+    bounds.set_iterate_upper_bound(keys::link(account, sequence + 1));
+    let rows = snapshot.iterator_cf_opt(families::family(db, families::PRE_IMAGES), bounds, IteratorMode::Start);
+    let (mut undo, mut bytes) = (Vec::new(), 0);
+    for item in rows {
+        let row = undo_row(item)?;
+        bytes += row.size();
+        if bytes > limit_bytes {
+            return Ok(None);
+        }
+        undo.push(row);
+    }
+    Ok(Some(undo))
+}
+
+fn undo_row(item: Item) -> Result<RowWrite, Damaged> {
+    let (key, value) = item.map_err(|e| damaged(&e))?;
+    let name = keys::undone(&key).map(|(table, key)| (table, Bytes::copy_from_slice(key)));
+    let value = match value.split_first() {
+        Some((&NO, [])) => Some(None),
+        Some((&YES, value)) => Some(Some(Bytes::copy_from_slice(value))),
+        _ => None,
+    };
+    let ((table, key), value) = name.zip(value).ok_or_else(|| Damaged("undo row".into()))?;
+    Ok(RowWrite { table, key, value })
+}
+
 /// Every row that changed since `version` with its value then, in key order; `None` when the chain does not lead there.
 pub(crate) fn undo_since(db: &DB, account: AccountId, version: Version) -> Result<Option<Vec<RowWrite>>, Damaged> {
     // Chain and undo rows of one moment: a trim may be on its way.
@@ -230,16 +329,9 @@ pub(crate) fn undo_since(db: &DB, account: AccountId, version: Version) -> Resul
     );
     let mut oldest = BTreeMap::new();
     for item in rows {
-        let (key, value) = item.map_err(|e| damaged(&e))?;
-        let name = keys::undone(&key).map(|(table, key)| (table, Bytes::copy_from_slice(key)));
-        let value = match value.split_first() {
-            Some((&NO, [])) => Some(None),
-            Some((&YES, value)) => Some(Some(Bytes::copy_from_slice(value))),
-            _ => None,
-        };
-        let (name, value) = name.zip(value).ok_or_else(|| Damaged("undo row".into()))?;
+        let row = undo_row(item)?;
         // Link by link: the first value met is the oldest.
-        oldest.entry(name).or_insert(value);
+        oldest.entry((row.table, row.key)).or_insert(row.value);
     }
     let row = |((table, key), value): ((Table, Bytes), Option<Bytes>)| RowWrite { table, key, value };
     Ok(Some(oldest.into_iter().map(row).collect()))

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use rocksdb::{ColumnFamily, DB, IteratorMode, ReadOptions, WriteBatch};
 use vocab::limits::{BLOB_CHUNK_BYTES, SMALL_BODY_MAX};
 use vocab::rows::prefix_end;
-use vocab::{AccountBatch, AccountHead, AccountId, BlobHash, BlobRef, Damaged, RowWrite, StoreWrite, Version};
+use vocab::{
+    AccountBatch, AccountHead, AccountId, BlobHash, BlobRef, Damaged, PastLink, RowWrite, StoreWrite, Version,
+};
 
 use crate::chain::Link;
 use crate::disk::{Disk, Entry};
@@ -48,6 +50,8 @@ pub(crate) struct Ledger {
     pub(crate) next_link: HashMap<AccountId, u64>,
     /// Links before this one are deleted; a scan that began there would walk over what is left of them.
     pub(crate) oldest_link: HashMap<AccountId, u64>,
+    /// Links up to this one have no undo rows.
+    pub(crate) bare_until: HashMap<AccountId, u64>,
     uploads: HashMap<BlobHash, Upload>,
 }
 
@@ -58,6 +62,7 @@ impl Ledger {
             staged: HashMap::new(),
             next_link: HashMap::new(),
             oldest_link: HashMap::new(),
+            bare_until: HashMap::new(),
             uploads: HashMap::new(),
         }
     }
@@ -91,7 +96,8 @@ impl Ledger {
                     }
                 }
                 StoreWrite::Stage { account, rows, refs } => self.stage(group, account, &rows, &refs),
-                StoreWrite::Switch { account, head } => self.switch(group, account, head)?,
+                StoreWrite::Switch { account, head, past } => self.switch(group, account, head, &past)?,
+                StoreWrite::Advance { batch, past } => self.advance(group, &batch, &past)?,
                 StoreWrite::Unstage { account } => self.unstage(group, account),
                 StoreWrite::SwapStage { account, version, digest } => self.swap_stage(group, account, version, digest),
                 StoreWrite::RepairBody(body) => self.repair_body(group, body.hash, &body.bytes),
@@ -115,6 +121,16 @@ impl Ledger {
         let account = batch.account;
         let generation = self.generation(group, account);
         self.chain_batch(group, batch)?;
+        self.put_rows(group, account, generation, &batch.rows);
+        self.put_refs(group, account, generation, &batch.refs);
+        self.put_head(group, account, generation, &batch.head);
+        Ok(())
+    }
+
+    fn advance(&mut self, group: &mut Group, batch: &AccountBatch, past: &[PastLink]) -> Result<(), Damaged> {
+        let account = batch.account;
+        let generation = self.generation(group, account);
+        self.add_past(group, account, past)?;
         self.put_rows(group, account, generation, &batch.rows);
         self.put_refs(group, account, generation, &batch.refs);
         self.put_head(group, account, generation, &batch.head);
@@ -238,13 +254,23 @@ impl Ledger {
     }
 
     /// Also for an account with nothing staged: then its new state has no rows.
-    fn switch(&mut self, group: &mut Group, account: AccountId, head: AccountHead) -> Result<(), Damaged> {
+    fn switch(
+        &mut self,
+        group: &mut Group,
+        account: AccountId,
+        head: AccountHead,
+        past: &[PastLink],
+    ) -> Result<(), Damaged> {
         let old = self.generation(group, account);
         self.staged.remove(&account);
         group.batch.delete_cf(self.family(families::META), keys::stage(account));
         self.drop_generation(group, account, old);
         self.put_head(group, account, old + 1, &head);
-        self.reset_chain(group, account, head.version)
+        self.drop_chain(group, account)?;
+        if past.is_empty() {
+            return self.add_past(group, account, &[PastLink { version: head.version, undo: None }]);
+        }
+        self.add_past(group, account, past)
     }
 
     fn swap_stage(&mut self, group: &mut Group, account: AccountId, version: Version, digest: u128) {
@@ -303,7 +329,9 @@ fn named_bodies(parts: &[StoreWrite]) -> HashSet<BlobHash> {
     let mut named = HashSet::new();
     for part in parts {
         match part {
-            StoreWrite::Account(AccountBatch { refs, .. }) | StoreWrite::Stage { refs, .. } => {
+            StoreWrite::Account(AccountBatch { refs, .. })
+            | StoreWrite::Advance { batch: AccountBatch { refs, .. }, .. }
+            | StoreWrite::Stage { refs, .. } => {
                 named.extend(refs.iter().filter(|reference| reference.present).map(|reference| reference.hash));
             }
             StoreWrite::Archive { refs, .. } => named.extend(refs),

@@ -14,7 +14,7 @@ use ports::Answer;
 use ports::mail_store::MailStore;
 use rocksdb::{DB, Direction, IteratorMode, WriteOptions};
 use tokio::sync::oneshot;
-use vocab::{AccountHead, AccountId, BlobHash, ChainLink, Damaged, RowWrite, Rows, StoreWrite, Version};
+use vocab::{AccountHead, AccountId, BlobHash, ChainLink, Damaged, PastLink, RowWrite, Rows, StoreWrite, Version};
 
 mod archive;
 mod blobs;
@@ -146,6 +146,15 @@ impl MailStore for Store {
 
     fn undo_since(&self, account: AccountId, version: Version) -> Result<Option<Vec<RowWrite>>, Damaged> {
         chain::undo_since(&self.disk.db, account, version)
+    }
+
+    fn past(
+        &self,
+        account: AccountId,
+        since: Option<Version>,
+        limit_bytes: usize,
+    ) -> Result<Option<Vec<PastLink>>, Damaged> {
+        chain::past(&self.disk.db, account, since, limit_bytes)
     }
 
     fn staged(&self, account: AccountId, head: AccountHead) -> Arc<dyn Rows> {

@@ -51,7 +51,7 @@ async fn a_snapshot_keeps_its_moment_and_outlives_the_store() {
     write(&store, vec![account(ALICE, 1, vec![row(ROWS, "a", "old")], vec![])]).await;
     let before = store.snapshot(ALICE);
     write(&store, vec![account(ALICE, 2, vec![row(ROWS, "a", "new")], vec![])]).await;
-    let switch = StoreWrite::Switch { account: ALICE, head: head(3) };
+    let switch = StoreWrite::Switch { account: ALICE, head: head(3), past: Vec::new() };
     write(&store, vec![switch]).await;
     assert_eq!(value(&store, ALICE, ROWS, "a"), None);
     drop(store);
@@ -104,31 +104,47 @@ async fn export_gives_every_row_once_in_pieces_of_any_size() {
 }
 
 #[tokio::test]
-async fn the_chain_is_trimmed_to_the_agreed_version() {
+async fn a_trimmed_chain_remembers_so_many_versions_before_the_agreed_one() {
+    const OLD: u32 = 256;
+    assert_eq!(u64::from(OLD), vocab::limits::OLD_VERSIONS_MAX);
     let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path());
-    for n in 1..=5 {
-        write(&store, vec![account(ALICE, n, vec![], vec![])]).await;
-    }
-    write(&store, vec![StoreWrite::TrimChain { account: ALICE, agreed: version(77) }]).await;
-    assert_eq!(versions(&store, ALICE).len(), 5, "an unknown version trims nothing");
-    write(&store, vec![StoreWrite::TrimChain { account: ALICE, agreed: version(3) }]).await;
-    assert_eq!(versions(&store, ALICE), [version(3), version(4), version(5)]);
-    // Links and their trimming in one write.
-    let trim = |n| StoreWrite::TrimChain { account: ALICE, agreed: version(n) };
-    write(&store, vec![account(ALICE, 6, vec![], vec![]), account(ALICE, 7, vec![], vec![]), trim(6)]).await;
-    assert_eq!(versions(&store, ALICE), [version(6), version(7)]);
-    let store = {
-        drop(store);
-        open(folder.path())
+    let mut store = open(folder.path());
+    let number = |n: u32| vocab::Version(std::array::from_fn(|at| n.to_be_bytes()[at % 4]));
+    let batch = |n: u32| match account(ALICE, 1, vec![], vec![]) {
+        StoreWrite::Account(mut batch) => {
+            batch.head.version = number(n);
+            StoreWrite::Account(batch)
+        }
+        other => other,
     };
-    write(&store, vec![account(ALICE, 8, vec![], vec![])]).await;
-    assert_eq!(versions(&store, ALICE), [version(6), version(7), version(8)]);
-    let switch = StoreWrite::Switch { account: ALICE, head: head(20) };
-    write(&store, vec![account(ALICE, 9, vec![], vec![]), switch, trim(6), account(ALICE, 21, vec![], vec![])]).await;
+    let trim = |n: u32| StoreWrite::TrimChain { account: ALICE, agreed: number(n) };
+    let kept = |from: u32, to: u32| (from..=to).map(number).collect::<Vec<_>>();
+    for n in 1..=20 {
+        write(&store, vec![batch(n)]).await;
+    }
+    write(&store, vec![trim(9_999)]).await;
+    assert_eq!(versions(&store, ALICE), kept(1, 20), "an unknown version trims nothing");
+    // As in joint operation: a batch and its trim in one write; sometimes several, or one without; a restart between.
+    let mut last = 20;
+    while last < 3 * OLD {
+        let (first, second) = (last + 1, last + 2);
+        write(&store, vec![batch(first), trim(last), batch(second), trim(first)]).await;
+        last += 2;
+        if last.is_multiple_of(101) {
+            last += 1;
+            write(&store, vec![batch(last)]).await;
+            drop(store);
+            store = open(folder.path());
+        }
+        let wanted = kept(first.saturating_sub(OLD).max(1), last);
+        assert!(versions(&store, ALICE) == wanted, "at {last}");
+    }
+    // Behind a switch everything before it is gone.
+    let switch = StoreWrite::Switch { account: ALICE, head: head(20), past: Vec::new() };
+    write(&store, vec![batch(last + 1), switch, trim(last), account(ALICE, 21, vec![], vec![])]).await;
     assert_eq!(versions(&store, ALICE), [version(20), version(21)]);
-    write(&store, vec![trim(21)]).await;
-    assert_eq!(versions(&store, ALICE), [version(21)]);
+    write(&store, vec![StoreWrite::TrimChain { account: ALICE, agreed: version(21) }]).await;
+    assert_eq!(versions(&store, ALICE), [version(20), version(21)]);
 }
 
 #[tokio::test]
@@ -141,8 +157,8 @@ async fn a_stage_shows_only_after_its_switch_and_leaves_no_old_rows() {
     write(&store, vec![stage(BOB, "first")]).await;
     assert_eq!(value(&store, ALICE, ROWS, "new"), None);
     write(&store, vec![account(ALICE, 2, vec![row(ROWS, "meanwhile", "1")], vec![])]).await;
-    write(&store, vec![StoreWrite::Switch { account: ALICE, head: head(5) }]).await;
-    write(&store, vec![StoreWrite::Switch { account: BOB, head: head(6) }]).await;
+    write(&store, vec![StoreWrite::Switch { account: ALICE, head: head(5), past: Vec::new() }]).await;
+    write(&store, vec![StoreWrite::Switch { account: BOB, head: head(6), past: Vec::new() }]).await;
     let check = |store: &Arc<Store>| {
         let keys = scan(&store.snapshot(ALICE), ROWS, (Bound::Unbounded, Bound::Unbounded), false);
         assert_eq!(keys, ["new"]);
@@ -169,7 +185,7 @@ async fn a_stage_cut_off_by_a_crash_is_thrown_away() {
     assert_eq!(value(&store, ALICE, ROWS, "old").as_deref(), Some("1"));
     write(&store, vec![stage("abandoned"), StoreWrite::Unstage { account: ALICE }]).await;
     write(&store, vec![stage("whole")]).await;
-    write(&store, vec![StoreWrite::Switch { account: ALICE, head: head(4) }]).await;
+    write(&store, vec![StoreWrite::Switch { account: ALICE, head: head(4), past: Vec::new() }]).await;
     assert_eq!(scan(&store.snapshot(ALICE), ROWS, (Bound::Unbounded, Bound::Unbounded), false), ["whole"]);
 }
 
@@ -278,7 +294,7 @@ async fn references_of_a_dropped_generation_hold_no_body() {
     write(&store, vec![new_body, stage]).await;
     clock.advance(BLOB_ORPHAN_MS);
     assert_eq!(store.sweep().await, 0, "the stage needs it");
-    write(&store, vec![StoreWrite::Switch { account: ALICE, head: head(2) }]).await;
+    write(&store, vec![StoreWrite::Switch { account: ALICE, head: head(2), past: Vec::new() }]).await;
     assert_eq!(store.sweep().await, 0, "the old body lost its last reference only now");
     clock.advance(BLOB_ORPHAN_MS);
     assert_eq!(store.sweep().await, 1);

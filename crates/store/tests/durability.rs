@@ -160,7 +160,7 @@ async fn a_damaged_head_puts_only_its_account_out_of_order() {
     // Repair: a transfer from the other node.
     let rows = vec![row(ROWS, "a", "repaired")];
     write(&store, vec![vocab::StoreWrite::Stage { account: ALICE, rows, refs: vec![] }]).await;
-    write(&store, vec![vocab::StoreWrite::Switch { account: ALICE, head: head(3) }]).await;
+    write(&store, vec![vocab::StoreWrite::Switch { account: ALICE, head: head(3), past: Vec::new() }]).await;
     assert_eq!(value(&store, ALICE, ROWS, "a").as_deref(), Some("repaired"));
     assert_eq!(store.head(ALICE).unwrap(), head(3));
 }

@@ -147,7 +147,7 @@ async fn trimming_takes_the_undo_rows_nobody_needs() {
         }
     }
     write(&store, vec![StoreWrite::TrimChain { account: ALICE, agreed: version(3) }]).await;
-    assert_eq!(undo_flags(&store, ALICE), [false, true, true]);
+    assert_eq!(undo_flags(&store, ALICE), [false, false, false, true, true], "older versions are known, not restored");
     assert_eq!(restored(&store, &now, ALICE, version(3)), Some(third));
     assert_eq!(store.undo_since(ALICE, version(2)).unwrap(), None);
     drop(store);
@@ -156,9 +156,9 @@ async fn trimming_takes_the_undo_rows_nobody_needs() {
     // A batch and the trim behind it in one write.
     let sixth = with_undo(ALICE, &mut now, 6, vec![row(ROWS, "a", "6")]);
     write(&store, vec![sixth, StoreWrite::TrimChain { account: ALICE, agreed: version(6) }]).await;
-    assert_eq!(undo_flags(&store, ALICE), [false]);
+    assert_eq!(undo_flags(&store, ALICE), [false; 6]);
     write(&store, vec![account(ALICE, 7, vec![], vec![])]).await;
-    assert_eq!(undo_flags(&store, ALICE), [false, false]);
+    assert_eq!(undo_flags(&store, ALICE), [false; 7]);
     drop(store);
     assert_eq!(undo_rows_on_disk(folder.path()), 0);
 }
@@ -173,7 +173,7 @@ async fn a_switch_takes_all_undo_rows_of_its_account() {
         write(&store, vec![alice, with_undo(BOB, &mut bob, n, vec![row(ROWS, "a", &n.to_string())])]).await;
     }
     let pending = with_undo(ALICE, &mut now, 4, vec![row(ROWS, "a", "4")]);
-    write(&store, vec![pending, StoreWrite::Switch { account: ALICE, head: head(20) }]).await;
+    write(&store, vec![pending, StoreWrite::Switch { account: ALICE, head: head(20), past: Vec::new() }]).await;
     assert_eq!(undo_flags(&store, ALICE), [false]);
     assert_eq!(store.undo_since(ALICE, version(2)).unwrap(), None);
     assert!(store.undo_since(BOB, version(1)).unwrap().is_some());
@@ -184,6 +184,68 @@ async fn a_switch_takes_all_undo_rows_of_its_account() {
     assert_eq!(restored(&store, &after, ALICE, version(20)), Some(base));
     drop(store);
     assert_eq!(undo_rows_on_disk(folder.path()), 4, "one of Alice, three of Bob");
+}
+
+/// What another store gives takes a store as far as its own batches would have.
+#[tokio::test]
+async fn what_one_store_gives_of_its_chain_another_can_say_and_restore() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (giver, taker) = (open(here.path()), open(there.path()));
+    let mut now = MemoryRows::default();
+    let mut states = vec![now.clone()];
+    let mut batches = Vec::new();
+    for n in 1..=6 {
+        let rows = vec![
+            row(ROWS, "a", &n.to_string()),
+            if n == 4 { gone(ROWS, "k2") } else { row(ROWS, &format!("k{n}"), "x") },
+        ];
+        batches.push(with_undo(ALICE, &mut now, n, rows));
+        states.push(now.clone());
+    }
+    write(&giver, batches.clone()).await;
+    batches.truncate(2);
+    write(&taker, batches).await;
+    let given = giver.past(ALICE, Some(version(2)), 1 << 20).unwrap().expect("on the chain");
+    let steps: Vec<usize> = given.iter().map(|link| link.undo.as_ref().map_or(0, Vec::len)).collect();
+    assert_eq!(steps, [2; 4]);
+    assert_eq!(giver.past(ALICE, Some(version(9)), 1 << 20).unwrap(), None, "not on the chain");
+    assert_eq!(giver.past(ALICE, Some(version(2)), 100).unwrap(), None, "a part of a difference is none");
+    let rows =
+        vec![row(ROWS, "a", "6"), gone(ROWS, "k2"), row(ROWS, "k3", "x"), row(ROWS, "k5", "x"), row(ROWS, "k6", "x")];
+    let (expected, refs, undo) = (version(2), vec![], vec![]);
+    let batch = AccountBatch { account: ALICE, expected, head: head(6), rows, refs, undo };
+    write(&taker, vec![StoreWrite::Advance { batch, past: given }]).await;
+    let check = |taker: &Store| {
+        assert_eq!((versions(taker, ALICE), undo_flags(taker, ALICE)), (versions(&giver, ALICE), vec![true; 6]));
+        assert_eq!(taker.head(ALICE).unwrap(), head(6));
+        assert_eq!(taker.undo_since(ALICE, version(1)).unwrap(), giver.undo_since(ALICE, version(1)).unwrap());
+        for (n, state) in (1..).zip(&states[1..]) {
+            assert_eq!(restored(taker, &now, ALICE, version(n)).as_ref(), Some(state), "version {n}");
+        }
+    };
+    check(&taker);
+    drop(taker);
+    let taker = open(there.path());
+    check(&taker);
+    // The whole chain, beside a stage; then a shorter one, cut for its size.
+    let whole = giver.past(ALICE, None, 1 << 20).unwrap().expect("a chain");
+    let stage = |account| StoreWrite::Stage { account, rows: vec![row(ROWS, "a", "6")], refs: vec![] };
+    write(&taker, vec![stage(BOB)]).await;
+    write(&taker, vec![StoreWrite::Switch { account: BOB, head: head(6), past: whole.clone() }]).await;
+    assert_eq!(taker.past(BOB, None, 1 << 20).unwrap(), Some(whole));
+    let size = giver.past(ALICE, Some(version(4)), 1 << 20).unwrap().unwrap().iter().map(vocab::PastLink::size).sum();
+    let cut = giver.past(ALICE, None, size).unwrap().expect("its end");
+    let flags: Vec<_> = cut.iter().map(|link| (link.version, link.undo.is_some())).collect();
+    assert_eq!(flags, [(version(4), false), (version(5), true), (version(6), true)]);
+    write(&taker, vec![stage(BOB)]).await;
+    write(&taker, vec![StoreWrite::Switch { account: BOB, head: head(6), past: cut }]).await;
+    assert_eq!(undo_flags(&taker, BOB), [false, true, true]);
+    assert!(taker.undo_since(BOB, version(4)).unwrap().is_some());
+    assert_eq!(taker.undo_since(BOB, version(3)).unwrap(), None);
+    // It goes on like any other.
+    write(&taker, vec![account(BOB, 7, vec![row(ROWS, "a", "7")], vec![])]).await;
+    write(&taker, vec![StoreWrite::TrimChain { account: BOB, agreed: version(6) }]).await;
+    assert_eq!(undo_flags(&taker, BOB), [false; 4]);
 }
 
 #[derive(Clone, Debug)]

@@ -55,6 +55,23 @@ pub struct ChainLink {
     pub undo: bool,
 }
 
+/// One link of a version chain as one node gives it to another: with what its batch replaced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PastLink {
+    /// The version.
+    pub version: Version,
+    /// Rows as they were before it, each key once (`value` = `None`: absent); `None` when it is kept without undo rows.
+    pub undo: Option<Vec<RowWrite>>,
+}
+
+impl PastLink {
+    /// Approximate size for limits (bytes).
+    #[must_use]
+    pub fn size(&self) -> usize {
+        32 + self.undo.iter().flatten().map(RowWrite::size).sum::<usize>()
+    }
+}
+
 /// One commit: several accounts of one home when a message goes to several of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
@@ -70,11 +87,7 @@ impl Batch {
     /// Approximate size for limits (bytes).
     #[must_use]
     pub fn size(&self) -> usize {
-        let rows = |a: &AccountBatch| {
-            a.rows.iter().map(|r| 8 + r.key.len() + r.value.as_ref().map_or(0, Bytes::len)).sum::<usize>()
-                + a.refs.len() * 64
-                + 128
-        };
+        let rows = |a: &AccountBatch| a.rows.iter().map(RowWrite::size).sum::<usize>() + a.refs.len() * 64 + 128;
         self.accounts.iter().map(rows).sum::<usize>() + self.bodies.iter().map(|b| b.bytes.len() + 40).sum::<usize>()
     }
 }

@@ -17,7 +17,7 @@ pub mod time;
 pub mod uid;
 
 pub use address::{Address, Domain, ForwardPath, LocalPart, ReversePath};
-pub use batch::{AccountBatch, Batch, BlobRef, ChainLink, InlineBody};
+pub use batch::{AccountBatch, Batch, BlobRef, ChainLink, InlineBody, PastLink};
 pub use error::SubmitError;
 pub use flags::{Flags, Keyword, SystemFlag};
 pub use head::AccountHead;

@@ -6,6 +6,12 @@ pub const SMALL_BODY_MAX: usize = 64 * 1024;
 pub const MESSAGE_SIZE_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of one batch; MOVE may split, COPY above it is refused with LIMIT.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Versions of an account that are remembered before the last agreed one: a disk that comes back as it was not long ago is
+/// known to be behind, and not taken for a branch.
+pub const OLD_VERSIONS_MAX: u64 = 256;
+/// Undo rows of a version chain given with a transfer (bytes); older ones are left out. Also the most that is transferred as
+/// a difference, so that both together are no larger than a batch.
+pub const PAST_BYTES_MAX: usize = BATCH_BYTES_MAX / 2;
 /// One frame between nodes (bytes).
 pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
 /// A stored body is cut into chunks of this size, so ranges can be read and streamed (bytes).

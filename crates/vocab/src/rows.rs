@@ -91,6 +91,14 @@ pub struct RowWrite {
     pub value: Option<Bytes>,
 }
 
+impl RowWrite {
+    /// Approximate size for limits (bytes).
+    #[must_use]
+    pub fn size(&self) -> usize {
+        8 + self.key.len() + self.value.as_ref().map_or(0, Bytes::len)
+    }
+}
+
 /// Rows in memory: for tests, the simulator and overlays.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MemoryRows {

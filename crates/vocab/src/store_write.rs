@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::batch::{AccountBatch, BlobRef, InlineBody};
+use crate::batch::{AccountBatch, BlobRef, InlineBody, PastLink};
 use crate::head::AccountHead;
 use crate::ids::{AccountId, BlobHash, Version};
 use crate::rows::RowWrite;
@@ -41,13 +41,22 @@ pub enum StoreWrite {
         /// References of its placements.
         refs: Vec<BlobRef>,
     },
-    /// Makes the staged rows the account's state (next generation) in this same write. The chain becomes just this
-    /// version. The old generation's rows are deleted afterwards in the background.
+    /// Makes the staged rows the account's state (next generation) in this same write. The old generation's rows are
+    /// deleted afterwards in the background.
     Switch {
         /// Account.
         account: AccountId,
         /// Its new head.
         head: AccountHead,
+        /// Its new chain, oldest first, `head.version` last; empty: just this version.
+        past: Vec<PastLink>,
+    },
+    /// Several batches in one: what leads from the version here to a later one. The caller has checked `expected`.
+    Advance {
+        /// The difference; without undo rows of its own.
+        batch: AccountBatch,
+        /// The links behind `batch.expected`, oldest first, `batch.head.version` last.
+        past: Vec<PastLink>,
     },
     /// Throws a half-built stage away.
     Unstage {
@@ -66,11 +75,12 @@ pub enum StoreWrite {
     },
     /// A body in the place of a damaged or missing one; nothing new becomes referenced by it.
     RepairBody(InlineBody),
-    /// All in-sync members are known to hold `agreed`: older links of the chain are dropped.
+    /// All in-sync members are known to hold `agreed`: undo rows up to it are dropped, and links before the newest
+    /// `OLD_VERSIONS_MAX` older ones.
     TrimChain {
         /// Account.
         account: AccountId,
-        /// Oldest version to keep.
+        /// Oldest version that somebody may have to go back to.
         agreed: Version,
     },
     /// One row of an archived branch; the store drops the branch when its newest row is 30 days old.

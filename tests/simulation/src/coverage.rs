@@ -132,6 +132,8 @@ counters! {
     renumbered: "messages renumbered", Must;
     /// Accounts transferred.
     transfers: "accounts transferred", Must;
+    /// Of these, by differences alone.
+    differences: "of them by differences", Must;
     /// Bodies pulled from the peer.
     blobs_fetched: "bodies fetched", Must;
     /// POP3 sessions.

@@ -3,19 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use vocab::{AccountBatch, AccountHead, AccountId, BlobHash, InlineBody, MemoryRows, RowWrite, StoreWrite, Version};
+use vocab::{
+    AccountBatch, AccountHead, AccountId, BlobHash, InlineBody, MemoryRows, PastLink, RowWrite, StoreWrite, Version,
+};
 
 use crate::vocabulary::After;
 
-/// One link of a version chain, with what its batch replaced when that was kept.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Link {
-    pub(crate) version: Version,
-    pub(crate) undo: Option<Vec<RowWrite>>,
-}
+/// Versions remembered before the last agreed one; few, so that disks come back older than that too.
+const OLD_VERSIONS: usize = 8;
+/// Undo rows given with a transfer; few, so that there are sometimes more.
+const PAST_ROWS: usize = 60;
 
 /// The account as it was at `version`, from what it is now and a chain that leads here.
-pub(crate) fn restored(now: &MemoryRows, chain: &[Link], version: Version) -> Option<MemoryRows> {
+pub(crate) fn restored(now: &MemoryRows, chain: &[PastLink], version: Version) -> Option<MemoryRows> {
+    if version == Version::default() {
+        return Some(MemoryRows::default());
+    }
     let at = chain.iter().rposition(|link| link.version == version)?;
     let mut rows = now.clone();
     for link in chain.iter().skip(at + 1).rev() {
@@ -24,11 +27,35 @@ pub(crate) fn restored(now: &MemoryRows, chain: &[Link], version: Version) -> Op
     Some(rows)
 }
 
+/// The links behind `version`, when all of them have undo rows.
+pub(crate) fn behind(chain: &[PastLink], version: Version) -> Option<Vec<PastLink>> {
+    let at = chain.iter().rposition(|link| link.version == version)?;
+    let links = chain.get(at + 1..).unwrap_or_default();
+    let few = links.iter().flat_map(|link| &link.undo).map(Vec::len).sum::<usize>() <= PAST_ROWS;
+    (few && links.iter().all(|link| link.undo.is_some())).then(|| links.to_vec())
+}
+
+/// The newest links with as many undo rows as are given.
+pub(crate) fn newest(chain: &[PastLink]) -> Vec<PastLink> {
+    let mut rows = 0;
+    let fits = |link: &&PastLink| {
+        let fits = rows <= PAST_ROWS;
+        rows += link.undo.as_ref().map_or(0, Vec::len);
+        fits
+    };
+    let mut newest: Vec<PastLink> = chain.iter().rev().take_while(fits).cloned().collect();
+    newest.reverse();
+    if let Some(oldest) = newest.first_mut().filter(|_| rows > PAST_ROWS) {
+        oldest.undo = None;
+    }
+    newest
+}
+
 /// What is on the medium.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Image {
     pub(crate) accounts: BTreeMap<AccountId, MemoryRows>,
-    pub(crate) chains: BTreeMap<AccountId, Vec<Link>>,
+    pub(crate) chains: BTreeMap<AccountId, Vec<PastLink>>,
     pub(crate) stages: BTreeMap<AccountId, Vec<RowWrite>>,
     pub(crate) blobs: BTreeMap<BlobHash, Bytes>,
     pub(crate) meta: BTreeMap<String, Bytes>,
@@ -124,6 +151,18 @@ impl Image {
         self.accounts.get(&account).map(|rows| rows.rows.iter().map(row).collect()).unwrap_or_default()
     }
 
+    /// The rows that these links have changed, as they are now.
+    pub(crate) fn present(&self, account: AccountId, links: &[PastLink]) -> Vec<RowWrite> {
+        let names = links.iter().flat_map(|link| link.undo.iter().flatten()).map(|row| (row.table, row.key.to_vec()));
+        let names: BTreeSet<_> = names.collect();
+        let rows = self.accounts.get(&account);
+        let row = |name: (vocab::Table, Vec<u8>)| {
+            let value = rows.and_then(|rows| rows.rows.get(&name)).cloned();
+            RowWrite { table: name.0, key: name.1.into(), value }
+        };
+        names.into_iter().map(row).collect()
+    }
+
     /// Bodies that placements in the archived branches of this account name; `None` without a branch.
     pub(crate) fn archived(&self, account: AccountId) -> Option<BTreeSet<BlobHash>> {
         let prefix = format!("{:x}-", account.0);
@@ -157,11 +196,18 @@ impl Image {
                 self.meta.remove(&key);
             }
             StoreWrite::Stage { account, rows, .. } => self.stages.entry(account).or_default().extend(rows),
-            StoreWrite::Switch { account, head } => {
+            StoreWrite::Switch { account, head, past } => {
+                let only = PastLink { version: head.version, undo: None };
+                self.chains.insert(account, if past.is_empty() { vec![only] } else { past });
                 let mut rows = MemoryRows { head, ..MemoryRows::default() };
                 rows.write(&self.stages.remove(&account).unwrap_or_default());
-                self.chains.insert(account, vec![Link { version: rows.head.version, undo: None }]);
                 self.accounts.insert(account, rows);
+            }
+            StoreWrite::Advance { batch, past } => {
+                let rows = self.accounts.entry(batch.account).or_default();
+                rows.write(&batch.rows);
+                rows.head = batch.head;
+                self.chains.entry(batch.account).or_default().extend(past);
             }
             StoreWrite::Unstage { account } => {
                 self.stages.remove(&account);
@@ -180,7 +226,8 @@ impl Image {
             StoreWrite::TrimChain { account, agreed } => {
                 let chain = self.chains.entry(account).or_default();
                 if let Some(at) = chain.iter().rposition(|link| link.version == agreed) {
-                    chain.drain(..at);
+                    chain.iter_mut().take(at + 1).for_each(|link| link.undo = None);
+                    chain.drain(..at.saturating_sub(OLD_VERSIONS));
                 }
             }
             StoreWrite::Archive { branch, key, value, .. } => {
@@ -195,7 +242,7 @@ impl Image {
         rows.head = batch.head.clone();
         // A batch without rows needs none to be taken back.
         let undo = (!batch.undo.is_empty() || batch.rows.is_empty()).then(|| batch.undo.clone());
-        self.chains.entry(batch.account).or_default().push(Link { version: batch.head.version, undo });
+        self.chains.entry(batch.account).or_default().push(PastLink { version: batch.head.version, undo });
     }
 }
 

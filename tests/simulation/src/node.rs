@@ -7,7 +7,7 @@ use topology::EpochRecord;
 use vocab::{BatchId, Boot, CommandId, Instant, StoreWrite, SubmitError};
 
 use crate::Control;
-use crate::disk::{Disk, Image, Link};
+use crate::disk::{Disk, Image};
 use crate::rng::Rng;
 use crate::vocabulary::{
     After, Answer, Branch, Done, Happening, Inner, Job, Merge, Ms, Pull, Waiter, Work, index_of, node_id,
@@ -243,10 +243,8 @@ impl World {
 
     fn handle_rarely(&mut self, n: usize, inner: Inner) {
         match inner {
-            Inner::Give { to, boot, pull, account } => self.give(n, (to, boot), pull, account),
-            Inner::Given { pull, account, head, rows, chain, bodies } => {
-                self.given(n, pull, account, head, (rows, chain, bodies));
-            }
+            Inner::Give { to, boot, pull, account, have } => self.give(n, (to, boot), pull, account, have),
+            Inner::Given(given) => self.given(n, *given),
             Inner::PullLost(pull) => self.pull_lost(n, pull),
             Inner::GiveBlobs { to, boot, token, hashes } => self.give_blobs(n, (to, boot), token, hashes),
             Inner::GivenBlobs { token, hashes, bodies } => self.given_blobs(n, token, hashes, bodies),
@@ -309,7 +307,8 @@ impl World {
             }
             Output::ReadChain { account } => {
                 let image = &self.nodes[n].disk.image;
-                let link = |link: &Link| vocab::ChainLink { version: link.version, undo: link.undo.is_some() };
+                let link =
+                    |link: &vocab::PastLink| vocab::ChainLink { version: link.version, undo: link.undo.is_some() };
                 let links = image.chains.get(&account).into_iter().flatten().map(link).collect();
                 let head = image.head(account);
                 self.to(n, 0, Inner::Event(Event::Chain { account, links, head }));

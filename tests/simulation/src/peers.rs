@@ -2,10 +2,13 @@
 
 use bytes::Bytes;
 use replica::Event;
-use vocab::{AccountHead, AccountId, BlobHash, BlobRef, Boot, InlineBody, MemoryRows, RowWrite, StoreWrite};
+use vocab::{
+    AccountBatch, AccountHead, AccountId, BlobHash, BlobRef, Boot, InlineBody, MemoryRows, RowWrite, StoreWrite,
+    Version,
+};
 
-use crate::disk::Link;
-use crate::vocabulary::{ARCHIVE_HEAD, After, Branch, Inner, Ms, Pull};
+use crate::disk::{behind, newest};
+use crate::vocabulary::{ARCHIVE_HEAD, After, Branch, Given, Inner, Ms, Pull};
 use crate::world::World;
 
 /// A call without an answer is given up after this time (ms).
@@ -27,6 +30,7 @@ impl World {
     }
 
     pub(crate) fn ask_account(&mut self, n: usize, from: usize, pull: Pull, account: AccountId) {
+        let have = matches!(pull, Pull::Fetch(_)).then(|| self.nodes[n].disk.image.head(account).version);
         let Some(process) = self.nodes[n].process.as_mut() else { return };
         process.pulls.push(pull);
         let boot = process.boot;
@@ -35,44 +39,68 @@ impl World {
         }
         if self.net.is_open(n, from) {
             let delay = self.delay() + 1;
-            self.to(from, delay, Inner::Give { to: n, boot, pull, account });
+            self.to(from, delay, Inner::Give { to: n, boot, pull, account, have });
         }
         self.to(n, CALL_WAIT_MS, Inner::PullLost(pull));
     }
 
-    pub(crate) fn give(&mut self, n: usize, (to, boot): (usize, Boot), pull: Pull, account: AccountId) {
+    /// Only the difference when the asker's version is on the chain, else everything; the chain goes along.
+    pub(crate) fn give(
+        &mut self,
+        n: usize,
+        (to, boot): (usize, Boot),
+        pull: Pull,
+        account: AccountId,
+        have: Option<Version>,
+    ) {
         let image = &self.nodes[n].disk.image;
-        let rows = image.export(account);
+        let mut chain = image.chains.get(&account).cloned().unwrap_or_default();
+        let behind = have.and_then(|have| behind(&chain, have));
+        let (since, rows) = match behind {
+            Some(links) => {
+                let rows = image.present(account, &links);
+                chain = links;
+                (have, rows)
+            }
+            None => {
+                if have.is_some() {
+                    chain = newest(&chain);
+                }
+                (None, image.export(account))
+            }
+        };
         let bodies = bodies_of(&rows).filter_map(|hash| {
             let bytes = image.blobs.get(&hash)?.clone();
             Some(InlineBody { hash, bytes })
         });
         let bodies = bodies.collect();
         let head = image.head(account);
-        let chain = image.chains.get(&account).cloned().unwrap_or_default();
-        self.call_back(n, to, boot, Inner::Given { pull, account, head, rows, chain, bodies });
+        let given = Given { pull, account, head, since, rows, chain, bodies };
+        self.call_back(n, to, boot, Inner::Given(Box::new(given)));
     }
 
-    pub(crate) fn given(
-        &mut self,
-        n: usize,
-        pull: Pull,
-        account: AccountId,
-        head: AccountHead,
-        (rows, chain, bodies): (Vec<RowWrite>, Vec<Link>, Vec<InlineBody>),
-    ) {
-        if !self.take_pull(n, pull) {
+    pub(crate) fn given(&mut self, n: usize, given: Given) {
+        if !self.take_pull(n, given.pull) {
             return;
         }
-        let fetch = match pull {
+        match given.pull {
             Pull::Archive(archive) => {
-                self.write(n, vec![StoreWrite::Bodies(bodies)], After::Nothing);
-                return self.archive(n, archive, account, head, rows);
+                self.write(n, vec![StoreWrite::Bodies(given.bodies)], After::Nothing);
+                self.archive(n, archive, given.account, given.head, given.rows);
             }
-            Pull::Branch(fetch) => return self.keep_branch(n, fetch, head, (rows, chain, bodies)),
-            Pull::Fetch(fetch) => fetch,
-        };
-        self.coverage.transfers += 1;
+            Pull::Branch(fetch) => self.keep_branch(n, fetch, given),
+            Pull::Fetch(fetch) => {
+                self.coverage.transfers += 1;
+                match given.since {
+                    Some(since) => self.take_difference(n, fetch, since, given),
+                    None => self.stage(n, fetch, given),
+                }
+            }
+        }
+    }
+
+    fn stage(&mut self, n: usize, fetch: u64, given: Given) {
+        let Given { account, head, rows, chain, bodies, .. } = given;
         let digest = rows.iter().fold(0u128, |sum, row| sum.wrapping_add(mailbox::row_digest(row)));
         if digest != head.digest {
             return self.broken("D6", format!("account {} arrived with another digest than its head says", account.0));
@@ -82,24 +110,37 @@ impl World {
         let refs = |rows: &[RowWrite]| rows.iter().filter_map(mailbox::blob_ref_of).collect::<Vec<BlobRef>>();
         let (first, second) = (rows[..half].to_vec(), rows[half..].to_vec());
         self.write(n, vec![StoreWrite::Stage { account, refs: refs(&first), rows: first }], After::Nothing);
-        let fetched = After::Event(Event::Fetched { fetch, head, delta: None });
+        let fetched = After::Event(Event::Fetched { fetch, head, delta: None, past: chain });
         self.write(n, vec![StoreWrite::Stage { account, refs: refs(&second), rows: second }], fetched);
     }
 
+    fn take_difference(&mut self, n: usize, fetch: u64, since: Version, given: Given) {
+        let Given { account, head, rows, chain, bodies, .. } = given;
+        let mut after = self.nodes[n].disk.image.accounts.get(&account).cloned().unwrap_or_default();
+        if after.head.version != since {
+            return self.tell(n, Event::FetchFailed { fetch });
+        }
+        after.write(&rows);
+        if mailbox::digest_of(&after).ok() != Some(head.digest) {
+            let text = format!("account {} has another digest with the difference than its head says", account.0);
+            return self.broken("D6", text);
+        }
+        self.coverage.differences += 1;
+        let refs = rows.iter().filter_map(mailbox::blob_ref_of).collect();
+        let batch = AccountBatch { account, expected: since, head: head.clone(), rows, refs, undo: Vec::new() };
+        let fetched = Event::Fetched { fetch, head, delta: Some(Box::new(batch)), past: chain };
+        self.write(n, vec![StoreWrite::Bodies(bodies)], After::Event(fetched));
+    }
+
     /// Bodies are durable before the branch counts as fetched; the rows are needed only until the merge.
-    fn keep_branch(
-        &mut self,
-        n: usize,
-        fetch: u64,
-        head: AccountHead,
-        (rows, chain, bodies): (Vec<RowWrite>, Vec<Link>, Vec<InlineBody>),
-    ) {
+    fn keep_branch(&mut self, n: usize, fetch: u64, given: Given) {
+        let Given { head, rows, chain, bodies, .. } = given;
         let mut kept = MemoryRows { head: head.clone(), ..MemoryRows::default() };
         kept.write(&rows);
         if let Some(process) = self.nodes[n].process.as_mut() {
             process.branches.insert(fetch, Branch { rows: kept, chain });
         }
-        let fetched = After::Event(Event::Fetched { fetch, head, delta: None });
+        let fetched = After::Event(Event::Fetched { fetch, head, delta: None, past: Vec::new() });
         self.write(n, vec![StoreWrite::Bodies(bodies)], fetched);
     }
 
@@ -163,7 +204,9 @@ impl World {
             return self.to(n, 5, Inner::Event(Event::BlobsChecked { token, missing }));
         }
         let delay = self.delay() + 1;
-        self.to(from, delay, Inner::GiveBlobs { to: n, boot, token, hashes });
+        self.to(from, delay, Inner::GiveBlobs { to: n, boot, token, hashes: hashes.clone() });
+        // An answer that was lost; after a real one the machine does not look at it.
+        self.to(n, CALL_WAIT_MS, Inner::Event(Event::BlobsChecked { token, missing: hashes }));
     }
 
     pub(crate) fn give_blobs(&mut self, n: usize, (to, boot): (usize, Boot), token: u64, hashes: Vec<BlobHash>) {

@@ -5,11 +5,9 @@ use mailbox::op::{Command, Outcome};
 use replica::{Event, MergeBase, StampBase};
 use topology::EpochRecord;
 use vocab::{
-    AccountHead, AccountId, BatchId, BlobHash, Boot, CommandId, EpochId, InlineBody, MemoryRows, NodeId, RowWrite,
-    ShardId, SubmitError, Version,
+    AccountHead, AccountId, BatchId, BlobHash, Boot, CommandId, EpochId, InlineBody, MemoryRows, NodeId, PastLink,
+    RowWrite, ShardId, SubmitError, Version,
 };
-
-use crate::disk::Link;
 
 /// Key of the head within an archived branch.
 pub(crate) const ARCHIVE_HEAD: &[u8] = b"head";
@@ -148,7 +146,20 @@ pub(crate) enum Pull {
 #[derive(Clone, Debug)]
 pub(crate) struct Branch {
     pub(crate) rows: MemoryRows,
-    pub(crate) chain: Vec<Link>,
+    pub(crate) chain: Vec<PastLink>,
+}
+
+/// What a peer gives of an account.
+#[derive(Clone, Debug)]
+pub(crate) struct Given {
+    pub(crate) pull: Pull,
+    pub(crate) account: AccountId,
+    pub(crate) head: AccountHead,
+    /// The version the rows and links lead on from; `None`: all there are.
+    pub(crate) since: Option<Version>,
+    pub(crate) rows: Vec<RowWrite>,
+    pub(crate) chain: Vec<PastLink>,
+    pub(crate) bodies: Vec<InlineBody>,
 }
 
 /// What happens inside one process.
@@ -216,15 +227,10 @@ pub(crate) enum Inner {
         boot: Boot,
         pull: Pull,
         account: AccountId,
+        /// What the asker has.
+        have: Option<Version>,
     },
-    Given {
-        pull: Pull,
-        account: AccountId,
-        head: AccountHead,
-        rows: Vec<RowWrite>,
-        chain: Vec<Link>,
-        bodies: Vec<InlineBody>,
-    },
+    Given(Box<Given>),
     PullLost(Pull),
     GiveBlobs {
         to: usize,

@@ -451,8 +451,10 @@ impl World {
                 node.fetches.insert(fetch, account);
                 if self.reaches(id, from) && self.up(from) {
                     let head = state.head.clone();
+                    let link = |l: &ChainLink| PastLink { version: l.version, undo: l.undo.then(Vec::new) };
+                    let past = state.chain.iter().map(link).collect();
                     self.nodes.get_mut(&id).unwrap().disk.staged.insert(account, state);
-                    self.event(id, Event::Fetched { fetch, head, delta: None });
+                    self.event(id, Event::Fetched { fetch, head, delta: None, past });
                 } else {
                     self.event(id, Event::FetchFailed { fetch });
                 }
@@ -462,7 +464,7 @@ impl World {
                 if self.reaches(id, from) && self.up(from) {
                     let head = state.head.clone();
                     self.nodes.get_mut(&id).unwrap().fetched.insert(fetch, state);
-                    self.event(id, Event::Fetched { fetch, head, delta: None });
+                    self.event(id, Event::Fetched { fetch, head, delta: None, past: Vec::new() });
                 } else {
                     self.event(id, Event::FetchFailed { fetch });
                 }
@@ -504,8 +506,13 @@ impl World {
         let mine = &node.disk.accounts[&account];
         if let Some(base) = base {
             let chain = if base.at_guest { &guest.chain } else { &mine.chain };
-            let at = chain.iter().position(|l| l.version == base.version).expect("the base is on its chain");
-            assert!(chain[at + 1..].iter().all(|l| l.undo), "the base can be restored");
+            let behind = if base.version == Version::default() {
+                assert!(guest.chain.iter().all(|l| l.undo), "nothing is common");
+                0
+            } else {
+                chain.iter().position(|l| l.version == base.version).expect("the base is on its chain") + 1
+            };
+            assert!(chain[behind..].iter().all(|l| l.undo), "the base can be restored");
         }
         let rows: Vec<RowWrite> = guest.tokens.difference(&mine.tokens).map(|t| row(*t)).collect();
         let mut one = node.disk.next(account, batch, rows);
@@ -595,16 +602,18 @@ impl Disk {
                 StoreWrite::Meta { key, value } => {
                     self.meta.insert(key, value.unwrap());
                 }
-                StoreWrite::Switch { account, head } => {
+                StoreWrite::Switch { account, head, past } => {
                     let mut state = self.staged.remove(&account).expect("staged");
                     assert_eq!(state.head, head);
-                    state.chain = vec![ChainLink { version: head.version, undo: false }];
+                    let link = |l: PastLink| ChainLink { version: l.version, undo: l.undo.is_some() };
+                    state.chain = past.into_iter().map(link).collect();
                     self.accounts.insert(account, state);
                 }
                 StoreWrite::TrimChain { account, agreed } => {
                     let chain = &mut self.accounts.get_mut(&account).unwrap().chain;
                     if let Some(at) = chain.iter().position(|l| l.version == agreed) {
                         chain.drain(..at);
+                        chain[0].undo = false;
                     }
                 }
                 StoreWrite::Bodies(bodies) => self.blobs.extend(bodies.iter().map(|b| b.hash)),

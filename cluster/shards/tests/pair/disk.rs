@@ -1,15 +1,27 @@
 //! A real store behind two switches: the process died, the disk is full.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use bytes::Bytes;
 use ports::Answer;
 use ports::mail_store::MailStore;
-use vocab::{AccountHead, AccountId, BlobHash, ChainLink, Damaged, RowWrite, Rows, StoreWrite, Version};
+use vocab::{AccountHead, AccountId, BlobHash, ChainLink, Damaged, PastLink, RowWrite, Rows, StoreWrite, Version};
+
+use super::ALICE;
+
+/// How the account of all tests was brought up to date on this disk.
+#[derive(Default)]
+pub struct Seen {
+    /// By what differed.
+    pub advances: AtomicU32,
+    /// Whole.
+    pub switches: AtomicU32,
+}
 
 /// The disk of one process.
 pub struct Disk {
+    pub seen: Arc<Seen>,
     pub store: Arc<dyn MailStore>,
     /// Nothing this process orders reaches the disk any more.
     pub dead: Arc<AtomicBool>,
@@ -33,12 +45,28 @@ impl MailStore for Disk {
     fn undo_since(&self, account: AccountId, version: Version) -> Result<Option<Vec<RowWrite>>, Damaged> {
         self.store.undo_since(account, version)
     }
+    fn past(
+        &self,
+        account: AccountId,
+        since: Option<Version>,
+        limit_bytes: usize,
+    ) -> Result<Option<Vec<PastLink>>, Damaged> {
+        self.store.past(account, since, limit_bytes)
+    }
     fn staged(&self, account: AccountId, head: AccountHead) -> Arc<dyn Rows> {
         self.store.staged(account, head)
     }
     fn write(&self, parts: Vec<StoreWrite>) -> Answer<'static, ()> {
         if self.dead.load(Ordering::SeqCst) {
             return Box::pin(std::future::pending());
+        }
+        for part in &parts {
+            let counter = match part {
+                StoreWrite::Advance { batch, .. } if batch.account == ALICE => &self.seen.advances,
+                StoreWrite::Switch { account: ALICE, .. } => &self.seen.switches,
+                _ => continue,
+            };
+            counter.fetch_add(1, Ordering::SeqCst);
         }
         self.store.write(parts)
     }

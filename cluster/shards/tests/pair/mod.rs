@@ -18,7 +18,7 @@ use shards::{Engine, EngineConfig};
 use vocab::{AccountId, Boot, CommandId, NodeId, ReversePath, Rows, SubmitError, Timestamp};
 
 use config::{Register, View};
-use disk::Disk;
+use disk::{Disk, Seen};
 use net::{Net, NoEvidence, Wire};
 
 /// The account of all tests.
@@ -33,6 +33,8 @@ pub struct Node {
     pub store: Arc<store::Store>,
     pub engine: Arc<Engine>,
     pub full: Arc<AtomicBool>,
+    /// What this process wrote.
+    pub seen: Arc<Seen>,
     dead: Arc<AtomicBool>,
     _folder: tempfile::TempDir,
 }
@@ -43,13 +45,26 @@ pub struct Pair {
     pub nodes: Vec<Node>,
 }
 
+/// A test that is over takes its folders away under engines that still run: that is no fault of a disk.
+pub fn options(folder: &std::path::Path) -> store::StoreOptions {
+    let (defaults, folder) = (store::StoreOptions::default(), folder.to_owned());
+    let fatal = Arc::clone(&defaults.on_fatal);
+    let on_fatal = Arc::new(move |reason: &str| {
+        if folder.exists() {
+            fatal(reason)
+        }
+    });
+    store::StoreOptions { on_fatal, ..defaults }
+}
+
 async fn engine(
     id: NodeId,
     store: &Arc<store::Store>,
     (register, net): (&Arc<Register>, &Arc<Net>),
-    (dead, full): (&Arc<AtomicBool>, &Arc<AtomicBool>),
+    (dead, full, seen): (&Arc<AtomicBool>, &Arc<AtomicBool>, &Arc<Seen>),
 ) -> (Arc<Engine>, Boot) {
-    let disk = Arc::new(Disk { store: store.clone(), dead: dead.clone(), full: full.clone() });
+    let disk = Disk { store: store.clone(), dead: dead.clone(), full: full.clone(), seen: seen.clone() };
+    let disk = Arc::new(disk);
     let boot = shards::raise_boot(&*disk).await.expect("boot");
     let engine = Engine::start(EngineConfig {
         node: id,
@@ -76,10 +91,11 @@ impl Pair {
 
     async fn add(&mut self, id: NodeId) {
         let folder = tempfile::tempdir().expect("folder");
-        let store = store::Store::open(&folder.path().join("mail"), store::StoreOptions::default()).expect("store");
+        let store = store::Store::open(&folder.path().join("mail"), options(folder.path())).expect("store");
         let (dead, full) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
-        let (engine, boot) = engine(id, &store, (&self.register, &self.net), (&dead, &full)).await;
-        self.nodes.push(Node { id, boot, store, engine, full, dead, _folder: folder });
+        let seen = Arc::<Seen>::default();
+        let (engine, boot) = engine(id, &store, (&self.register, &self.net), (&dead, &full, &seen)).await;
+        self.nodes.push(Node { id, boot, store, engine, full, seen, dead, _folder: folder });
     }
 
     pub async fn joint() -> Self {
@@ -129,11 +145,11 @@ impl Pair {
     /// A new process over the same folder.
     pub async fn restart(&mut self, at: usize) {
         let dead = Arc::<AtomicBool>::default();
-        let node = &self.nodes[at];
-        let (outside, switches) = ((&self.register, &self.net), (&dead, &node.full));
-        let (engine, boot) = engine(node.id, &node.store, outside, switches).await;
+        let (node, seen) = (&self.nodes[at], Arc::<Seen>::default());
+        let hands = (&dead, &node.full, &seen);
+        let (engine, boot) = engine(node.id, &node.store, (&self.register, &self.net), hands).await;
         let node = &mut self.nodes[at];
-        (node.engine, node.boot, node.dead) = (engine, boot, dead);
+        (node.engine, node.boot, node.dead, node.seen) = (engine, boot, dead, seen);
         self.register.set_quorum(true);
     }
 }
