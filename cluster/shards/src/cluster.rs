@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use ports::Answer;
 use ports::cluster::{Cluster, ClusterStatus, Departure, MembershipError, NodeStatus, Others, Rescue, Switchover};
 use ports::config::QuorumStatus;
+use ports::journal::ClusterEvent;
 use replica::{Event, ReplicaStatus, Serving};
 use tokio::sync::{oneshot, watch};
 use vocab::limits::T2_MS;
@@ -107,6 +108,10 @@ impl Cluster for EngineCluster {
 
     fn home(&self) -> Option<NodeId> {
         self.0.machine().newest_home()
+    }
+
+    fn events(&self, limit: usize) -> Vec<ClusterEvent> {
+        self.0.journal.as_ref().map(|journal| journal.recent(limit)).unwrap_or_default()
     }
 
     fn holds_address(&self) -> watch::Receiver<bool> {

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use mailbox::op::Change;
+use ports::journal::EventKind;
 use ports::outbox::Outbox as _;
 use replica::{Event, Output, Serving};
 use tokio::sync::mpsc;
@@ -147,6 +148,9 @@ impl Engine {
             Output::AddressHeld(held) => {
                 if *self.holds_address.borrow() != held {
                     tracing::info!(held, "cluster address");
+                    let what =
+                        if held { "this node holds the cluster address" } else { "the cluster address is let go" };
+                    self.note(EventKind::Address, what);
                     self.holds_address.send_replace(held);
                 }
             }
@@ -166,8 +170,12 @@ impl Engine {
             Output::Alert(text) => {
                 metrics::counter!("twinpost_alerts_total").increment(1);
                 tracing::error!(alert = text, "alert");
+                self.note(EventKind::Alert, &text);
             }
-            Output::Log(text) => tracing::info!(decision = text, "replica"),
+            Output::Log(text) => {
+                tracing::info!(decision = text, "replica");
+                self.note(EventKind::Decision, &text);
+            }
             other => {
                 tokio::spawn(Arc::clone(self).carry_out_slowly(other));
             }

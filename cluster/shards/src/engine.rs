@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mailbox::rows::RowFormat;
 use ports::config::Config;
+use ports::journal::{EventKind, Journal};
 use ports::mail_store::MailStore;
 use ports::peers::{Evidence, Peers};
 use replica::{Event, MayRead, Replica, ReplicaConfig, Saved, Timing};
@@ -49,6 +50,8 @@ pub struct EngineConfig {
     pub peers: Arc<dyn Peers>,
     /// Evidence about their processes.
     pub evidence: Arc<dyn Evidence>,
+    /// Where decisions are kept for the operator.
+    pub journal: Option<Arc<dyn Journal>>,
     /// How long a node alone on mere silence leaves the other side's queue items to it (ms), [`QUEUE_GRACE_MS`] as a rule.
     pub queue_grace_ms: u64,
 }
@@ -91,6 +94,7 @@ pub struct Engine {
     pub(crate) config: Arc<dyn Config>,
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) evidence: Arc<dyn Evidence>,
+    pub(crate) journal: Option<Arc<dyn Journal>>,
     pub(crate) replica: Mutex<Replica>,
     pub(crate) events: mpsc::UnboundedSender<Event>,
     waiting: Mutex<HashMap<u64, Waiting>>,
@@ -156,6 +160,7 @@ impl Engine {
             config: config.config,
             peers: config.peers,
             evidence: config.evidence,
+            journal: config.journal,
             replica: Mutex::new(Replica::new(replica, saved, Instant(0))),
             events,
             waiting: Mutex::default(),
@@ -207,6 +212,13 @@ impl Engine {
     pub(crate) fn tell(&self, event: Event) {
         // The loop ends only with the process.
         let _ = self.events.send(event);
+    }
+
+    /// Keeps it for the operator.
+    pub(crate) fn note(&self, kind: EventKind, text: &str) {
+        if let Some(journal) = &self.journal {
+            journal.note(kind, text);
+        }
     }
 
     /// The guard of a peer says that the process of this boot ended.

@@ -5,6 +5,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use ports::Answer;
+use ports::journal::EventKind;
 use ports::peers::{LinkUp, PeerEvents, PeerService};
 use prost::Message as _;
 use replica::Event;
@@ -21,6 +22,7 @@ use crate::work::{DeliveryWork, Done, Work};
 impl PeerEvents for Engine {
     fn link_up(&self, up: LinkUp) {
         tracing::info!(peer = up.peer.0, boot = up.boot.0, link = up.link, "link up");
+        self.note(EventKind::Link, &format!("link {} to node {} boot {} is up", up.link, up.peer.0, up.boot.0));
         if self.is_witness(up.peer) {
             self.witness_links().insert(up.peer, up.link);
             return;
@@ -29,6 +31,8 @@ impl PeerEvents for Engine {
     }
     fn link_down(&self, peer: NodeId, link: u64, reset: bool) {
         tracing::info!(peer = peer.0, link, reset, "link down");
+        let how = if reset { ", refused there" } else { "" };
+        self.note(EventKind::Link, &format!("link {link} to node {} is down{how}", peer.0));
         let mut witnesses = self.witness_links();
         if witnesses.get(&peer) == Some(&link) {
             witnesses.remove(&peer);

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::exit::Exit;
-use crate::{admin, config, demo, guard, init, join, members, serve};
+use crate::{admin, config, demo, events, guard, init, join, members, serve};
 
 /// Twinpost: a highly available mail system for a pair of machines.
 #[derive(Debug, Parser)]
@@ -161,6 +161,17 @@ enum ClusterCommand {
         #[command(flatten)]
         word: members::Word,
     },
+    /// What this node decided and why: links, evidence, epochs, the cluster address, alerts.
+    Events {
+        #[command(flatten)]
+        server: ServerArgs,
+        /// The newest so many.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// Go on with what comes, until Ctrl-C.
+        #[arg(long)]
+        follow: bool,
+    },
     /// Archived branches: accounts that changed on both sides of a split.
     Branches {
         #[command(flatten)]
@@ -219,6 +230,7 @@ fn run_cluster(command: ClusterCommand) -> anyhow::Result<ExitCode> {
         ClusterCommand::Rescue { server, others_are_down, word } => {
             members::rescue(&server, others_are_down, word).map(Into::into)
         }
+        ClusterCommand::Events { server, limit, follow } => events::run(&server, limit, follow).map(Into::into),
         ClusterCommand::Branches { server } => admin::branches(&server).map(Into::into),
     }
 }

@@ -228,19 +228,25 @@ impl NodeConfig {
 }
 
 impl RawConfig {
-    fn check(self) -> Result<NodeConfig, Vec<String>> {
-        let mut faults = Vec::new();
+    /// The node's own address and the one on a private link.
+    fn check_addresses(&self, faults: &mut Vec<String>) -> (Option<IpAddr>, Option<IpAddr>) {
         let address = match self.address.as_deref().map(str::parse::<IpAddr>) {
             Some(Ok(address)) if !address.is_unspecified() => Some(address),
-            Some(Ok(_)) => fault(&mut faults, "address: must name one address, not all of them"),
-            Some(Err(_)) => fault(&mut faults, "address: not an IP address"),
-            None => fault(&mut faults, "address: missing; the IP address of this node"),
+            Some(Ok(_)) => fault(faults, "address: must name one address, not all of them"),
+            Some(Err(_)) => fault(faults, "address: not an IP address"),
+            None => fault(faults, "address: missing; the IP address of this node"),
         };
-        let private_address = match self.private_address.as_deref().map(str::parse::<IpAddr>) {
+        let private = match self.private_address.as_deref().map(str::parse::<IpAddr>) {
             None => None,
             Some(Ok(private)) if !private.is_unspecified() && Some(private) != address => Some(private),
-            Some(_) => fault(&mut faults, "private_address: must be one IP address, another than address"),
+            Some(_) => fault(faults, "private_address: must be one IP address, another than address"),
         };
+        (address, private)
+    }
+
+    fn check(self) -> Result<NodeConfig, Vec<String>> {
+        let mut faults = Vec::new();
+        let (address, private_address) = self.check_addresses(&mut faults);
         if self.allow_plaintext && !address.is_some_and(|a| a.is_loopback()) {
             faults.push("allow_plaintext: only taken when address is a loopback address".into());
         }

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use control::Control;
 use ports::Answer;
 use ports::config::Config;
+use ports::journal::{EventKind, Journal as _};
 use ports::peers::{Evidence, Service};
 use shards::{Engine, EngineConfig};
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,6 +22,7 @@ use crate::files::{self, DataDir, Identity};
 use crate::guard::GuardNote;
 use crate::init;
 use crate::join::Admission;
+use crate::journal::FileJournal;
 
 /// Pause between two looks for an admitted node that is no voter yet.
 const VOTER_PAUSE: Duration = Duration::from_millis(500);
@@ -70,6 +72,8 @@ async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
     let boot = shards::raise_boot(&*store).await?;
     tracing::info!(node = node.0, boot = boot.0, name = config.name, version = env!("CARGO_PKG_VERSION"), "starting");
 
+    let journal = Arc::new(FileJournal::open(&data.0, node.0));
+    journal.note(EventKind::Process, &format!("version {} starts, boot {}", env!("CARGO_PKG_VERSION"), boot.0));
     let (transport, members) = open_transport(config, &data, &identity, boot)?;
     let control = Control::open(&data.raft(), node, transport.clone()).await.context("open the configuration")?;
     let engine = Engine::start(EngineConfig {
@@ -79,6 +83,7 @@ async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
         store: store.clone(),
         config: control.clone(),
         peers: transport.clone(),
+        journal: Some(journal.clone()),
         evidence: Arc::new(Probes { config: control.clone(), node, smtp_port: config.ports.smtp }),
         queue_grace_ms: config.queue.grace_ms.unwrap_or(shards::QUEUE_GRACE_MS),
     })?;
@@ -103,6 +108,7 @@ async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
     if await_end(&control, node, &data, identity).await? == End::Stop {
         engine.leave_before_stop().await;
     }
+    journal.note(EventKind::Process, "ends by order");
     service.stop(STOP_WAIT).await;
     if let Some(keeper) = keeper {
         keeper.stop().await;

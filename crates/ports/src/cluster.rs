@@ -5,6 +5,7 @@ use vocab::{NodeId, SubmitError};
 
 use crate::Answer;
 use crate::config::ConfigError;
+use crate::journal::ClusterEvent;
 
 /// One node as seen from here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -108,6 +109,8 @@ pub trait Cluster: Send + Sync {
     fn serving(&self) -> tokio::sync::watch::Receiver<bool>;
     /// The home of the newest epoch known here: who serves clients while this node may not; perhaps this node.
     fn home(&self) -> Option<NodeId>;
+    /// What this node decided and why: the newest events, the oldest of them first.
+    fn events(&self, limit: usize) -> Vec<ClusterEvent>;
     /// Whether this node should hold the cluster address now.
     fn holds_address(&self) -> tokio::sync::watch::Receiver<bool>;
     /// Operator's word that the peer is down: opens a solo epoch with the gap.

@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod config;
 pub mod directory;
 pub mod intake;
+pub mod journal;
 pub mod mail_store;
 pub mod outbox;
 pub mod peers;

@@ -67,6 +67,7 @@ async fn engine(
     let disk = Arc::new(disk);
     let boot = shards::raise_boot(&*disk).await.expect("boot");
     let engine = Engine::start(EngineConfig {
+        journal: None,
         node: id,
         boot,
         timing: Default::default(),

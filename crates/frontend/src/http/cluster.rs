@@ -2,12 +2,12 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ports::cluster::{ClusterStatus, Departure, Others, Rescue, Switchover};
 use queue::op::{AcceptRecord, QueueItem};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -18,6 +18,9 @@ use crate::http::problem::Problem;
 use crate::http::{Api, Created, Shared};
 use crate::proxy::ProxyStatus;
 
+/// Events in one answer, unless said and at most.
+const EVENTS_LIST: usize = 100;
+const EVENTS_LIST_MAX: usize = 2_000;
 /// Items of the queue in one answer.
 const QUEUE_LIST_MAX: usize = 10_000;
 
@@ -31,6 +34,22 @@ pub(crate) struct Status {
 
 pub(crate) async fn status(State(api): Shared) -> Json<Status> {
     Json(Status { cluster: api.context.ports.cluster.status(), proxied: api.context.proxy.status() })
+}
+
+/// Which events are wanted.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EventsWanted {
+    limit: Option<usize>,
+    /// Only later ones (Unix milliseconds).
+    after: Option<u64>,
+}
+
+pub(crate) async fn events(State(api): Shared, Query(wanted): Query<EventsWanted>) -> Json<Value> {
+    let limit = wanted.limit.unwrap_or(EVENTS_LIST).min(EVENTS_LIST_MAX);
+    let mut events = api.context.ports.cluster.events(limit);
+    events.retain(|event| wanted.after.is_none_or(|after| event.at_ms > after));
+    Json(json!({ "events": events }))
 }
 
 pub(crate) async fn branches(State(api): Shared) -> Json<Value> {

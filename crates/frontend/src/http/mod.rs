@@ -80,6 +80,7 @@ fn routes() -> Vec<Route> {
         ("/api/v1/cluster/remove", &["post"], true, post(cluster::remove)),
         ("/api/v1/cluster/rescue", &["post"], true, post(cluster::rescue)),
         ("/api/v1/cluster/tokens", &["post"], true, post(cluster::create_token)),
+        ("/api/v1/cluster/events", &["get"], true, get(cluster::events)),
         ("/api/v1/branches", &["get"], true, get(cluster::branches)),
         ("/api/v1/queue", &["get"], true, get(cluster::queue)),
         ("/api/v1/queue/release", &["post"], true, post(cluster::release_queue)),

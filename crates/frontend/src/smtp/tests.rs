@@ -116,6 +116,9 @@ impl ports::outbox::Outbox for Fake {
 }
 
 impl Cluster for Fake {
+    fn events(&self, _: usize) -> Vec<ports::journal::ClusterEvent> {
+        Vec::new()
+    }
     fn status(&self) -> ClusterStatus {
         ClusterStatus::default()
     }

@@ -41,6 +41,15 @@ impl FakeCluster {
 }
 
 impl Cluster for FakeCluster {
+    fn events(&self, limit: usize) -> Vec<ports::journal::ClusterEvent> {
+        let event = |at_ms: u64| ports::journal::ClusterEvent {
+            at_ms,
+            node: 1,
+            kind: ports::journal::EventKind::Decision,
+            text: format!("decision {at_ms}"),
+        };
+        (1..=3).map(event).skip(3usize.saturating_sub(limit)).collect()
+    }
     fn status(&self) -> ClusterStatus {
         let node = |id| NodeStatus { id, ..NodeStatus::default() };
         let nodes = vec![node(1), node(2), node(3)];

@@ -193,6 +193,9 @@ impl Outbox for House {
 }
 
 impl Cluster for House {
+    fn events(&self, _: usize) -> Vec<ports::journal::ClusterEvent> {
+        Vec::new()
+    }
     fn status(&self) -> ClusterStatus {
         ClusterStatus::default()
     }
