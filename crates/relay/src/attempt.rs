@@ -115,16 +115,27 @@ fn deferred_for_bounce(item: &QueueItem, failure: Failure, now: Timestamp, error
     AttemptResult::Deferred(failure, now.plus_ms(BOUNCE_PAUSE_MS))
 }
 
-/// Repeating is harmless, so the end is offered until it is committed.
+/// Repeating is harmless, so the end is offered until it is committed. A home that does not know the item may be one that is
+/// just being healed and gets it with the branch of this node: what it says of a final end is no answer yet.
 async fn end(relay: &Relay, id: CommandId, attempt: (NodeId, Timestamp), result: AttemptResult) {
+    let mut gone = false;
     for _ in 0..COMMIT_TRIES {
         match relay.ports.outbox.submit(QueueOp::AttemptEnd { id, attempt, result: result.clone() }).await {
-            Ok(_) => return,
+            Ok(QueueOutcome::Done) => return,
+            Ok(QueueOutcome::Gone) if matches!(result, AttemptResult::Deferred(..)) => return,
+            Ok(QueueOutcome::Gone) => {
+                gone = true;
+                tokio::time::sleep(COMMIT_PAUSE).await;
+            }
             Err(error) => {
                 tracing::debug!(accept = %id, %error, "end of attempt not committed yet");
                 tokio::time::sleep(COMMIT_PAUSE).await;
             }
         }
+    }
+    if gone {
+        tracing::debug!(accept = %id, "another attempt had ended it");
+        return;
     }
     tracing::error!(accept = %id, "end of attempt never committed: the recipient may get the message twice");
 }

@@ -26,6 +26,8 @@ pub(super) struct FakeOutbox {
     rows: Mutex<MemoryRows>,
     pub ops: Mutex<Vec<QueueOp>>,
     pub held: Mutex<Option<Hold>>,
+    /// So many ends come to a home that does not know the item yet.
+    pub unknown_ends: Mutex<usize>,
     pub committed: Notify,
     changed: Notify,
 }
@@ -35,6 +37,11 @@ impl FakeOutbox {
         queue::read::list(&*self.rows.lock().expect("lock"), 100).expect("rows")
     }
     pub(super) fn commit(&self, op: QueueOp) -> QueueOutcome {
+        let mut unknown = self.unknown_ends.lock().expect("lock");
+        if *unknown > 0 && matches!(op, QueueOp::AttemptEnd { .. }) {
+            *unknown -= 1;
+            return QueueOutcome::Gone;
+        }
         let mut rows = self.rows.lock().expect("lock");
         let (writes, _, outcome) = queue::apply(&*rows, &op, STANDING, crate::worker::wall()).expect("rows");
         rows.write(&writes);

@@ -94,6 +94,17 @@ fn certificate() -> Arc<rustls::ServerConfig> {
     Arc::new(builder.with_single_cert(vec![made.cert.der().clone()], key).expect("certificate"))
 }
 
+/// An anchor that has not merged the queue yet does not know what the guest took in: its "gone" is not the end.
+#[tokio::test]
+async fn h13_the_end_of_an_attempt_is_offered_until_its_home_knows_the_item() {
+    let mx = plain().await;
+    let setup = start(mx.port, vec![item(1, "bob@elsewhere.example")]);
+    *setup.outbox.unknown_ends.lock().expect("lock") = 1;
+    assert_eq!(setup.result(1).await, AttemptResult::Delivered);
+    assert!(setup.outbox.items().is_empty());
+    assert_eq!((*setup.outbox.unknown_ends.lock().expect("lock"), mx.got.borrow().len()), (0, 1));
+}
+
 #[tokio::test]
 async fn mail_is_relayed_after_its_start_is_committed() {
     let mx = plain().await;
