@@ -156,13 +156,13 @@ fn settle(world: &mut World) {
 
 #[test]
 fn nothing_acknowledged_is_lost_in_random_histories() {
-    for seed in 1..=300 {
+    for seed in 1..=150 {
         assert!(!run(seed, false));
     }
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_while_homes_are_spread() {
-    let spread = (1..=120).filter(|seed| run(*seed, true)).count();
-    assert!(spread > 60, "only {spread} histories had spread homes");
+    let spread = (1..=60).filter(|seed| run(*seed, true)).count();
+    assert!(spread > 30, "only {spread} of 60 histories had spread homes");
 }
