@@ -2,13 +2,13 @@
 # Every check and every test, in the order of how soon they fail. Goes on after a failure and ends with a summary.
 #   tests/run.sh                everything
 #   tests/run.sh format tidy    only these steps
-# Steps: format lint tidy test e2e. Exits 1 when a step failed, 3 when packages are missing. A step that takes longer
+# Steps: format lint tidy test e2e lab (the fault lab for a minute; needs root and nftables, else it says so). Exits 1 when a step failed, 3 when packages are missing. A step that takes longer
 # than STEP_LIMIT seconds (2400 unless set) has failed: a test that hangs must not take the others with it.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
 steps=("$@")
-[ ${#steps[@]} -gt 0 ] || steps=(format lint tidy test e2e)
+[ ${#steps[@]} -gt 0 ] || steps=(format lint tidy test e2e lab)
 
 prepared=$(deploy/prepare.sh) || exit $?
 eval "$prepared"
@@ -33,7 +33,15 @@ step() {
       limited cargo build --locked -p node && limited cargo test --locked -p e2e --no-run &&
         limited cargo test --locked -p e2e --no-fail-fast -- --test-threads=1
       ;;
-    *) echo "no step $1 (format lint tidy test e2e)" >&2; return 64 ;;
+    lab)
+      if [ "$(id -u)" != 0 ] || ! command -v nft >/dev/null; then
+        echo "skipped: the fault lab needs root and nftables"
+        return 0
+      fi
+      LAB_PROFILE=dev limited jepsen/run.sh --minutes 0.7 --seed "${LAB_SEED:-1}" \
+        --nemesis kill,pause-long,cut,switchover,peers
+      ;;
+    *) echo "no step $1 (format lint tidy test e2e lab)" >&2; return 64 ;;
   esac
 }
 

@@ -7,6 +7,7 @@ use prost::Message as _;
 use vocab::{AccountBatch, AccountId, Batch, BatchId, Instant, NodeId, StoreWrite, SubmitError, Version};
 use wire::link::{self, item::Kind};
 
+use crate::config::Rule;
 use crate::epoch::is_full;
 use crate::follow::Reason;
 use crate::order::{Ready, Work};
@@ -191,13 +192,13 @@ impl Replica {
         } else {
             message::batch_to(&batch, !self.trims()).encode_to_vec().into()
         };
-        let now = self.now;
+        let (now, first) = (self.now, self.keeps(Rule::BackupFirst));
         let Some(flight) = self.flights.get_mut(&id) else { return };
         flight.stage = Stage::Sent;
         flight.sent = now;
         flight.batch = Some(batch);
         flight.encoded = encoded;
-        flight.waiting = peers.iter().copied().collect();
+        flight.waiting = peers.iter().copied().filter(|_| first).collect();
         for peer in peers {
             self.send_flight(peer, id);
         }

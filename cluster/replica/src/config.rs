@@ -61,6 +61,8 @@ pub struct ReplicaConfig {
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
+    /// DESIGN 5: a change is on every backup before the home writes and answers.
+    BackupFirst,
     /// X3, X4: nobody is left out while a lease of the old epoch may hold.
     LeaseWaits,
     /// A home serves only while the others of the in-sync set acknowledge.

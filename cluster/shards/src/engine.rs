@@ -75,6 +75,21 @@ pub async fn raise_boot(store: &dyn MailStore) -> Result<Boot, Damaged> {
     Ok(Boot(next))
 }
 
+/// The rule a negative control of the fault lab switches off. The product is built without it.
+fn without() -> Option<replica::Rule> {
+    #[cfg(feature = "lab")]
+    if let Ok(name) = std::env::var("TWINPOST_LAB_WITHOUT") {
+        tracing::error!(rule = name, "a rule is switched off: this build is for the fault lab only");
+        return match name.as_str() {
+            "backup-first" => Some(replica::Rule::BackupFirst),
+            "home-lease" => Some(replica::Rule::HomeLease),
+            "confirmed-reads" => Some(replica::Rule::ConfirmedReads),
+            _ => None,
+        };
+    }
+    None
+}
+
 fn next_boot(last: u32, seconds: u64) -> u32 {
     last.saturating_add(1).max(u32::try_from(seconds).unwrap_or(0))
 }
@@ -149,7 +164,7 @@ impl Engine {
             timing: config.timing,
             merge: true,
             rows: reads,
-            without: None,
+            without: without(),
         };
         let (fan_out, accepted) = FanOut::new();
         let engine = Arc::new(Self {
