@@ -99,6 +99,8 @@ pub struct Replica {
     targets: BTreeMap<u32, bool>,
     /// Why this node fenced itself.
     fenced: Option<&'static str>,
+    /// When a fence may end although the other node is not heard yet.
+    unfence_at: Option<Instant>,
     last_beat: Instant,
     versions: Option<BTreeMap<AccountId, Version>>,
     next_number: u64,
@@ -155,6 +157,7 @@ impl Replica {
             silent_since: now,
             targets: BTreeMap::new(),
             fenced: None,
+            unfence_at: None,
             last_beat: now,
             versions: None,
             next_number: 0,

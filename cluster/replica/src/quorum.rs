@@ -12,6 +12,9 @@ use crate::takeover::Evidence;
 /// Voters up to which both sides of a cut are equals: a pair without a witness.
 const PAIR_VOTERS: u32 = 2;
 
+/// A link is dialled anew within this time (ms): one attempt that hangs, and the longest pause after it.
+const REDIAL_MS: u64 = 1_500;
+
 impl Replica {
     /// Whether a rule holds; only a negative control switches one off.
     pub(crate) fn keeps(&self, rule: Rule) -> bool {
@@ -90,6 +93,10 @@ impl Replica {
     pub(crate) fn consider_fence(&mut self) {
         let why = self.why_fenced();
         if why == self.fenced {
+            self.unfence_at = None;
+            return;
+        }
+        if why.is_none() && self.comes_back_alone() {
             return;
         }
         let before = std::mem::replace(&mut self.fenced, why);
@@ -101,6 +108,18 @@ impl Replica {
             (None, Some(before)) => self.log(format!("fenced no longer; it was: {before}")),
             (None, None) => {}
         }
+    }
+
+    /// A probe target answers again and the other node is not heard yet. The silence so far was this node's own, and the
+    /// target is often the first to be heard: the fence stays until a link had the time to be dialled anew, and a full
+    /// window of silence after it.
+    fn comes_back_alone(&mut self) -> bool {
+        let Some(record) = self.record.clone().filter(|_| !self.by_quorum()) else { return false };
+        let gone = |id: &NodeId| self.peers.get(id).is_some_and(crate::link::Peer::is_gone);
+        let unheard = self.others_in_sync(&record).iter().any(|id| self.is_silent(&record, *id) && !gone(id));
+        let window = self.config.timing.t2 + REDIAL_MS;
+        let until = *self.unfence_at.get_or_insert(self.now.plus_ms(window));
+        unheard && self.now < until
     }
 
     fn why_fenced(&self) -> Option<&'static str> {

@@ -366,7 +366,26 @@ fn a_target_that_answers_ends_the_fence_and_one_that_is_silent_matters_only_with
     world.run(2_000);
     assert_eq!(world.replica(A).status(world.now).mode, Mode::Fenced);
     world.event(A, Event::Target { target: 1, answered: true });
-    world.run(500);
+    world.run(5_000);
     assert_eq!(world.kind(A), EpochKind::Solo);
     assert!(serves(&world, A));
+}
+
+#[test]
+fn a_node_that_was_isolated_does_not_go_on_alone_the_moment_its_network_is_back() {
+    let mut world = World::pair();
+    world.event(A, Event::Target { target: 1, answered: true });
+    world.cut();
+    world.event(A, Event::Target { target: 1, answered: false });
+    world.run(5_000);
+    assert_eq!(world.replica(A).status(world.now).mode, Mode::Fenced);
+    assert_eq!(world.kind(B), EpochKind::Solo);
+    // The gateway answers before the link to the other node stands: the silence so far was this node's own.
+    world.event(A, Event::Target { target: 1, answered: true });
+    world.run(2_000);
+    assert_eq!(world.kind(A), EpochKind::Joint, "a second solo epoch would be a split made by the way back");
+    assert!(!world.nodes[&A].holds_address || serves(&world, A));
+    world.mend();
+    world.run(2_000);
+    assert!(all_joint(&world));
 }
