@@ -70,7 +70,7 @@ impl Engine {
 
     /// How this node stands when it applies an operation of the queue.
     pub(crate) fn standing(&self) -> Standing {
-        Standing { home: self.node, uncertain: self.queue_hold().is_some() }
+        Standing { home: self.node, hold: self.queue_hold() }
     }
 
     fn uncertain_solo(&self) -> Option<EpochId> {

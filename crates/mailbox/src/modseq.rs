@@ -42,11 +42,12 @@ pub(crate) fn take_gap(work: &mut Work<'_>) -> Result<(), vocab::Damaged> {
         work.save(&mailbox)?;
     }
     let head = &mut work.rows.head;
+    let before = head.modseq;
     head.modseq = head.modseq.saturating_add(gap.k.saturating_mul(GAP_MODSEQS));
     let clock = u64::from(head.uidvalidity).saturating_add(gap.k.saturating_mul(GAP_UID_VALIDITIES));
     head.uidvalidity = narrow(clock);
     head.gap_taken = Some(gap.epoch);
-    crate::state::begin_branch(work, gap.epoch)
+    crate::state::begin_branch(work, gap.epoch, before)
 }
 
 /// Gives every mailbox a UIDVALIDITY above `floor` and the account's clock. UIDs stay; nobody's cache does.

@@ -2,8 +2,8 @@
 //!
 //! A modseq alone does not say which state of an account a client has: two sides of a split count on their own. So a
 //! state names the branch of numbers it is from, too. A branch begins with every gap (taken before a side of a split
-//! shows anything, X9) and with every merge; the account remembers those it comes from. A state of another branch is
-//! not answered, never wrongly. After a merge the states of both sides are: everything in which the result differs from
+//! shows anything, X9) and with every merge; the account remembers those it comes from, and how far. A state of another
+//! branch is not answered, never wrongly. After a merge the states of both sides are: everything in which the result differs from
 //! either has the merge's modseq.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,9 +25,6 @@ use vocab::ids::PLACEMENT_ID_BYTES;
 
 /// Branches an account remembers; states of older ones are answered no more.
 pub const BRANCHES_MAX: usize = 64;
-
-/// Bytes of a branch's name.
-const BRANCH_BYTES: usize = 8;
 
 /// State of an account: what a client keeps, as the text it makes, and asks with later. Equal states of one account mean
 /// that nothing a client can see has changed.
@@ -93,59 +90,78 @@ pub struct MailboxChanges {
 struct BranchV1 {
     #[prost(uint64, tag = "1")]
     since: u64,
+    /// Not for the newest one.
+    #[prost(uint64, optional, tag = "2")]
+    until: Option<u64>,
 }
 
-/// Row of a branch that begins at `since` and is named by what began it.
-pub(crate) fn branch_row(name: &[u8], since: ModSeq) -> (Vec<u8>, Bytes) {
-    (hash_of(name).to_be_bytes().to_vec(), versioned(&BranchV1 { since: since.0 }))
-}
+/// Branches that an account comes from, by name: where their numbers begin, and up to where they lead here. Another side
+/// may have gone on with the same branch (an agreed epoch skips no numbers), which this one then does not know.
+type Branches = BTreeMap<u64, BranchV1>;
 
 fn hash_of(bytes: &[u8]) -> u64 {
     let hash = blake3::hash(bytes);
-    let (first, _) = hash.as_bytes().split_first_chunk::<BRANCH_BYTES>().unwrap_or((&[0; BRANCH_BYTES], &[]));
+    let (first, _) = hash.as_bytes().split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
     // 0 is the branch of accounts that never had a gap.
     u64::from_be_bytes(*first).max(1)
 }
 
-fn since_of(value: &[u8]) -> Result<u64, Damaged> {
-    unversioned::<BranchV1>("branch row", value).map(|row| row.since)
-}
-
-/// Keys that are too many: those of the oldest branches.
-fn oldest(rows: &BTreeMap<Vec<u8>, Bytes>) -> Result<Vec<Vec<u8>>, Damaged> {
-    let mut all = Vec::new();
-    for (key, value) in rows {
-        all.push((since_of(value)?, key.clone()));
-    }
-    all.sort();
-    all.truncate(all.len().saturating_sub(BRANCHES_MAX));
-    Ok(all.into_iter().map(|(_, key)| key).collect())
-}
-
-pub(crate) fn drop_oldest(rows: &mut BTreeMap<Vec<u8>, Bytes>) -> Result<(), Damaged> {
-    oldest(rows)?.iter().for_each(|key| drop(rows.remove(key)));
-    Ok(())
-}
-
-/// Numbers begin anew above a gap: the account's modseq is raised already.
-pub(crate) fn begin_branch(work: &mut Work<'_>, epoch: EpochId) -> Result<(), Damaged> {
-    let mut name = epoch.number.to_be_bytes().to_vec();
-    name.extend(epoch.author.to_be_bytes());
-    let (key, value) = branch_row(&name, ModSeq(work.rows.head.modseq));
-    work.write(Table::BRANCHES, key, value)?;
-    for key in oldest(&branches(&work.rows)?)? {
-        work.delete(Table::BRANCHES, key)?;
-    }
-    Ok(())
-}
-
-fn branches(rows: &dyn Rows) -> Result<BTreeMap<Vec<u8>, Bytes>, Damaged> {
-    let mut found = BTreeMap::new();
+fn branches(rows: &dyn Rows) -> Result<Branches, Damaged> {
+    let mut found = Branches::new();
     scan_prefix(rows, Table::BRANCHES, &[], &mut |key, value| {
-        found.insert(key.to_vec(), Bytes::copy_from_slice(value));
+        let name = key.try_into().map_err(|_| damaged("branch row", "key"))?;
+        found.insert(u64::from_be_bytes(name), unversioned("branch row", value)?);
         Ok(ControlFlow::Continue(()))
     })?;
+    if found.is_empty() {
+        found.insert(0, BranchV1 { since: 0, until: None });
+    }
     Ok(found)
+}
+
+/// Everything ends here, and a new branch begins.
+fn begin(all: &mut Branches, (name, since): (u64, u64), until: u64) {
+    all.values_mut().for_each(|branch| branch.until = branch.until.or(Some(until)));
+    all.insert(name, BranchV1 { since, until: None });
+    while all.len() > BRANCHES_MAX {
+        let oldest = all.iter().min_by_key(|(name, branch)| (branch.since, **name)).map(|(name, _)| *name);
+        oldest.map(|name| all.remove(&name));
+    }
+}
+
+/// Numbers begin anew above a gap, which begins at `before`: the account's modseq is raised already.
+pub(crate) fn begin_branch(work: &mut Work<'_>, epoch: EpochId, before: u64) -> Result<(), Damaged> {
+    let mut name = epoch.number.to_be_bytes().to_vec();
+    name.extend(epoch.author.to_be_bytes());
+    let mut all = branches(&work.rows)?;
+    let known: Vec<u64> = all.keys().copied().collect();
+    begin(&mut all, (hash_of(&name), work.rows.head.modseq), before);
+    for name in known.into_iter().filter(|name| !all.contains_key(name)) {
+        work.delete(Table::BRANCHES, name.to_be_bytes())?;
+    }
+    for (name, branch) in all {
+        work.write(Table::BRANCHES, name.to_be_bytes(), versioned(&branch))?;
+    }
+    Ok(())
+}
+
+/// The branches of both sides, each as far as either side has it, and the one that a merge begins at `stamp`.
+pub(crate) fn merged_branches(
+    anchor: &dyn Rows,
+    guest: &dyn Rows,
+    stamp: ModSeq,
+) -> Result<Vec<(Vec<u8>, Bytes)>, Damaged> {
+    let mut all = Branches::new();
+    for side in [anchor, guest] {
+        for (name, branch) in branches(side)? {
+            let until = branch.until.unwrap_or(side.head().modseq);
+            let joined = all.entry(name).or_insert(branch);
+            joined.until = joined.until.max(Some(until));
+        }
+    }
+    let name: Vec<u8> = [anchor, guest].iter().flat_map(|side| side.head().version.0).collect();
+    begin(&mut all, (hash_of(&name), stamp.0), stamp.0);
+    Ok(all.into_iter().map(|(name, branch)| (name.to_be_bytes().to_vec(), versioned(&branch))).collect())
 }
 
 /// The present state.
@@ -153,11 +169,7 @@ fn branches(rows: &dyn Rows) -> Result<BTreeMap<Vec<u8>, Bytes>, Damaged> {
 /// # Errors
 /// [`Damaged`].
 pub fn state(rows: &dyn Rows) -> Result<State, Damaged> {
-    let mut newest = (0, 0);
-    for (key, value) in branches(rows)? {
-        let name = key.as_slice().try_into().map_err(|_| damaged("branch row", "key"))?;
-        newest = newest.max((since_of(&value)?, u64::from_be_bytes(name)));
-    }
+    let newest = branches(rows)?.into_iter().max_by_key(|(name, branch)| (branch.since, *name));
     let mut tree = Vec::new();
     for mailbox in read::mailboxes(rows)? {
         tree.extend(mailbox.id.to_bytes());
@@ -166,15 +178,16 @@ pub fn state(rows: &dyn Rows) -> Result<State, Damaged> {
         tree.extend(role_number(mailbox.role).to_be_bytes());
         tree.push(u8::from(mailbox.subscribed));
     }
-    Ok(State { branch: newest.1, modseq: ModSeq(rows.head().modseq), mailboxes: hash_of(&tree) })
+    let branch = newest.map_or(0, |(name, _)| name);
+    Ok(State { branch, modseq: ModSeq(rows.head().modseq), mailboxes: hash_of(&tree) })
 }
 
-/// Whether this account comes from the state: it is of a branch the account remembers, and not ahead of it.
+/// Whether this account comes from the state: it is of a branch the account remembers, and of the part of it that led
+/// here.
 fn is_known(rows: &dyn Rows, since: &State) -> Result<bool, Damaged> {
-    let of_ours = since.branch == 0 || rows.get(Table::BRANCHES, &since.branch.to_be_bytes())?.is_some();
-    // 0 is also what a client has of an account whose oldest branches were dropped.
-    let whole = since.branch != 0 || branches(rows)?.len() < BRANCHES_MAX;
-    Ok(of_ours && whole && since.modseq.0 <= rows.head().modseq)
+    let branch = branches(rows)?.remove(&since.branch);
+    let modseq = rows.head().modseq;
+    Ok(branch.is_some_and(|branch| since.modseq.0 <= branch.until.unwrap_or(modseq)))
 }
 
 /// What happened to one message since a state.

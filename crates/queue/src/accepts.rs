@@ -160,7 +160,7 @@ pub(crate) mod tests {
     use crate::rows::tests::item;
 
     const T0: Timestamp = Timestamp(1_700_000_000_000);
-    const HERE: Standing = Standing { home: NodeId(2), uncertain: false };
+    const HERE: Standing = Standing { home: NodeId(2), hold: None };
 
     fn id(boot: u32, counter: u64) -> CommandId {
         CommandId { origin: NodeId(1), boot: Boot(boot), counter, recipient: 0 }

@@ -36,11 +36,15 @@ pub fn apply(view: &dyn Rows, op: &QueueOp, standing: Standing, at: Timestamp) -
             if elsewhere {
                 return Ok(gone());
             }
+            // It may have been ordered before the node was alone.
+            if standing.hold.is_some_and(|hold| at < hold.until && hold.is_foreign(&item)) {
+                return Ok(gone());
+            }
             let mut next = item.clone();
             next.attempts = if again { item.attempts } else { item.attempts.saturating_add(1) };
             next.attempt = Some((*node, *started));
             next.due = started.plus_ms(ATTEMPT_LOST_AFTER_MS);
-            if !standing.uncertain {
+            if standing.hold.is_none() {
                 next.owner = Some(standing.home);
             }
             Ok((replace(&item, &next), Vec::new(), QueueOutcome::Done))
@@ -213,8 +217,9 @@ mod tests {
         assert!(rows.rows.is_empty());
     }
 
-    const HERE: Standing = Standing { home: NodeId(1), uncertain: false };
-    const ALONE: Standing = Standing { home: NodeId(2), uncertain: true };
+    const HERE: Standing = Standing { home: NodeId(1), hold: None };
+    const OVER: Hold = Hold { node: NodeId(2), until: T0 };
+    const ALONE: Standing = Standing { home: NodeId(2), hold: Some(OVER) };
 
     fn write(rows: &mut MemoryRows, op: &QueueOp, standing: Standing) {
         let (writes, _, _) = apply(rows, op, standing, T0).expect("readable");
@@ -242,12 +247,29 @@ mod tests {
 
     #[test]
     fn ha_15_trying_takes_an_item_over_only_when_the_other_side_is_surely_down() {
-        for (uncertain, owner) in [(true, NodeId(1)), (false, NodeId(2))] {
+        for (hold, owner) in [(Some(OVER), NodeId(1)), (None, NodeId(2))] {
             let mut rows = MemoryRows::default();
             write(&mut rows, &QueueOp::Enqueue(vec![item(1)]), HERE);
             let start = QueueOp::AttemptStart { id: item(1).id, node: NodeId(2), at: T0, attempts: 0 };
-            write(&mut rows, &start, Standing { home: NodeId(2), uncertain });
+            write(&mut rows, &start, Standing { home: NodeId(2), hold });
             assert_eq!(list(&rows, 1).expect("readable")[0].owner, Some(owner));
         }
+    }
+
+    #[test]
+    fn ha_15_a_start_ordered_before_the_node_was_alone_does_not_pass_the_grace_by() {
+        let mut rows = MemoryRows::default();
+        write(&mut rows, &QueueOp::Enqueue(vec![item(1)]), HERE);
+        write(&mut rows, &QueueOp::Enqueue(vec![item(2)]), ALONE);
+        let hold = Some(Hold { node: NodeId(2), until: T0.plus_ms(1000) });
+        let mut begin = |number, at| {
+            let start = QueueOp::AttemptStart { id: item(number).id, node: NodeId(2), at: T0, attempts: 0 };
+            let (writes, _, outcome) = apply(&rows, &start, Standing { home: NodeId(2), hold }, at).expect("readable");
+            rows.write(&writes);
+            outcome
+        };
+        assert_eq!(begin(1, T0.plus_ms(999)), QueueOutcome::Gone);
+        assert_eq!(begin(2, T0), QueueOutcome::Done);
+        assert_eq!(begin(1, T0.plus_ms(1000)), QueueOutcome::Done);
     }
 }

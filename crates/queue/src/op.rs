@@ -37,13 +37,14 @@ pub struct QueueItem {
     pub owner: Option<NodeId>,
 }
 
-/// Who applies an operation: the home of the queue, and whether its epoch is a solo one on mere silence.
+/// Who applies an operation: the home of the queue, and what it leaves to the other side while its epoch is a solo one on
+/// mere silence: the other side may be alive, so nothing changes its owner, and nothing held is begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
     /// The home.
     pub home: NodeId,
-    /// The other side may be alive: nothing changes its owner.
-    pub uncertain: bool,
+    /// Some in a solo epoch on mere silence, after the end of the grace, too.
+    pub hold: Option<Hold>,
 }
 
 /// What a node alone on mere silence leaves to the other side (DESIGN 7): items of other owners.

@@ -18,7 +18,7 @@ fn id(number: u32) -> CommandId {
     CommandId { origin: NodeId(1), boot: Boot(2), counter: 3, recipient: number }
 }
 
-const STANDING: queue::op::Standing = queue::op::Standing { home: NodeId(1), uncertain: false };
+const STANDING: queue::op::Standing = queue::op::Standing { home: NodeId(1), hold: None };
 
 fn item(number: u32) -> QueueItem {
     QueueItem {

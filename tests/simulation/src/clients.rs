@@ -57,6 +57,7 @@ pub(crate) enum Pending {
     Delivery { accounts: Vec<AccountId>, body: Bytes, inline: bool },
     Read,
     Change(Box<Intent>),
+    Submission,
 }
 
 pub(crate) struct Client {
@@ -93,6 +94,7 @@ impl Client {
     pub(crate) fn is_done(&self) -> bool {
         match self.kind {
             Kind::Sender => self.pending.is_none(),
+            Kind::Part { .. } if matches!(self.part, Part::Submitter(_)) => self.pending.is_none(),
             Kind::Reader { .. } | Kind::Part { .. } => self.last_read && self.pending.is_none(),
         }
     }
@@ -177,7 +179,7 @@ impl World {
         let Pending::Delivery { accounts, body, inline } = pending.clone() else { return };
         // Every SMTP transaction is a command of its own, a retried one too.
         let Some(accept) = self.nodes[n].process.as_mut().map(|p| p.command_id(n)) else { return };
-        self.begin(c, n, pending, JobKind::Submit(Work::Delivery { accept, accounts, body, inline }));
+        self.begin(c, n, pending, JobKind::Submit(Work::Delivery { accept, first: 1, accounts, body, inline }));
     }
 
     fn reader_acts(&mut self, c: usize, n: usize, account: AccountId) {
@@ -268,6 +270,10 @@ impl World {
                 self.acknowledged(c, &intent, &outcome, side);
             }
             (Pending::Read, Some(Ok(_))) => self.clients[c].last_read = self.calming.is_some(),
+            (Pending::Submission, answer) => {
+                self.submission_told(c, answer);
+                return self.client_later(c, 400, 2_500);
+            }
             (_, answer) => self.part_told(c, answer),
         }
         self.client_later(c, 30, 700);

@@ -6,10 +6,11 @@ use bytes::Bytes;
 use mailbox::Applier;
 use mailbox::merge::{MergeInput, Rules};
 use mailbox::op::{AccountOp, Command, MailboxRef, NewMessage, Outcome, Refusal, Role, Stamp};
+use queue::op::Standing;
 use replica::{Event, MergeBase, StampBase};
 use vocab::{
-    AccountId, Batch, BatchId, BlobHash, Damaged, Flags, InlineBody, MemoryRows, Rows, SubmitError, Timestamp,
-    UidValidity, Version,
+    AccountBatch, AccountId, Batch, BatchId, BlobHash, BlobRef, Damaged, Flags, InlineBody, MemoryRows, Overlay, Rows,
+    SubmitError, Timestamp, UidValidity, Version,
 };
 
 use crate::Control;
@@ -26,7 +27,10 @@ struct Building<'a> {
 
     stamp: Stamp,
     appliers: BTreeMap<AccountId, Applier<'a>>,
+    queue: Option<(Overlay<'a>, Vec<BlobRef>)>,
+    queue_at: (Standing, Timestamp),
     bodies: BTreeMap<BlobHash, Bytes>,
+    changed: BTreeSet<AccountId>,
 }
 
 impl World {
@@ -51,12 +55,32 @@ impl World {
         let works: Vec<(u64, Work)> =
             tokens.filter_map(|token| Some((token, process.waiting.get(&token)?.0.clone()))).collect();
         let accounts: Vec<AccountId> = work.iter().map(|(account, _)| *account).collect();
-        match build(&self.nodes[n].disk.image, &accounts, &works, stamp, (batch, self.side(n))) {
-            Ok((result, answers)) => {
+        let queue_at = (self.standing(n), self.queue_clock(n));
+        match build(&self.nodes[n].disk.image, &accounts, &works, stamp, (batch, self.side(n)), queue_at) {
+            Ok((result, answers, changed)) => {
+                self.will_tell(n, batch, changed);
+                self.note_submissions(&works, batch);
                 self.cover_deleted(&works, result.as_ref());
                 self.computed(n, batch, result, answers);
             }
             Err(damaged) => self.broken("rows", format!("node {}: {damaged}", n + 1)),
+        }
+    }
+
+    /// A submission may be taken in on both sides of a split, when the first side did not come to answer.
+    fn note_submissions(&mut self, works: &[(u64, Work)], batch: BatchId) {
+        for (_, work) in works {
+            let Work::Queue { op: queue::QueueOp::Accept(accepted), .. } = work else { continue };
+            for item in &accepted.items {
+                self.checks.on_told(&Told::TakenIn { item: item.id, epoch: batch.epoch });
+            }
+        }
+    }
+
+    /// Observers hear of the batch once it is committed.
+    fn will_tell(&mut self, n: usize, batch: BatchId, changed: Vec<AccountId>) {
+        if let Some(process) = self.nodes[n].process.as_mut().filter(|_| !changed.is_empty()) {
+            process.changed.insert(batch, changed);
         }
     }
 
@@ -134,6 +158,11 @@ impl World {
         if order.base.is_some() && base.is_none() {
             return self.broken("driver", format!("the base of account {} cannot be restored", order.account.0));
         }
+        if order.account == AccountId::QUEUE {
+            let three = (base.as_ref().map(|rows| rows as &dyn Rows), rows as &dyn Rows, &branch.rows as &dyn Rows);
+            let merged = merge_queue(three, self.queue_clock(n), order.batch);
+            return self.merged(n, order, merged);
+        }
         let input = MergeInput {
             account: order.account,
             base: base.as_ref().map(|rows| rows as &dyn Rows),
@@ -146,30 +175,36 @@ impl World {
             restamp: self.control != Control::MergesWithoutStamp,
             floor: self.control != Control::MergesWithoutFloor,
         };
-        match mailbox::merge::merge_by(&input, order.batch, rules) {
-            Ok(merged) => {
+        let merged = mailbox::merge::merge_by(&input, order.batch, rules);
+        let told = merged.as_ref().ok().map(|merged| {
+            let mut after = rows.clone();
+            after.write(&merged.batch.rows);
+            (boxes(rows), boxes(&branch.rows), boxes(&after), merged.report.clone())
+        });
+        let merged = merged.map(|merged| {
+            if let Some((a, g, result, report)) = told {
+                let said: Vec<String> = report.conflicts.into_iter().chain(report.raised).collect();
+                let account = order.account.0;
+                self.note(|| format!("account {account}: {a} and {g} become {result}; {}", said.join("; ")));
+            }
+            self.coverage.renumbered += merged.report.renumbered;
+            if !merged.changes.is_empty() {
+                self.will_tell(n, order.batch, vec![order.account]);
+            }
+            merged.batch
+        });
+        self.merged(n, order, merged);
+    }
+
+    fn merged(&mut self, n: usize, order: &Merge, merged: Result<AccountBatch, Damaged>) {
+        match merged {
+            Ok(part) => {
                 self.coverage.merges += 1;
-                let mut after = rows.clone();
-                after.write(&merged.batch.rows);
-                let told = (boxes(rows), boxes(&branch.rows), boxes(&after), merged.report.clone());
-                self.note(|| {
-                    let (a, g, result, report) = told;
-                    let said: Vec<String> = report.conflicts.into_iter().chain(report.raised).collect();
-                    format!("account {}: {a} and {g} become {result}; {}", order.account.0, said.join("; "))
-                });
-                if order.base.is_none() {
-                    self.coverage.merged_without_base += 1;
-                    self.checks.on_told(&Told::MergedBlindly { account: order.account });
-                }
-                self.coverage.renumbered += merged.report.renumbered;
-                let accounts = vec![merged.batch];
-                self.tell(
-                    n,
-                    Event::Computed {
-                        batch: order.batch,
-                        result: Some(Batch { id: order.batch, accounts, bodies: Vec::new() }),
-                    },
-                );
+                let blind = order.base.is_none();
+                self.coverage.merged_without_base += u64::from(blind);
+                self.checks.on_told(&Told::Merged { account: order.account, blind });
+                let batch = Batch { id: order.batch, accounts: vec![part], bodies: Vec::new() };
+                self.tell(n, Event::Computed { batch: order.batch, result: Some(batch) });
             }
             Err(damaged) => self.broken("rows", format!("node {}: {damaged}", n + 1)),
         }
@@ -195,7 +230,24 @@ impl World {
     }
 }
 
-type Built = (Option<Batch>, Vec<(u64, Done)>);
+/// As the engine merges the queue: its rows know no mailboxes, its version and lineage are kept like any account's.
+fn merge_queue(
+    (base, anchor, guest): (Option<&dyn Rows>, &dyn Rows, &dyn Rows),
+    at: Timestamp,
+    batch: BatchId,
+) -> Result<AccountBatch, Damaged> {
+    let (rows, refs, _) = queue::merge(base, anchor, guest, at)?;
+    let (mut head, theirs) = (anchor.head(), guest.head());
+    for version in theirs.lineage.iter().chain([&theirs.version]) {
+        if !head.lineage.contains(version) {
+            head.lineage.push(*version);
+        }
+    }
+    head.modseq = head.modseq.max(theirs.modseq) + 1;
+    mailbox::finish_rows(anchor, AccountId::QUEUE, rows, refs, head, batch)
+}
+
+type Built = (Option<Batch>, Vec<(u64, Done)>, Vec<AccountId>);
 
 fn build(
     image: &Image,
@@ -203,25 +255,33 @@ fn build(
     works: &[(u64, Work)],
     stamp: Stamp,
     (batch, side): (BatchId, Option<usize>),
+    queue_at: (Standing, Timestamp),
 ) -> Result<Built, Damaged> {
     let empty = MemoryRows::default();
-    let applier = |account: &AccountId| {
-        let rows = image.accounts.get(account).unwrap_or(&empty);
-        (*account, Applier::new(rows, *account, stamp))
-    };
+    let rows = |account: AccountId| image.accounts.get(&account).unwrap_or(&empty);
+    let applier = |account: &AccountId| (*account, Applier::new(rows(*account), *account, stamp));
+    let queue = accounts.contains(&AccountId::QUEUE).then(|| (Overlay::new(rows(AccountId::QUEUE)), Vec::new()));
+    let appliers = accounts.iter().filter(|account| **account != AccountId::QUEUE).map(applier).collect();
     let mut building =
-        Building { side, stamp, appliers: accounts.iter().map(applier).collect(), bodies: BTreeMap::new() };
+        Building { side, stamp, appliers, queue, queue_at, bodies: BTreeMap::new(), changed: BTreeSet::new() };
     let mut answers = Vec::new();
     for (token, work) in works {
         answers.push((*token, building.run(work)?));
     }
     let mut parts = Vec::new();
+    if let Some((overlay, refs)) = building.queue {
+        let base = overlay.base();
+        let rows = overlay.into_writes();
+        if !rows.is_empty() {
+            parts.push(mailbox::finish_rows(base, AccountId::QUEUE, rows, refs, base.head(), batch)?);
+        }
+    }
     for (_, applier) in building.appliers {
         parts.extend(applier.finish(batch)?);
     }
     let bodies = building.bodies.into_iter().map(|(hash, bytes)| InlineBody { hash, bytes }).collect();
     let result = (!parts.is_empty()).then_some(Batch { id: batch, accounts: parts, bodies });
-    Ok((result, answers))
+    Ok((result, answers, building.changed.into_iter().collect()))
 }
 
 impl<'a> Building<'a> {
@@ -234,7 +294,8 @@ impl<'a> Building<'a> {
             Work::Account { account, command, body } => {
                 let applier = self.account(*account)?;
                 applier.enter()?;
-                let outcome = applier.run(command)?.0;
+                let (outcome, changes) = applier.run(command)?;
+                self.changed.extend((!changes.is_empty()).then_some(*account));
                 if let (Outcome::Appended { .. }, Some(body)) = (&outcome, body) {
                     self.bodies.insert(BlobHash::of(body), body.clone());
                 }
@@ -244,9 +305,20 @@ impl<'a> Building<'a> {
                 self.account(*account)?.enter()?;
                 Ok(Done::Entered)
             }
-            Work::Delivery { accept, accounts, body, inline } => {
+            Work::Queue { op, body, .. } => {
+                let Some((overlay, refs)) = &mut self.queue else {
+                    return Err(Damaged("the queue is not part of its batch".to_owned()));
+                };
+                let (standing, at) = self.queue_at;
+                let (rows, named, outcome) = queue::apply(overlay, op, standing, at)?;
+                overlay.write(&rows);
+                refs.extend(named);
+                self.bodies.extend(body.iter().map(|body| (BlobHash::of(body), body.clone())));
+                Ok(Done::Queue(outcome, self.side))
+            }
+            Work::Delivery { accept, first, accounts, body, inline } => {
                 let hash = BlobHash::of(body);
-                for (number, account) in (1u32..).zip(accounts) {
+                for (number, account) in (*first..).zip(accounts) {
                     let id = accept.for_recipient(number);
                     let message = NewMessage {
                         blob: hash,
@@ -259,13 +331,14 @@ impl<'a> Building<'a> {
                     let op = AccountOp::Append { mailbox: MailboxRef::Role(Role::Inbox), messages: vec![message] };
                     let command = Command { id, settled: 0, op };
                     let applier = self.account(*account)?;
-                    let (outcome, _) = applier.run(&command)?;
+                    let (outcome, mut changes) = applier.run(&command)?;
                     if outcome == Outcome::Refused(Refusal::NoSuchAccount) {
                         // Mail makes the account, as in the engine.
                         let init = id.for_recipient(number | 0x4000_0000);
                         applier.run(&Command { id: init, settled: 0, op: AccountOp::Init })?;
-                        applier.run(&command)?;
+                        changes = applier.run(&command)?.1;
                     }
+                    self.changed.extend((!changes.is_empty()).then_some(*account));
                 }
                 if *inline {
                     self.bodies.insert(hash, body.clone());

@@ -138,6 +138,20 @@ counters! {
     blobs_fetched: "bodies fetched", Must;
     /// POP3 sessions.
     pop3_sessions: "POP3 sessions", Must;
+    /// Sessions that began to watch.
+    watching: "sessions in IDLE", Must;
+    /// Changes they were told.
+    watched: "changes told in IDLE", Must;
+    /// Messages accepted for remote recipients.
+    submissions: "submissions", Must;
+    /// Messages remote hosts took.
+    sent: "sent", Must;
+    /// Of these, with the connection lost after the dot.
+    lost_after_dot: "connections lost after the dot", Must;
+    /// Reports of failure.
+    bounces: "bounces", Must;
+    /// Reports that were not made because the other side may have sent the message.
+    bounces_held: "bounces held back", May;
     /// JMAP states that were answered.
     states_answered: "states answered", Must;
     /// JMAP states that were refused: the client read everything.

@@ -7,6 +7,7 @@ use vocab::{AccountId, Boot, SubmitError};
 
 use crate::Control;
 use crate::node::chunk;
+use crate::outbound::RELAY;
 use crate::peers::CALL_WAIT_MS;
 use crate::vocabulary::{After, Answer, Done, Happening, Inner, Job, JobKind, Ms, Waiter, Work, index_of};
 use crate::world::World;
@@ -158,6 +159,9 @@ impl World {
             && let Some(command) = work.id()
         {
             process.settle(n, command, &answer);
+        }
+        if job.client == RELAY {
+            return self.relay_told(n, job.serial, &answer);
         }
         self.at(1, Happening::Told { client: job.client, serial: job.serial, answer: Some(answer) });
     }

@@ -13,6 +13,7 @@ mod jobs;
 mod mishaps;
 mod net;
 mod node;
+mod outbound;
 mod peers;
 mod register;
 mod rng;

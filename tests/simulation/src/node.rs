@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use replica::{Event, Output, Replica, ReplicaConfig, Saved};
 use topology::EpochRecord;
-use vocab::{BatchId, Boot, CommandId, Instant, StoreWrite, SubmitError};
+use vocab::{AccountId, BatchId, Boot, CommandId, Instant, StoreWrite, SubmitError};
 
 use crate::Control;
 use crate::disk::{Disk, Image};
+use crate::outbound::Worker;
 use crate::rng::Rng;
 use crate::vocabulary::{
     After, Answer, Branch, Done, Happening, Inner, Job, Merge, Ms, Pull, Waiter, Work, index_of, node_id,
@@ -73,6 +74,8 @@ pub(crate) struct Process {
     pub(crate) jobs: BTreeMap<u64, Job>,
     pub(crate) waiting: BTreeMap<u64, (Work, Waiter)>,
     pub(crate) computed: BTreeMap<BatchId, Vec<(u64, Done)>>,
+    /// Accounts whose observers hear of a batch when it is committed.
+    pub(crate) changed: BTreeMap<BatchId, Vec<AccountId>>,
     pub(crate) tokens: u64,
     pub(crate) next_job: u64,
     last_command: u64,
@@ -81,6 +84,7 @@ pub(crate) struct Process {
     pub(crate) pulls: Vec<Pull>,
     /// Branches of a peer that wait for their merge, by fetch.
     pub(crate) branches: BTreeMap<u64, Branch>,
+    pub(crate) worker: Worker,
 }
 
 impl Node {
@@ -181,13 +185,18 @@ impl World {
             jobs: BTreeMap::new(),
             waiting: BTreeMap::new(),
             computed: BTreeMap::new(),
+            changed: BTreeMap::new(),
             tokens: 0,
             next_job: 0,
             last_command: 0,
             outstanding: BTreeMap::new(),
             pulls: Vec::new(),
             branches: BTreeMap::new(),
+            worker: Worker::default(),
         });
+        if self.cast {
+            self.to(n, 100, Inner::RelayTick);
+        }
         self.note(|| format!("node {} starts, boot {}", n + 1, boot.0));
         self.to(n, 0, Inner::Quorum(false));
         self.to(n, 0, Inner::Tick);
@@ -254,6 +263,10 @@ impl World {
             }
             Inner::Learn(record) => self.learn(n, record),
             Inner::Quorum(quorum) => self.quorum_seen(n, quorum),
+            Inner::WatchLook(client) => self.watch_look(n, client),
+            Inner::RelayTick => self.relay_ticks(n),
+            Inner::EndAgain(number) => self.end_again(n, number),
+            Inner::Dialogue(number) => self.dialogue(n, number),
             _ => {}
         }
     }
@@ -274,6 +287,8 @@ impl World {
             }
             Output::Committed { batch } => {
                 let computed = self.nodes[n].process.as_mut().and_then(|p| p.computed.remove(&batch));
+                let changed = self.nodes[n].process.as_mut().and_then(|p| p.changed.remove(&batch));
+                self.hint(n, Some(&changed.unwrap_or_default()));
                 let side = self.side(n);
                 for (token, done) in computed.unwrap_or_default() {
                     // In flight when the epoch alone began: it was committed there (X6).
@@ -283,13 +298,14 @@ impl World {
             Output::Dropped { batch } => {
                 if let Some(process) = self.nodes[n].process.as_mut() {
                     process.computed.remove(&batch);
+                    process.changed.remove(&batch);
                 }
             }
             Output::Failed { tokens, error } => {
                 tokens.into_iter().for_each(|token| self.answer(n, token, Err(error.clone())));
             }
             // Readers of the simulation look again by themselves.
-            Output::Readable { .. } => {}
+            Output::Readable { accounts } => self.hint(n, Some(&accounts)),
             other => self.carry_out_rarely(n, other),
         }
     }
@@ -326,7 +342,8 @@ impl World {
             Output::FetchBranch { fetch, account, from } => {
                 self.ask_account(n, index_of(from), Pull::Branch(fetch), account);
             }
-            Output::StopFetch { .. } | Output::ServingChanged => {}
+            Output::StopFetch { .. } => {}
+            Output::ServingChanged => self.hint(n, None),
             Output::ArchiveBranch { archive, account, from } => match from {
                 Some(from) => self.ask_account(n, index_of(from), Pull::Archive(archive), account),
                 None => self.archive_own(n, archive, account),

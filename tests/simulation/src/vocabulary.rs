@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use mailbox::op::{Command, Outcome};
+use queue::op::{QueueOp, QueueOutcome};
 use replica::{Event, MergeBase, StampBase};
 use topology::EpochRecord;
 use vocab::{
@@ -48,15 +49,25 @@ pub(crate) enum Work {
     Enter(AccountId),
     Delivery {
         accept: CommandId,
+        /// Number of the first recipient.
+        first: u32,
         accounts: Vec<AccountId>,
         body: Bytes,
         inline: bool,
+    },
+    /// On the outbound queue.
+    Queue {
+        id: CommandId,
+        op: QueueOp,
+        /// Of a submission.
+        body: Option<Bytes>,
     },
 }
 
 impl Work {
     pub(crate) fn accounts(&self) -> Vec<AccountId> {
         match self {
+            Self::Queue { .. } => vec![AccountId::QUEUE],
             Self::Account { account, .. } | Self::Enter(account) => vec![*account],
             Self::Delivery { accounts, .. } => accounts.clone(),
         }
@@ -69,6 +80,7 @@ impl Work {
     pub(crate) fn id(&self) -> Option<CommandId> {
         match self {
             Self::Account { command, .. } => Some(command.id),
+            Self::Queue { id, .. } => Some(*id),
             Self::Delivery { accept, .. } => Some(*accept),
             Self::Enter(_) => None,
         }
@@ -81,6 +93,7 @@ pub(crate) enum Done {
     Account(Outcome, Option<usize>),
     Entered,
     Delivered(Option<usize>),
+    Queue(QueueOutcome, Option<usize>),
 }
 
 impl Done {
@@ -89,6 +102,7 @@ impl Done {
         match self {
             Self::Account(outcome, before) => Self::Account(outcome, side.or(before)),
             Self::Delivered(before) => Self::Delivered(side.or(before)),
+            Self::Queue(outcome, before) => Self::Queue(outcome, side.or(before)),
             other => other,
         }
     }
@@ -248,6 +262,14 @@ pub(crate) enum Inner {
     },
     Learn(EpochRecord),
     Quorum(bool),
+    /// A session in IDLE looks again.
+    WatchLook(usize),
+    /// The relay worker looks for work.
+    RelayTick,
+    /// The end of this attempt is offered once more.
+    EndAgain(u64),
+    /// The dialogue of this attempt ends.
+    Dialogue(u64),
 }
 
 /// One entry of the future.

@@ -343,6 +343,7 @@ impl World {
 
     fn sample(&mut self) {
         self.look_at_old_disks();
+        self.look_at_watchers();
         let images: Vec<&Image> = self.nodes.iter().map(|n| &n.disk.image).collect();
         let verdict = self.checks.on_sample(&images);
         if let Err((rule, text)) = verdict {

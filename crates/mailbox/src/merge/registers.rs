@@ -158,13 +158,8 @@ pub(super) fn expunged(wanted: &mut Wanted, sides: &Sides, stamp: ModSeq) {
 }
 
 /// Branches of either side, and a new one: clients of both can go on from the states they have (M11).
-pub(super) fn branches(wanted: &mut Wanted, three: Three<'_>, sides: &Sides, stamp: ModSeq) -> Result<(), Damaged> {
-    let mut all = values(three.guest, Table::BRANCHES)?;
-    all.extend(values(three.anchor, Table::BRANCHES)?);
-    let merged = sides.anchor.head.version.0.into_iter().chain(sides.guest.head.version.0).collect::<Vec<u8>>();
-    let (key, value) = crate::state::branch_row(&merged, stamp);
-    all.insert(key, value);
-    crate::state::drop_oldest(&mut all)?;
+pub(super) fn branches(wanted: &mut Wanted, three: Three<'_>, stamp: ModSeq) -> Result<(), Damaged> {
+    let all = crate::state::merged_branches(three.anchor, three.guest, stamp)?;
     wanted.extend(all.into_iter().map(|(key, value)| ((Table::BRANCHES, key), value)));
     Ok(())
 }

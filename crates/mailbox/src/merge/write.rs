@@ -71,7 +71,7 @@ pub(super) fn write(
     let mut wanted = Wanted::new();
     let mut touched = gone(work, &mut wanted, plan, stamp);
     registers::expunged(&mut wanted, plan.sides, stamp);
-    registers::branches(&mut wanted, three, plan.sides, stamp)?;
+    registers::branches(&mut wanted, three, stamp)?;
     let counts = placements(work, &mut wanted, plan, (stamp, &mut touched), report);
     let subscribed = registers::names(&mut wanted, plan.sides, plan.tree);
     for planned in plan.tree.mailboxes.values() {

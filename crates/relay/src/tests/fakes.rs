@@ -18,7 +18,10 @@ use vocab::{AccountId, Address, BlobHash, Domain, ForwardPath, MemoryRows, Submi
 
 pub(super) const BODY: &[u8] = b"Received: here\r\nSubject: hello\r\n\r\n.dot\r\n";
 
-const STANDING: queue::op::Standing = queue::op::Standing { home: vocab::NodeId(1), uncertain: true };
+const STANDING: queue::op::Standing = queue::op::Standing {
+    home: vocab::NodeId(1),
+    hold: Some(queue::op::Hold { node: vocab::NodeId(1), until: Timestamp(0) }),
+};
 
 /// The queue over its real state machine; `ops` remembers what was committed.
 #[derive(Default)]

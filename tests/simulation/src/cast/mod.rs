@@ -5,6 +5,7 @@ mod facts;
 mod jmap;
 mod keeper;
 mod pop3;
+mod watch;
 
 use mailbox::op::{AccountOp, Command};
 use vocab::{AccountId, BlobHash, CommandId, Flags, PlacementId, Uid};
@@ -13,11 +14,13 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 
 use crate::clients::{ACCOUNTS, Client, FIRST_ACCOUNT, Kind, Pending, Resync};
+use crate::outbound::Submitter;
 use crate::rng::Rng;
 use crate::vocabulary::{Answer, Happening, JobKind, Work};
 use crate::world::World;
 use jmap::Jmap;
 use pop3::Pop3;
+use watch::Watch;
 
 /// Histories that have them (percent).
 const SHARE: u64 = 60;
@@ -39,6 +42,8 @@ pub(crate) enum Part {
     None,
     Pop3(Pop3),
     Jmap(Jmap),
+    Submitter(Submitter),
+    Watch(Watch),
 }
 
 /// A change a client has asked for, with what it knew then.
@@ -61,7 +66,8 @@ impl World {
             let resync = [Resync::Quick, Resync::CondStore][number % 2];
             let kind = Kind::Reader { account: self.some_account(), resync, node: self.some_node(), keeper: true };
             self.clients.push(Client::new(kind, Part::None));
-            for part in [Part::Pop3(Pop3::default()), Part::Jmap(Jmap::default())] {
+            let (submitter, watch) = (Part::Submitter(Submitter::default()), Part::Watch(Watch::default()));
+            for part in [Part::Pop3(Pop3::default()), Part::Jmap(Jmap::default()), submitter, watch] {
                 let kind = Kind::Part { account: self.some_account(), node: self.some_node() };
                 self.clients.push(Client::new(kind, part));
             }
@@ -87,6 +93,8 @@ impl World {
             Part::None => {}
             Part::Pop3(_) => self.pop3_acts(c, n, account),
             Part::Jmap(_) => self.jmap_acts(c, n, account),
+            Part::Submitter(_) => self.submitter_acts(c, n, account),
+            Part::Watch(_) => self.watcher_acts(c, n, account),
         }
     }
 
@@ -99,9 +107,10 @@ impl World {
 
     pub(crate) fn show_part(&mut self, n: usize, c: usize, account: AccountId) {
         match self.clients[c].part {
-            Part::None => {}
+            Part::None | Part::Submitter(_) => {}
             Part::Pop3(_) => self.show_maildrop(n, c, account),
             Part::Jmap(_) => self.show_emails(n, c, account),
+            Part::Watch(_) => self.begin_watch(n, c, account),
         }
     }
 

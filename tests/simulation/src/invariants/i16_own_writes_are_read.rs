@@ -83,10 +83,11 @@ impl Invariant for OwnWrites {
             Told::RenameAsked { account, mailbox, .. } => {
                 *self.renames.entry((*account, *mailbox)).or_default() += 1;
             }
-            // Without a base what one side has deleted is what the other has made (M12), and names are as either has them.
-            Told::MergedBlindly { account } => {
-                self.renamed.remove(account);
+            Told::Merged { account, blind } => {
                 self.deleted.remove(account);
+                if *blind {
+                    self.renamed.remove(account);
+                }
             }
             Told::RemovalAsked { account, placements } => {
                 self.removing.extend(placements.iter().map(|id| (*account, *id)));

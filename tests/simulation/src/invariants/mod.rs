@@ -7,6 +7,7 @@
 mod d1_acknowledged_is_retrievable;
 mod d2_no_resurrection;
 mod d3_command_takes_effect_once;
+mod d4_submission_delivered_or_bounced;
 mod d5_bodies_are_where_they_were_acknowledged;
 mod d6_equal_versions_equal_state;
 mod i10_resync_equals_fetch;
@@ -16,6 +17,7 @@ mod i13_validity_names_one_mailbox;
 mod i14_emailid_and_threadid_stay;
 mod i15_reads_never_go_back;
 mod i16_own_writes_are_read;
+mod i17_watchers_hear_of_changes;
 mod i18_uidl_is_stable;
 mod i19_states_lead_to_the_truth;
 mod i1_uid_names_one_content;
@@ -36,7 +38,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use mailbox::rows::{Mailbox, Placement};
 use mime::ThreadId;
-use vocab::{AccountBatch, AccountId, BlobHash, CommandId, Flags, MailboxId, ModSeq, PlacementId, StoreWrite, Uid};
+use vocab::{
+    AccountBatch, AccountId, BlobHash, CommandId, EpochId, Flags, MailboxId, ModSeq, PlacementId, StoreWrite, Uid,
+};
 
 use crate::disk::Image;
 
@@ -101,6 +105,14 @@ pub(crate) struct Maildrop<'a> {
     pub(crate) uidls: &'a [(PlacementId, BlobHash)],
 }
 
+/// A session in IDLE that has not been told what its node may show.
+pub(crate) struct Watching {
+    pub(crate) account: AccountId,
+    pub(crate) node: usize,
+    /// For how long (ms).
+    pub(crate) behind_ms: u64,
+}
+
 /// Messages by EMAILID, each with its placements: where they are, and with which flags.
 pub(crate) type Emails = BTreeMap<PlacementId, BTreeMap<PlacementId, (MailboxId, Flags)>>;
 
@@ -133,8 +145,9 @@ pub(crate) enum Told {
     RenameAsked { account: AccountId, mailbox: MailboxId, to: String },
     /// OK for RENAME.
     Renamed { account: AccountId, mailbox: MailboxId, to: String, side: Option<usize> },
-    /// Two branches of the account were merged without a common state: of two names the wrong one may stay (M12).
-    MergedBlindly { account: AccountId },
+    /// Two branches of the account were merged: a deleted mailbox may live on with new mail (M3). `blind`: without a common
+    /// state, so that of two names the wrong one may stay (M12).
+    Merged { account: AccountId, blind: bool },
     /// OK for CREATE.
     Created { account: AccountId, mailbox: MailboxId, name: String, side: Option<usize> },
     /// OK for a message that was appended, copied or moved.
@@ -149,6 +162,18 @@ pub(crate) enum Told {
     Conditional { account: AccountId, id: PlacementId, wanted: Flags, now: Flags },
     /// A document is written or removed.
     NoteAsked { account: AccountId, id: CommandId, name: String, body: Option<Bytes> },
+    /// 250 for a remote recipient.
+    Submitted { item: CommandId },
+    /// An item is put into the queue by a batch of this epoch.
+    TakenIn { item: CommandId, epoch: EpochId },
+    /// The start of an attempt is committed at a node.
+    Started { item: CommandId, view: View },
+    /// The remote host has it from a node; `held`: it was the other side's, and its grace is not over.
+    Taken { item: CommandId, view: View, held: bool },
+    /// The end of a delivery is committed.
+    Sent { item: CommandId, side: Option<usize> },
+    /// The report about it is accepted under this id.
+    Bounced { item: CommandId, account: AccountId, id: CommandId },
     /// OK for it.
     NoteKept { account: AccountId, id: CommandId, side: Option<usize> },
 }
@@ -167,6 +192,10 @@ pub(crate) trait Invariant {
     }
     /// A JMAP client has followed the changes.
     fn on_emails(&mut self, _reading: &JmapReading<'_>) -> Verdict {
+        Ok(())
+    }
+    /// A session in IDLE is behind.
+    fn on_watch(&mut self, _watching: &Watching) -> Verdict {
         Ok(())
     }
     /// A part becomes durable on a node.
@@ -204,6 +233,7 @@ impl Default for Checks {
             Box::<d1_acknowledged_is_retrievable::Acknowledged>::default(),
             Box::<d2_no_resurrection::Resurrection>::default(),
             Box::new(d3_command_takes_effect_once::Once),
+            Box::<d4_submission_delivered_or_bounced::Submissions>::default(),
             Box::<d5_bodies_are_where_they_were_acknowledged::Bodies>::default(),
             Box::<d6_equal_versions_equal_state::Equal>::default(),
             Box::<i1_uid_names_one_content::OneContent>::default(),
@@ -222,6 +252,7 @@ impl Default for Checks {
             Box::<i14_emailid_and_threadid_stay::Identity>::default(),
             Box::<i15_reads_never_go_back::Monotonic>::default(),
             Box::<i16_own_writes_are_read::OwnWrites>::default(),
+            Box::new(i17_watchers_hear_of_changes::Watchers),
             Box::<i18_uidl_is_stable::Uidl>::default(),
             Box::new(i19_states_lead_to_the_truth::States),
             Box::<i20_ids_are_never_reused::Ids>::default(),
@@ -246,6 +277,9 @@ impl Checks {
         if let Err(broken) = self.each(|one| one.on_told(told)) {
             self.landed_fault.get_or_insert(broken);
         }
+    }
+    pub(crate) fn on_watch(&mut self, watching: &Watching) -> Broken {
+        self.each(|one| one.on_watch(watching))
     }
     pub(crate) fn on_maildrop(&mut self, drop: &Maildrop<'_>) -> Broken {
         self.each(|one| one.on_maildrop(drop))
