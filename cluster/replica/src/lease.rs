@@ -96,6 +96,21 @@ impl Replica {
         }
     }
 
+    /// Other nodes that serve clients as well as this one, which leads the epoch: in sync, compared, under leases, and
+    /// heard. None while a node is being brought up to date: it takes what the others can spare.
+    #[must_use]
+    pub fn partners(&self) -> Vec<NodeId> {
+        let leads = |r: &&EpochRecord| r.home == self.me() && r.guest.is_none();
+        if self.record.as_ref().filter(leads).is_none() {
+            return Vec::new();
+        }
+        let peers = self.commit_peers();
+        peers
+            .into_iter()
+            .filter(|peer| self.may_grant(*peer) && self.peers.get(peer).is_some_and(|p| p.disk_ok))
+            .collect()
+    }
+
     /// A home drops a backup only after the last lease it gave has run out, so it gives none to who is silent: on a link
     /// that stands though nothing travels any more, leases would be given for ever.
     pub(crate) fn may_grant(&self, peer: NodeId) -> bool {

@@ -110,6 +110,10 @@ impl Cluster for EngineCluster {
         self.0.machine().newest_home()
     }
 
+    fn partners(&self) -> Vec<NodeId> {
+        self.0.machine().partners()
+    }
+
     fn events(&self, limit: usize) -> Vec<ClusterEvent> {
         self.0.journal.as_ref().map(|journal| journal.recent(limit)).unwrap_or_default()
     }

@@ -1,9 +1,11 @@
 //! Typed documents: names are normalised, bodies checked against their kind, references kept whole.
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use vocab::{Address, Domain};
+use vocab::{Address, Domain, NodeId};
 
 use crate::apply::{Faults, fault};
 use crate::state::{AccountBody, AliasBody, ClusterState, Document, DocumentKind, DomainBody, Rejection};
@@ -19,10 +21,36 @@ pub struct HomesBody {
     pub spread: bool,
 }
 
+/// Name of the setting that shares out client connections.
+pub const LOAD_SETTING: &str = "load";
+/// Weight of a node that the setting does not name.
+pub const LOAD_WEIGHT: u32 = 100;
+
+/// Body of the setting [`LOAD_SETTING`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoadBody {
+    /// The primary assigns connections on the cluster address to itself and the others in sync, instead of serving all.
+    pub spread: bool,
+    /// How much each node gets beside the others, by id; [`LOAD_WEIGHT`] unless named. 0 = no new connections (drain).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub weights: BTreeMap<u32, u32>,
+}
+
+impl LoadBody {
+    /// Weight of this node.
+    #[must_use]
+    pub fn weight(&self, node: NodeId) -> u32 {
+        self.weights.get(&node.0).copied().unwrap_or(LOAD_WEIGHT)
+    }
+}
+
 /// Schema version of every body written today.
 const SCHEMA: u32 = 1;
 /// Targets of one alias.
 const ALIAS_TARGETS_MAX: usize = 1000;
+/// Greatest weight of a node.
+const LOAD_WEIGHT_MAX: u32 = 10_000;
 /// Length of the name of a setting (bytes).
 const SETTING_NAME_BYTES_MAX: usize = 64;
 
@@ -157,8 +185,18 @@ fn check_body(state: &ClusterState, (kind, name): (DocumentKind, &str), body: &V
         }
         DocumentKind::Setting => {
             faults.require(!body.is_null(), format!("{place}/body"), "is null; remove it instead");
-            if name == HOMES_SETTING {
-                parse_body::<HomesBody>(body, &place, faults);
+            match name {
+                HOMES_SETTING => drop(parse_body::<HomesBody>(body, &place, faults)),
+                LOAD_SETTING => {
+                    let weights = parse_body::<LoadBody>(body, &place, faults).unwrap_or_default().weights;
+                    for (node, weight) in weights {
+                        let place = format!("{place}/body/weights/{node}");
+                        let known = state.members.get(&NodeId(node)).is_some_and(|member| member.data);
+                        faults.require(known, &place, "no node with mail has this id");
+                        faults.require(weight <= LOAD_WEIGHT_MAX, place, format!("is above {LOAD_WEIGHT_MAX}"));
+                    }
+                }
+                _ => {}
             }
         }
     }

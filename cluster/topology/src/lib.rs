@@ -9,7 +9,7 @@ mod query;
 pub mod state;
 
 pub use apply::apply;
-pub use documents::{HOMES_SETTING, HomesBody, address_key, normalise_name};
+pub use documents::{HOMES_SETTING, HomesBody, LOAD_SETTING, LOAD_WEIGHT, LoadBody, address_key, normalise_name};
 pub use epoch::{EpochKind, EpochRecord};
 pub use query::Account;
 pub use state::{

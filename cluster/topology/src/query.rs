@@ -3,7 +3,7 @@
 use serde_json::Value;
 use vocab::{AccountId, Address, Domain};
 
-use crate::documents::{HOMES_SETTING, HomesBody, address_key};
+use crate::documents::{HOMES_SETTING, HomesBody, LOAD_SETTING, LoadBody, address_key};
 use crate::state::{AccountBody, AliasBody, ClusterState, Document, DocumentKind, DomainBody};
 
 /// An account as configured.
@@ -73,6 +73,12 @@ impl ClusterState {
         let document = self.document(DocumentKind::Alias, &address_key(address))?;
         let body = serde_json::from_value::<AliasBody>(document.body.clone()).ok()?;
         Some(body.targets.iter().filter_map(|target| Address::parse(target).ok()).collect())
+    }
+    /// How client connections are shared out (setting [`LOAD_SETTING`]).
+    #[must_use]
+    pub fn load(&self) -> LoadBody {
+        let body = self.setting(LOAD_SETTING).cloned();
+        body.and_then(|body| serde_json::from_value(body).ok()).unwrap_or_default()
     }
     /// Whether homes of shards are spread over the nodes in sync (setting [`HOMES_SETTING`]); together unless said.
     #[must_use]

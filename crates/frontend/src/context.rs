@@ -61,7 +61,7 @@ impl FrontendContext {
     #[must_use]
     pub fn new(ports: Ports, config: FrontendConfig) -> Arc<Self> {
         let budget = BodyBudget::new(config.limits.message_memory_bytes);
-        let proxy = Arc::new(Proxy::new(ports.cluster.clone(), ports.streams.clone()));
+        let proxy = Arc::new(Proxy::new(ports.cluster.clone(), ports.streams.clone(), ports.config.clone()));
         Arc::new(Self { ports, config, budget, proxy, failures: Failures::default() })
     }
 

@@ -51,6 +51,11 @@ impl Open {
         let [_, running, holding] = &self.0;
         Self([None, running.clone(), holding.clone()])
     }
+    /// Whether the client called an address that this node may lose: the cluster address.
+    #[must_use]
+    pub fn is_by_address(&self) -> bool {
+        self.0.last().is_some_and(Option::is_some)
+    }
     /// Resolves when all conditions are true. Cancel-safe; never ends when an owner is gone.
     pub async fn opened(&mut self) {
         while !self.is_open() {
@@ -319,12 +324,12 @@ async fn receive(stream: TcpStream, client: SocketAddr, endpoint: Endpoint, open
     let address = ends.0.ip().to_canonical();
     let (socket, place) = admit(socket, address, &endpoint).await?;
     if let Some(proxy) = endpoint.proxy.clone()
-        && let Some(to) = proxy.assign(&open)
-        && let Some(far) = proxy.open(to, &endpoint, ends, &open).await
+        && let Some(assigned) = proxy.assign(&open, &endpoint)
+        && let Some(far) = proxy.open(assigned.to, &endpoint, ends, &open).await
     {
         return Some(Box::pin(async move {
             let _place = place;
-            proxy.carry(to, endpoint.name, socket, far, open).await;
+            proxy.carry(assigned, endpoint.name, (socket, far), open).await;
         }));
     }
     serve_here(socket, address, endpoint, open, place).await

@@ -19,6 +19,7 @@ use crate::config::Network;
 use crate::drive::timed;
 use crate::listener::{Endpoint, Open, admit, serve_here};
 use crate::proxy_header::ProxyHeader;
+use crate::share::{Share, Shares};
 use crate::transport::{Socket, read_some};
 
 /// How long the other node has to take a connection; it is near, or it is not there.
@@ -27,6 +28,10 @@ const OPEN_WAIT: Duration = Duration::from_secs(3);
 const HEADER_WAIT: Duration = Duration::from_secs(5);
 /// How long a client may keep its side open after the node that served it has ended.
 const END_WAIT: Duration = Duration::from_secs(5);
+/// How often the node that serves a connection by choice is looked at; its own end of the connection is heard at once.
+const PARTNER_LOOK: Duration = Duration::from_secs(2);
+/// Looks in a row at which it does not serve until its connections here end.
+const PARTNER_MISSES: u32 = 2;
 /// Answers to the header: the connection is served from here on, or it is not.
 const TAKEN: u8 = 1;
 const REFUSED: u8 = 0;
@@ -79,15 +84,26 @@ impl Drop for Counted<'_> {
 pub struct Proxy {
     cluster: Arc<dyn Cluster>,
     streams: Arc<dyn Streams>,
+    config: Arc<dyn Config>,
     given: Counter,
     taken: Counter,
+    shares: Shares,
+}
+
+/// Another node serves a connection.
+pub(crate) struct Assigned {
+    /// Which.
+    pub(crate) to: NodeId,
+    /// By choice: this node could serve it, too.
+    pub(crate) share: Option<Share>,
 }
 
 impl Proxy {
     /// Nothing proxied yet.
     #[must_use]
-    pub fn new(cluster: Arc<dyn Cluster>, streams: Arc<dyn Streams>) -> Self {
-        Self { cluster, streams, given: Counter::default(), taken: Counter::default() }
+    pub fn new(cluster: Arc<dyn Cluster>, streams: Arc<dyn Streams>, config: Arc<dyn Config>) -> Self {
+        let (given, taken) = (Counter::default(), Counter::default());
+        Self { cluster, streams, config, given, taken, shares: Shares::default() }
     }
 
     /// Now.
@@ -98,11 +114,15 @@ impl Proxy {
     }
 
     /// The other node that serves a connection that begins now; `None` = this one. The one place where it is chosen.
-    pub(crate) fn assign(&self, open: &Open) -> Option<NodeId> {
+    pub(crate) fn assign(&self, open: &Open, endpoint: &Endpoint) -> Option<Assigned> {
+        let me = self.cluster.node();
         if open.is_open() {
-            return None;
+            let load = Some(self.config.current().load()).filter(|load| load.spread && open.is_by_address())?;
+            let others = self.cluster.partners();
+            let share = self.shares.give(endpoint.name, (me, endpoint.places.count()), &others, &load)?;
+            return Some(Assigned { to: share.to(), share: Some(share) });
         }
-        self.cluster.home().filter(|home| *home != self.cluster.node())
+        self.cluster.home().filter(|home| *home != me).map(|to| Assigned { to, share: None })
     }
 
     /// A stream on which that node serves this client; `None` = serve it here, also because this node can do so again.
@@ -153,12 +173,12 @@ impl Proxy {
     /// stops.
     pub(crate) async fn carry(
         &self,
-        to: NodeId,
+        assigned: Assigned,
         service: &'static str,
-        client: Socket,
-        far: Box<dyn ByteStream>,
+        (client, far): (Socket, Box<dyn ByteStream>),
         open: Open,
     ) {
+        let Assigned { to, share } = assigned;
         let _counted = self.given.count("out", service);
         let mut here = open.apart_from_serving();
         tokio::select! {
@@ -166,7 +186,22 @@ impl Proxy {
                 tracing::debug!(service, node = to.0, %error, "proxied connection broken");
             },
             () = self.moved(to) => tracing::debug!(service, node = to.0, "proxied connection ended: the home has moved"),
+            () = self.lost(to, share.as_ref()) => tracing::debug!(service, node = to.0, "proxied connection ended: not in sync"),
             () = here.closed() => {}
+        }
+    }
+
+    /// For a connection this node could serve itself: resolves when the other node may not serve any more.
+    async fn lost(&self, to: NodeId, share: Option<&Share>) {
+        if share.is_none() {
+            return std::future::pending().await;
+        }
+        // A pause of the other process is none of its end.
+        let mut missing = 0;
+        while missing < PARTNER_MISSES {
+            tokio::time::sleep(PARTNER_LOOK).await;
+            let there = self.cluster.partners().contains(&to) || !*self.cluster.serving().borrow();
+            missing = if there { 0 } else { missing + 1 };
         }
     }
 

@@ -133,6 +133,17 @@ enum ClusterCommand {
         #[arg(value_enum)]
         how: Option<members::Homes>,
     },
+    /// How client connections on the cluster address are shared out.
+    Load {
+        #[command(flatten)]
+        server: ServerArgs,
+        /// `spread`: the primary assigns them to all nodes in sync; `together`: it serves all itself. Without it only shown.
+        #[arg(value_enum)]
+        how: Option<members::Homes>,
+        /// Share of a node beside the others, as ID=WEIGHT (100 unless named, 0 = no new connections); once for each node.
+        #[arg(long = "weight", value_parser = members::weight)]
+        weights: Vec<(u32, u32)>,
+    },
     /// This node leaves the cluster for good: it hands over, finishes what is in flight, and ends. Its data stay on its
     /// disk.
     Leave {
@@ -225,6 +236,7 @@ fn run_cluster(command: ClusterCommand) -> anyhow::Result<ExitCode> {
             members::switch_over(&server, node.as_deref(), dry_run).map(Into::into)
         }
         ClusterCommand::Homes { server, how } => members::homes(&server, how).map(Into::into),
+        ClusterCommand::Load { server, how, weights } => members::load(&server, how, &weights).map(Into::into),
         ClusterCommand::Leave { server, word } => members::leave(&server, word).map(Into::into),
         ClusterCommand::Remove { server, node, word } => members::remove(&server, &node, word).map(Into::into),
         ClusterCommand::Rescue { server, others_are_down, word } => {

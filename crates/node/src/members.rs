@@ -29,6 +29,42 @@ pub fn switch_over(args: &ServerArgs, node: Option<&str>, dry_run: bool) -> anyh
     Ok(api.run(Method::POST, "cluster/switchover", Some(&body), show))
 }
 
+/// `ID=WEIGHT`.
+///
+/// # Errors
+/// Says what it should look like.
+pub fn weight(text: &str) -> Result<(u32, u32), String> {
+    let parts = text.split_once('=').and_then(|(node, weight)| Some((node.parse().ok()?, weight.parse().ok()?)));
+    parts.ok_or_else(|| "must be ID=WEIGHT, for instance 2=50".to_owned())
+}
+
+/// Shows how connections are shared out, or says how; it counts for connections that begin from then on.
+///
+/// # Errors
+/// When the API cannot be found.
+pub fn load(args: &ServerArgs, how: Option<Homes>, weights: &[(u32, u32)]) -> anyhow::Result<Exit> {
+    let api = Api::open(args)?;
+    if how.is_none() && weights.is_empty() {
+        return Ok(api.run(Method::GET, "cluster", None, show_load));
+    }
+    let weights: serde_json::Map<String, Value> =
+        weights.iter().map(|(node, weight)| (node.to_string(), json!(weight))).collect();
+    let body = json!({ "value": { "spread": how != Some(Homes::Together), "weights": weights } });
+    let path = format!("settings/{}", topology::LOAD_SETTING);
+    Ok(api.run(Method::PUT, &path, Some(&body), |setting| match setting["value"]["spread"].as_bool() {
+        Some(true) => {
+            say!("new connections on the cluster address are shared out: {}", admin::line(&setting["value"]["weights"]))
+        }
+        _ => say!("the primary serves new connections on the cluster address itself"),
+    }))
+}
+
+fn show_load(status: &Value) {
+    let proxied = &status["proxied"];
+    say!("accepted here and served by another node: {} now, {} so far", proxied["open"], proxied["total"]);
+    say!("accepted by another node and served here: {} now, {} so far", proxied["taken_open"], proxied["taken_total"]);
+}
+
 /// Where the homes of shards are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Homes {

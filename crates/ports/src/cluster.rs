@@ -109,6 +109,9 @@ pub trait Cluster: Send + Sync {
     fn serving(&self) -> tokio::sync::watch::Receiver<bool>;
     /// The home of the newest epoch known here: who serves clients while this node may not; perhaps this node.
     fn home(&self) -> Option<NodeId>;
+    /// Other nodes that may serve clients of the cluster address beside this one; none unless this node leads and nobody
+    /// is being brought up to date.
+    fn partners(&self) -> Vec<NodeId>;
     /// What this node decided and why: the newest events, the oldest of them first.
     fn events(&self, limit: usize) -> Vec<ClusterEvent>;
     /// Whether this node should hold the cluster address now.

@@ -116,6 +116,9 @@ impl ports::outbox::Outbox for Fake {
 }
 
 impl Cluster for Fake {
+    fn partners(&self) -> Vec<NodeId> {
+        Vec::new()
+    }
     fn events(&self, _: usize) -> Vec<ports::journal::ClusterEvent> {
         Vec::new()
     }

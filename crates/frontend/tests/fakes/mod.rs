@@ -41,6 +41,9 @@ impl FakeCluster {
 }
 
 impl Cluster for FakeCluster {
+    fn partners(&self) -> Vec<NodeId> {
+        Vec::new()
+    }
     fn events(&self, limit: usize) -> Vec<ports::journal::ClusterEvent> {
         let event = |at_ms: u64| ports::journal::ClusterEvent {
             at_ms,

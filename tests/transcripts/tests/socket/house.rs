@@ -193,6 +193,9 @@ impl Outbox for House {
 }
 
 impl Cluster for House {
+    fn partners(&self) -> Vec<NodeId> {
+        Vec::new()
+    }
     fn events(&self, _: usize) -> Vec<ports::journal::ClusterEvent> {
         Vec::new()
     }
