@@ -10,7 +10,7 @@ use crate::clients::Client;
 use crate::disk::Image;
 use crate::extras::Extras;
 use crate::faults::Plan;
-use crate::invariants::{Checks, View};
+use crate::invariants::{Checks, Told, View};
 use crate::mishaps::Mishaps;
 use crate::net::Net;
 use crate::node::{Node, Process};
@@ -288,6 +288,9 @@ impl World {
         let Some(record) = record else { return };
         self.note(|| format!("node {} enters {}", node + 1, crate::describe_record(&record)));
         self.coverage.epoch(&record);
+        if record.kind == EpochKind::Heal {
+            self.checks.on_told(&Told::HealBegins);
+        }
         self.count_takeover(node, before.as_ref(), &record);
         self.nodes[node].apart = self.side_after(node, before.as_ref(), &record);
         let me = node_id(node);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vocab::{AccountId, MailboxId};
 
-use super::{Highest, Invariant, Reading, Told, Verdict, keep};
+use super::{Highest, Invariant, NamesOf, Reading, Told, Verdict, keep};
 
 #[derive(Default)]
 pub(crate) struct Monotonic {
@@ -14,6 +14,9 @@ pub(crate) struct Monotonic {
     mailboxes: BTreeMap<AccountId, BTreeMap<(MailboxId, String), Option<usize>>>,
     /// May be deleted.
     ending: BTreeSet<(AccountId, MailboxId)>,
+    names: NamesOf,
+    /// Names that may come to an end: the mailbox lives under one of another that took its mail (M4).
+    ending_names: BTreeSet<(AccountId, String)>,
 }
 
 impl Invariant for Monotonic {
@@ -21,19 +24,26 @@ impl Invariant for Monotonic {
         "I15"
     }
     fn on_told(&mut self, told: &Told) -> Verdict {
+        self.names.told(told);
         if let Told::EmptyAsked { account, mailbox } = told {
             self.ending.insert((*account, *mailbox));
+        }
+        if let Told::EmptyAsked { account, mailbox } | Told::RenameAsked { account, mailbox, .. } = told {
+            self.ending_names.extend(self.names.of(*account, *mailbox));
         }
         Ok(())
     }
     fn on_read(&mut self, reading: &Reading<'_>) -> Verdict {
+        self.names.read(reading);
         self.modseq.tell(&reading.view, reading.account, reading.modseq)?;
         let all = self.mailboxes.entry(reading.account).or_default();
         let ids: BTreeSet<MailboxId> = reading.mailboxes.iter().map(|shown| shown.mailbox.id).collect();
         let names: BTreeSet<&str> = reading.mailboxes.iter().map(|shown| &shown.mailbox.name[..]).collect();
         for ((id, name), side) in all.iter() {
             // One that both sides created lives on under its name.
-            let there = ids.contains(id) || names.contains(&name[..]) || self.ending.contains(&(reading.account, *id));
+            let ended = self.ending.contains(&(reading.account, *id));
+            let there = ids.contains(id) || names.contains(&name[..]) || ended;
+            let there = there || self.ending_names.contains(&(reading.account, name.clone()));
             if !there && reading.view.must_know(*side) {
                 let (account, node) = (reading.account.0, reading.view.node + 1);
                 return Err(format!("account {account}: {name} ({id}) was shown, and is not at node {node}"));

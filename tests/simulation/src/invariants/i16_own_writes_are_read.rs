@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vocab::{AccountId, MailboxId, PlacementId};
 
-use super::{Highest, Invariant, Reading, Told, Verdict, keep, name_of};
+use super::{Highest, Invariant, NamesOf, Reading, Told, Verdict, keep, name_of};
 
 type Facts<K> = BTreeMap<AccountId, BTreeMap<K, Option<usize>>>;
 
@@ -18,6 +18,8 @@ pub(crate) struct OwnWrites {
     renamed: Facts<(MailboxId, String)>,
     removing: BTreeSet<(AccountId, PlacementId)>,
     emptying: BTreeSet<(AccountId, MailboxId)>,
+    names: NamesOf,
+    ending_names: BTreeSet<(AccountId, String)>,
     /// How often a mailbox was to be renamed.
     renames: BTreeMap<(AccountId, MailboxId), u32>,
 }
@@ -39,7 +41,8 @@ impl OwnWrites {
         for ((id, name), side) in self.created.get(&account).into_iter().flatten() {
             // One that both sides created lives on under its name.
             let there = names.contains_key(id) || names.values().any(|other| other == name);
-            if must(side) && !there && !self.emptying.contains(&(account, *id)) {
+            let ended = self.emptying.contains(&(account, *id)) || self.ending_names.contains(&(account, name.clone()));
+            if must(side) && !there && !ended {
                 return Some(format!("the new mailbox {name} is missing"));
             }
         }
@@ -66,6 +69,10 @@ impl Invariant for OwnWrites {
         "I16"
     }
     fn on_told(&mut self, told: &Told) -> Verdict {
+        self.names.told(told);
+        if let Told::EmptyAsked { account, mailbox } | Told::RenameAsked { account, mailbox, .. } = told {
+            self.ending_names.extend(self.names.of(*account, *mailbox));
+        }
         match told {
             Told::Wrote { account, mailbox, id, side } => {
                 keep(self.wrote.entry(*account).or_default(), (*id, *mailbox), *side);
@@ -99,6 +106,7 @@ impl Invariant for OwnWrites {
     }
     fn on_read(&mut self, reading: &Reading<'_>) -> Verdict {
         let (account, node) = (reading.account, reading.view.node + 1);
+        self.names.read(reading);
         if let Some(what) = self.missing(reading) {
             return Err(format!("account {}: {what} at node {node}", account.0));
         }

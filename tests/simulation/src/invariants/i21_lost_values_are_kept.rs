@@ -17,7 +17,7 @@ struct Written {
     /// Order in which it was asked for and acknowledged.
     asked: u64,
     kept: Option<(u64, Option<usize>)>,
-    /// Joint epochs before it was asked for.
+    /// Heals and joint epochs before it was asked for.
     era: u64,
 }
 
@@ -56,6 +56,8 @@ impl Invariant for Conflicts {
                     written.kept = Some((self.clock, *side));
                 }
             }
+            // From now on what the anchor writes may come over what it took in from its guest.
+            Told::HealBegins => self.era += 1,
             _ => {}
         }
         Ok(())

@@ -148,6 +148,8 @@ pub(crate) enum Told {
     /// Two branches of the account were merged: a deleted mailbox may live on with new mail (M3). `blind`: without a common
     /// state, so that of two names the wrong one may stay (M12).
     Merged { account: AccountId, blind: bool },
+    /// A node enters the epoch of a heal.
+    HealBegins,
     /// OK for CREATE.
     Created { account: AccountId, mailbox: MailboxId, name: String, side: Option<usize> },
     /// OK for a message that was appended, copied or moved.
@@ -370,6 +372,35 @@ impl<K: Ord + Clone + std::fmt::Debug> Highest<K> {
             let highest = sides.values().copied().max().unwrap_or(0);
             *sides = BTreeMap::from([(None, highest)]);
         }
+    }
+}
+
+/// Names that mailboxes were shown or created under.
+#[derive(Debug, Default)]
+pub(crate) struct NamesOf(BTreeMap<(AccountId, MailboxId), BTreeSet<String>>);
+
+impl NamesOf {
+    pub(crate) fn told(&mut self, told: &Told) {
+        match told {
+            Told::Created { account, mailbox, name, .. } => self.add(*account, *mailbox, name),
+            Told::Renamed { account, mailbox, to, .. } => self.add(*account, *mailbox, to),
+            _ => {}
+        }
+    }
+    pub(crate) fn read(&mut self, reading: &Reading<'_>) {
+        for mailbox in reading.mailboxes.iter().map(|shown| &shown.mailbox) {
+            self.add(reading.account, mailbox.id, &mailbox.name);
+        }
+    }
+    fn add(&mut self, account: AccountId, mailbox: MailboxId, name: &str) {
+        let names = self.0.entry((account, mailbox)).or_default();
+        if !names.contains(name) {
+            names.insert(name.to_owned());
+        }
+    }
+    pub(crate) fn of(&self, account: AccountId, mailbox: MailboxId) -> impl Iterator<Item = (AccountId, String)> {
+        let names = self.0.get(&(account, mailbox)).into_iter().flatten();
+        names.map(move |name| (account, name.clone()))
     }
 }
 
