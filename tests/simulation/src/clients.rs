@@ -7,6 +7,7 @@ use bytes::Bytes;
 use mailbox::op::{AccountOp, FlagMode};
 use mailbox::read;
 use mailbox::rows::UidRow;
+use queue::op::QueueOutcome;
 use vocab::{
     AccountId, BlobHash, Damaged, Flags, Keyword, MailboxId, MemoryRows, ModSeq, PlacementId, SystemFlag, Uid,
 };
@@ -158,7 +159,7 @@ impl World {
             self.coverage.messages += 1;
             let first = FIRST_ACCOUNT + self.rng.range(0, ACCOUNTS);
             let mut accounts = BTreeSet::from([AccountId(first)]);
-            if self.rng.percent(20) {
+            if self.rng.percent(if self.spread { 45 } else { 20 }) {
                 accounts.insert(AccountId(FIRST_ACCOUNT + self.rng.range(0, ACCOUNTS)));
             }
             let body = Bytes::from(format!("Subject: message {}\r\n\r\nfrom {c}\r\n", self.coverage.messages));
@@ -179,7 +180,12 @@ impl World {
         let Pending::Delivery { accounts, body, inline } = pending.clone() else { return };
         // Every SMTP transaction is a command of its own, a retried one too.
         let Some(accept) = self.nodes[n].process.as_mut().map(|p| p.command_id(n)) else { return };
-        self.begin(c, n, pending, JobKind::Submit(Work::Delivery { accept, first: 1, accounts, body, inline }));
+        self.begin(
+            c,
+            n,
+            pending,
+            JobKind::Submit(Work::Delivery { accept, accounts: (1..).zip(accounts).collect(), body, inline }),
+        );
     }
 
     fn reader_acts(&mut self, c: usize, n: usize, account: AccountId) {
@@ -250,7 +256,10 @@ impl World {
         self.clients[c].connected = false;
         let Some(pending) = self.clients[c].pending.take() else { return };
         match (pending, answer) {
-            (Pending::Delivery { accounts, body, .. }, Some(Ok(Done::Delivered(side)))) => {
+            (
+                Pending::Delivery { accounts, body, .. },
+                Some(Ok(Done::Delivered(side) | Done::Queue(QueueOutcome::Done, side))),
+            ) => {
                 let blob = BlobHash::of(&body);
                 self.coverage.accepted += 1;
                 self.note(|| {
@@ -303,11 +312,13 @@ impl World {
                 archived.get_or_insert_default().extend(more);
             }
         }
+        let promised = crate::spread::promised(&self.nodes[n].disk.image, account);
         let reading = Reading {
             account,
             view,
             mailboxes: &mailboxes,
             archived: archived.as_ref(),
+            promised: &promised,
             modseq: rows.head.modseq,
             before: &before,
             after: &after,

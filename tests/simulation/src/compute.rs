@@ -212,9 +212,7 @@ impl World {
 
     /// Orders work at this home.
     pub(crate) fn order(&mut self, n: usize, work: Work, waiter: Waiter) {
-        if let Work::Delivery { body, inline: false, .. } = &work
-            && !self.missing(n, &[BlobHash::of(body)]).is_empty()
-        {
+        if !self.missing(n, &work.bodies_elsewhere()).is_empty() {
             // The homes changed while the body was on its way: it is spread again.
             return self.reply(n, waiter, Err(SubmitError::Unavailable("the body is not here")));
         }
@@ -316,10 +314,10 @@ impl<'a> Building<'a> {
                 self.bodies.extend(body.iter().map(|body| (BlobHash::of(body), body.clone())));
                 Ok(Done::Queue(outcome, self.side))
             }
-            Work::Delivery { accept, first, accounts, body, inline } => {
+            Work::Delivery { accept, accounts, body, inline } => {
                 let hash = BlobHash::of(body);
-                for (number, account) in (*first..).zip(accounts) {
-                    let id = accept.for_recipient(number);
+                for (number, account) in accounts {
+                    let id = accept.for_recipient(*number);
                     let message = NewMessage {
                         blob: hash,
                         blob_size: body.len() as u64,
@@ -334,7 +332,7 @@ impl<'a> Building<'a> {
                     let (outcome, mut changes) = applier.run(&command)?;
                     if outcome == Outcome::Refused(Refusal::NoSuchAccount) {
                         // Mail makes the account, as in the engine.
-                        let init = id.for_recipient(number | 0x4000_0000);
+                        let init = id.for_recipient(*number | 0x4000_0000);
                         applier.run(&Command { id: init, settled: 0, op: AccountOp::Init })?;
                         changes = applier.run(&command)?.1;
                     }

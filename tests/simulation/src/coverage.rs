@@ -156,6 +156,10 @@ counters! {
     states_answered: "states answered", Must;
     /// JMAP states that were refused: the client read everything.
     states_refused: "states refused", Must;
+    /// Accept records committed: messages to accounts of several homes.
+    accept_records: "accept records", Must;
+    /// Looks at records another home had taken in.
+    inherited_records: "accept records inherited", Must;
     /// Nodes that went on by quorum with a witness.
     witness_takeovers: "takeovers with a witness", Must;
     /// Nodes that went on by quorum among three.

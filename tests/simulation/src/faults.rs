@@ -106,7 +106,7 @@ impl World {
         self.nodes[n].pauses += 1;
         self.nodes[n].deferred.clear();
         self.epoch_landed(n);
-        for job in process.jobs.values().filter(|job| job.client != crate::outbound::RELAY) {
+        for job in process.jobs.values().filter(|job| job.client < crate::spread::FAN_OUT) {
             let (client, serial) = (job.client, job.serial);
             self.at(1, Happening::Told { client, serial, answer: None });
         }

@@ -9,6 +9,7 @@ use crate::Control;
 use crate::node::chunk;
 use crate::outbound::RELAY;
 use crate::peers::CALL_WAIT_MS;
+use crate::spread::FAN_OUT;
 use crate::vocabulary::{After, Answer, Done, Happening, Inner, Job, JobKind, Ms, Waiter, Work, index_of};
 use crate::world::World;
 
@@ -34,14 +35,21 @@ impl World {
         let Some(job) = process.jobs.get_mut(&id) else { return };
         job.attempt += 1;
         let (attempt, kind) = (job.attempt, job.kind.clone());
+        // What a record promises is durable wherever a home may be.
+        let fans_out = job.client == FAN_OUT;
         match kind {
-            JobKind::Submit(Work::Delivery { body, inline: false, .. }) => self.spread(n, id, attempt, &body),
+            JobKind::Submit(Work::Delivery { body, inline: false, .. }) if !fans_out => {
+                self.spread(n, id, attempt, &body)
+            }
             JobKind::Submit(work) => self.submit(n, id, attempt, work),
             JobKind::Read { account, entry_asked } => self.try_read(n, id, account, entry_asked),
         }
     }
 
     fn submit(&mut self, n: usize, id: u64, attempt: u32, work: Work) {
+        let job = self.nodes[n].process.as_ref().and_then(|p| p.jobs.get(&id));
+        let fans_out = job.is_some_and(|job| job.client == FAN_OUT);
+        let work = if fans_out { work } else { self.with_record(n, work) };
         let Some(process) = self.nodes[n].process.as_ref() else { return };
         let boot = process.boot;
         let Some(home) = process.replica.home(work.shard()).map(index_of) else {
@@ -119,7 +127,10 @@ impl World {
     /// Answers whoever waits for a token.
     pub(crate) fn answer(&mut self, n: usize, token: u64, answer: Answer) {
         let waiting = self.nodes[n].process.as_mut().and_then(|p| p.waiting.remove(&token));
-        if let Some((_, waiter)) = waiting {
+        if let Some((work, waiter)) = waiting {
+            if answer.is_ok() {
+                self.accepted_here(n, &work);
+            }
             self.reply(n, waiter, answer);
         }
     }
@@ -156,9 +167,12 @@ impl World {
         let Some(process) = self.nodes[n].process.as_mut() else { return };
         let Some(job) = process.jobs.remove(&id) else { return };
         if let JobKind::Submit(work) = &job.kind
-            && let Some(command) = work.id()
+            && let Some(command) = work.id().filter(|_| job.client != FAN_OUT)
         {
             process.settle(n, command, &answer);
+        }
+        if job.client == FAN_OUT {
+            return self.fan_out_told(n, job.serial, &answer);
         }
         if job.client == RELAY {
             return self.relay_told(n, job.serial, &answer);

@@ -18,6 +18,7 @@ mod peers;
 mod register;
 mod rng;
 mod shape;
+mod spread;
 mod vocabulary;
 mod world;
 
@@ -56,11 +57,13 @@ pub enum Control {
     ServesBeforeOthersAreLevel,
     /// A node writes the newest row format it knows, whoever reads it.
     WritesNewestRows,
+    /// H14: 250 for accounts of several homes after the first home's commit, without an accept record.
+    AcknowledgesFirstHome,
 }
 
 impl Control {
     /// Every control that switches something off.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::AcknowledgesEarly,
         Self::StartsAloneByItself,
         Self::KeepsFreeNumbers,
@@ -74,6 +77,7 @@ impl Control {
         Self::ShowsUnconfirmed,
         Self::ServesBeforeOthersAreLevel,
         Self::WritesNewestRows,
+        Self::AcknowledgesFirstHome,
     ];
 
     /// The rule of the machine it switches off, if it is one.
@@ -125,6 +129,8 @@ pub enum Age {
     Mishaps,
     /// With these too, before there were clients other than senders and readers.
     Extras,
+    /// With all these, before homes were spread.
+    Cast,
     /// As they are now.
     Present,
 }
@@ -134,8 +140,9 @@ pub enum Age {
 pub fn run_as(seed: u64, age: Age, control: Control, traced: bool) -> History {
     let mishaps = mishaps::Mishaps::of(seed).filter(|_| age >= Age::Mishaps);
     let extras = extras::Extras::of(seed).filter(|_| age >= Age::Extras);
-    let cast = age >= Age::Present && cast::is_in(seed);
-    play(seed, world::World::new(seed, control, traced, world::More { mishaps, extras, cast }))
+    let cast = age >= Age::Cast && cast::is_in(seed);
+    let spread = age >= Age::Present && spread::is_in(seed);
+    play(seed, world::World::new(seed, control, traced, world::More { mishaps, extras, cast, spread }))
 }
 
 fn play(seed: u64, mut world: world::World) -> History {

@@ -10,6 +10,7 @@ use crate::Control;
 use crate::disk::{Disk, Image};
 use crate::outbound::Worker;
 use crate::rng::Rng;
+use crate::spread::Fans;
 use crate::vocabulary::{
     After, Answer, Branch, Done, Happening, Inner, Job, Merge, Ms, Pull, Waiter, Work, index_of, node_id,
 };
@@ -85,6 +86,7 @@ pub(crate) struct Process {
     /// Branches of a peer that wait for their merge, by fetch.
     pub(crate) branches: BTreeMap<u64, Branch>,
     pub(crate) worker: Worker,
+    pub(crate) fans: Fans,
 }
 
 impl Node {
@@ -193,10 +195,12 @@ impl World {
             pulls: Vec::new(),
             branches: BTreeMap::new(),
             worker: Worker::default(),
+            fans: Fans::default(),
         });
         if self.cast {
             self.to(n, 100, Inner::RelayTick);
         }
+        self.tell_spread(n);
         self.note(|| format!("node {} starts, boot {}", n + 1, boot.0));
         self.to(n, 0, Inner::Quorum(false));
         self.to(n, 0, Inner::Tick);
@@ -266,6 +270,7 @@ impl World {
             Inner::WatchLook(client) => self.watch_look(n, client),
             Inner::RelayTick => self.relay_ticks(n),
             Inner::EndAgain(number) => self.end_again(n, number),
+            Inner::FanOutLook => self.fan_out_look(n),
             Inner::Dialogue(number) => self.dialogue(n, number),
             _ => {}
         }

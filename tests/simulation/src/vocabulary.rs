@@ -49,9 +49,8 @@ pub(crate) enum Work {
     Enter(AccountId),
     Delivery {
         accept: CommandId,
-        /// Number of the first recipient.
-        first: u32,
-        accounts: Vec<AccountId>,
+        /// With their numbers among the recipients.
+        accounts: Vec<(u32, AccountId)>,
         body: Bytes,
         inline: bool,
     },
@@ -69,7 +68,18 @@ impl Work {
         match self {
             Self::Queue { .. } => vec![AccountId::QUEUE],
             Self::Account { account, .. } | Self::Enter(account) => vec![*account],
-            Self::Delivery { accounts, .. } => accounts.clone(),
+            Self::Delivery { accounts, .. } => accounts.iter().map(|(_, account)| *account).collect(),
+        }
+    }
+
+    /// Bodies it names and does not carry.
+    pub(crate) fn bodies_elsewhere(&self) -> Vec<BlobHash> {
+        match self {
+            Self::Delivery { body, inline: false, .. } => vec![BlobHash::of(body)],
+            Self::Queue { op: QueueOp::Accept(accepted), body: None, .. } => {
+                accepted.record.iter().map(|record| record.blob).collect()
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -264,6 +274,8 @@ pub(crate) enum Inner {
     Quorum(bool),
     /// A session in IDLE looks again.
     WatchLook(usize),
+    /// Whoever fans out looks for records that others left behind.
+    FanOutLook,
     /// The relay worker looks for work.
     RelayTick,
     /// The end of this attempt is offered once more.

@@ -59,6 +59,8 @@ pub(crate) struct World {
     pub(crate) extras: Option<Extras>,
     /// More kinds of clients than senders and readers (`cast`).
     pub(crate) cast: bool,
+    /// Homes are spread (`spread`).
+    pub(crate) spread: bool,
     pub(crate) checks: Checks,
     pub(crate) control: Control,
     pub(crate) coverage: Coverage,
@@ -78,12 +80,14 @@ pub(crate) struct More {
     pub(crate) mishaps: Option<Mishaps>,
     pub(crate) extras: Option<Extras>,
     pub(crate) cast: bool,
+    /// Homes are spread (`spread`).
+    pub(crate) spread: bool,
 }
 
 impl World {
     pub(crate) fn new(seed: u64, control: Control, traced: bool, more: More) -> Self {
         let mut rng = Rng::new(seed);
-        let More { mishaps, extras, cast } = more;
+        let More { mishaps, extras, cast, spread } = more;
         let shape = Shape::of(seed);
         let nodes = (0..shape.nodes()).map(|_| Node::new(&mut rng)).collect();
         let plan = Plan::new(&mut rng);
@@ -101,6 +105,7 @@ impl World {
             mishaps,
             extras,
             cast,
+            spread,
             checks: Checks::default(),
             control,
             coverage: Coverage::default(),
@@ -366,7 +371,7 @@ impl World {
         };
         let quiet = self.clients.iter().all(Client::is_done) && self.nodes.iter().all(|n| n.disk.queued() == 0);
         let level = self.nodes.windows(2).all(|w| w[0].disk.image.versions() == w[1].disk.image.versions());
-        quiet && level && self.nodes.iter().all(joint)
+        quiet && level && self.all_fanned_out() && self.nodes.iter().all(joint)
     }
 
     fn check_end(&mut self) {

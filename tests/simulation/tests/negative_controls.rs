@@ -72,6 +72,12 @@ fn writing_rows_that_a_member_cannot_read_is_noticed() {
     assert!(broken.starts_with("formats"), "{broken}");
 }
 
+#[test]
+fn h14_answering_for_several_homes_after_the_first_one_is_noticed() {
+    let broken = noticed(Control::AcknowledgesFirstHome);
+    assert!(broken.starts_with("D1") || broken.starts_with("D3"), "mail is lost or doubled, not {broken}");
+}
+
 /// Rules that matter only with a third voter: one history in five has one (`shape`).
 const WITH_THIRD: u64 = 400;
 

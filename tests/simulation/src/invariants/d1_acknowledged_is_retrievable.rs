@@ -42,7 +42,11 @@ impl Invariant for Acknowledged {
             reading.mailboxes.iter().flat_map(|m| &m.placements).map(|placement| placement.blob).collect();
         let archived = |blob: &BlobHash| reading.archived.is_some_and(|all| all.contains(blob));
         for (blob, side) in self.owed(reading.account) {
-            if reading.view.must_know(side) && !shown.contains(&blob) && !archived(&blob) {
+            if reading.view.must_know(side)
+                && !shown.contains(&blob)
+                && !archived(&blob)
+                && !reading.promised.contains(&blob)
+            {
                 let node = reading.view.node + 1;
                 return Err(format!("account {}: acknowledged {blob} is not shown at node {node}", reading.account.0));
             }

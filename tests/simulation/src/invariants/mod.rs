@@ -87,6 +87,8 @@ pub(crate) struct Reading<'a> {
     pub(crate) mailboxes: &'a [Shown],
     /// Bodies in archived branches of the account, on any node; `None` = there is no branch.
     pub(crate) archived: Option<&'a BTreeSet<BlobHash>>,
+    /// Bodies an accept record of this node promises to the account.
+    pub(crate) promised: &'a BTreeSet<BlobHash>,
     /// Modseq of the account.
     pub(crate) modseq: u64,
     /// What the client remembered by name; empty when it cannot be compared.

@@ -108,6 +108,7 @@ impl Scene {
 
     pub(super) fn read(&self, check: &mut dyn Invariant) -> Verdict {
         check.on_read(&Reading {
+            promised: &BTreeSet::new(),
             account: self.account,
             view: View { node: 0, side: None, excused: false },
             mailboxes: &self.shown,

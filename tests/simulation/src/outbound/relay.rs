@@ -196,13 +196,12 @@ impl World {
         let same = Failure { status: "5.0.0".to_owned(), diagnostic: "given up".to_owned(), remote: None };
         let body = Bytes::from(write_bounce(item, &same, to, "example.org", &original, item.accepted_at));
         let accept = report_id(item.id, 0);
-        let first = accept.recipient;
         let Some(process) = self.nodes[n].process.as_mut() else { return };
         if let Some(attempt) = process.worker.attempts.get_mut(&number) {
             attempt.step = Step::Bounce(failure, accept);
         }
-        let accounts = vec![sender_of(item)];
-        let work = Work::Delivery { accept, first, accounts, body, inline: true };
+        let accounts = vec![(accept.recipient, sender_of(item))];
+        let work = Work::Delivery { accept, accounts, body, inline: true };
         self.begin_job(n, RELAY, number, JobKind::Submit(work));
     }
 }
