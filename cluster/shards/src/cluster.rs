@@ -3,7 +3,9 @@
 use std::sync::{Arc, PoisonError};
 
 use ports::Answer;
-use ports::cluster::{Cluster, ClusterStatus, Departure, MembershipError, NodeStatus, Others, Rescue, Switchover};
+use ports::cluster::{
+    BranchStatus, Cluster, ClusterStatus, Departure, MembershipError, NodeStatus, Others, Rescue, Switchover,
+};
 use ports::config::QuorumStatus;
 use ports::journal::ClusterEvent;
 use replica::{Event, ReplicaStatus, Serving};
@@ -120,6 +122,14 @@ impl Cluster for EngineCluster {
 
     fn holds_address(&self) -> watch::Receiver<bool> {
         self.0.holds_address.subscribe()
+    }
+
+    fn branches(&self) -> Answer<'_, Result<Vec<BranchStatus>, SubmitError>> {
+        Box::pin(self.0.archived_branches())
+    }
+
+    fn delete_branch(&self, id: String) -> Answer<'_, Result<bool, SubmitError>> {
+        Box::pin(self.0.delete_branch(id))
     }
 
     fn start_alone(&self) -> Answer<'_, Result<(), SubmitError>> {

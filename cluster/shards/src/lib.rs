@@ -2,6 +2,7 @@
 //! `crates/mailbox`; this room computes batches, does I/O in the order it is told, and answers whoever waits.
 
 mod accounts;
+mod archived;
 mod blobs;
 mod bodies;
 mod check;

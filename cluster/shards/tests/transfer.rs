@@ -11,9 +11,10 @@ use bytes::Bytes;
 use mailbox::op::{AccountOp, FlagMode, Outcome, Role};
 use pair::{ALICE, Node, Pair, message, until};
 use ports::accounts::Accounts as _;
+use ports::cluster::Cluster as _;
 use ports::mail_store::MailStore as _;
 use vocab::limits::PAST_BYTES_MAX;
-use vocab::{BlobHash, Flags, MailboxId, PlacementId, StoreWrite, SystemFlag, Table};
+use vocab::{AccountId, BlobHash, Flags, MailboxId, PlacementId, StoreWrite, SubmitError, SystemFlag, Table};
 
 /// Less than fits into a frame.
 const DOCUMENT_BYTES: usize = 512 * 1024;
@@ -137,4 +138,60 @@ async fn more_than_a_batch_may_hold_is_given_whole() {
     check_equal(&pair).await;
     let past = pair.nodes[1].store.past(ALICE, None, usize::MAX).expect("chain").expect("chain");
     assert!(past.len() > 10 && past[0].undo.is_none() && past[1..].iter().all(|link| link.undo.is_some()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_a_client_asks_for_is_merged_before_others() {
+    const ACCOUNTS: u64 = 100;
+    let mut pair = Pair::joint().await;
+    let all: Vec<AccountId> = (1_000..1_000 + ACCOUNTS).map(AccountId).collect();
+    // Ids are looked at in order, so without a client this one would be the last.
+    let last = *all.last().expect("an account");
+    let touch = async |node: &Node, op: &dyn Fn() -> AccountOp| {
+        for account in &all {
+            let accounts = node.engine.accounts();
+            accounts.submit(*account, accounts.command_id(), op()).await.expect("done");
+        }
+    };
+    let create = |name: &'static str| move || AccountOp::CreateMailbox { name: name.into(), role: None };
+    touch(&pair.nodes[0], &|| AccountOp::Init).await;
+    pair.kill(1);
+    until("alone", || pair.nodes[0].status().epoch_kind == "solo").await;
+    touch(&pair.nodes[0], &create("first side")).await;
+    pair.kill(0);
+    pair.restart_locked(1).await;
+    // Asked too early it says so.
+    while let Err(said) = pair.nodes[1].engine.cluster().start_alone().await {
+        assert!(matches!(said, SubmitError::Unavailable(_)), "{said}");
+        tokio::task::yield_now().await;
+    }
+    until("alone too", || pair.nodes[1].status().epoch_kind == "solo").await;
+    touch(&pair.nodes[1], &create("second side")).await;
+    pair.net.held.store(true, Ordering::SeqCst);
+    pair.restart(0).await;
+    let anchor = || pair.nodes.iter().position(|n| n.status().sync.is_some_and(|sync| sync.accounts_left >= ACCOUNTS));
+    until("they have compared", || anchor().is_some()).await;
+    let anchor = anchor().expect("an anchor");
+    pair.nodes[anchor].engine.accounts().snapshot(last).await.expect("the anchor serves");
+    pair.net.held.store(false, Ordering::SeqCst);
+    pair.until_joint().await;
+    let order = pair.nodes[1 - anchor].seen.order.lock().expect("order").clone();
+    let order: Vec<AccountId> = order.into_iter().filter(|account| all.contains(account)).collect();
+    assert_eq!(order.len(), all.len(), "each once");
+    let at = order.iter().position(|account| *account == last).expect("merged");
+    assert!(at < 40, "the account a client waits for came as number {at}");
+    for node in &pair.nodes {
+        let rows = node.engine.accounts().snapshot(last).await.expect("readable");
+        for name in ["first side", "second side"] {
+            assert!(mailbox::read::mailbox_by_name(&*rows, name).expect("rows").is_some(), "{name}");
+        }
+    }
+    // What the other side had is archived there, and can be deleted.
+    let cluster = pair.nodes[1 - anchor].engine.cluster();
+    let branches = cluster.branches().await.expect("readable");
+    let mine = branches.iter().find(|branch| branch.account == last.0).expect("a branch");
+    assert!(branches.len() as u64 >= ACCOUNTS && mine.bytes > 0 && mine.expires_ms > mine.archived_ms);
+    assert_eq!(cluster.delete_branch(mine.id.clone()).await, Ok(true));
+    assert_eq!(cluster.delete_branch(mine.id.clone()).await, Ok(false));
+    assert!(!cluster.branches().await.expect("readable").contains(mine));
 }

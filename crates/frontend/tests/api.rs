@@ -8,6 +8,7 @@ use axum::http::{Request, StatusCode};
 use fakes::{House, TOKEN};
 use frontend::context::FrontendContext;
 use ports::accounts::Accounts as _;
+use ports::cluster::BranchStatus;
 use ports::config::Config as _;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -164,6 +165,36 @@ async fn an_account_whose_creation_broke_off_is_completed_by_the_same_request() 
     caller.ok("POST", "/api/v1/accounts", bob.clone()).await;
     assert!(caller.house.accounts.exists(caller.account("bob@example.org").expect("made")));
     caller.refused(409, "POST", "/api/v1/accounts", bob).await;
+}
+
+#[tokio::test]
+async fn archived_branches_are_listed_with_their_address_and_deleted_by_hand() {
+    let caller = Caller::new();
+    let path = "/api/v1/branches";
+    assert_eq!(caller.ok("GET", path, Value::Null).await, json!({"branches": []}));
+    caller.ok("POST", "/api/v1/domains", json!({"name": "example.org"})).await;
+    caller.ok("POST", "/api/v1/accounts", json!({"address": "bob@example.org", "password": "geheim"})).await;
+    let account = caller.account("bob@example.org").expect("made").0;
+    let branch = |id: &str, account| BranchStatus {
+        id: id.to_owned(),
+        account,
+        archived_ms: 1_700_000_000_000,
+        expires_ms: 1_702_592_000_000,
+        bytes: 4_711,
+        bodies: 2,
+    };
+    *caller.house.cluster.branches.lock().expect("lock") = vec![branch("a-1", account), branch("b-2", 9_999)];
+    let listed = caller.ok("GET", path, Value::Null).await;
+    let first = json!({
+        "id": "a-1", "account": account, "address": "bob@example.org", "bytes": 4_711, "bodies": 2,
+        "archived": "2023-11-14T22:13:20Z", "expires": "2023-12-14T22:13:20Z",
+    });
+    assert_eq!(listed["branches"][0], first);
+    assert_eq!((&listed["branches"][1]["address"], &listed["branches"][1]["account"]), (&Value::Null, &json!(9_999)));
+    caller.ok("DELETE", "/api/v1/branches/a-1", Value::Null).await;
+    caller.refused(404, "DELETE", "/api/v1/branches/a-1", Value::Null).await;
+    let left = caller.ok("GET", path, Value::Null).await;
+    assert_eq!(left["branches"].as_array().map(Vec::len), Some(1));
 }
 
 #[tokio::test]

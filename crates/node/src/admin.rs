@@ -261,7 +261,7 @@ pub(crate) fn segment(text: &str) -> String {
     })
 }
 
-fn show_done(_: &Value) {
+pub(crate) fn show_done(_: &Value) {
     say!("done");
 }
 
@@ -496,15 +496,6 @@ fn show_proxied(proxied: &Value) {
     if count("taken_total") > 0 {
         say!("clients of other nodes served here: {} now, {} so far", count("taken_open"), count("taken_total"));
     }
-}
-
-/// Lists archived branches.
-///
-/// # Errors
-/// When the API cannot be found.
-pub fn branches(args: &ServerArgs) -> anyhow::Result<Exit> {
-    let api = Api::open(args)?;
-    Ok(api.run(Method::GET, "branches", None, show_value))
 }
 
 /// Asks for the cluster's name, then says that the peer is down.

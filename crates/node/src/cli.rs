@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::exit::Exit;
-use crate::{admin, config, demo, events, guard, init, join, members, serve};
+use crate::{admin, branches, config, demo, events, guard, init, join, members, serve};
 
 /// Twinpost: a highly available mail system for a pair of machines.
 #[derive(Debug, Parser)]
@@ -183,10 +183,13 @@ enum ClusterCommand {
         #[arg(long)]
         follow: bool,
     },
-    /// Archived branches: accounts that changed on both sides of a split.
+    /// Archived branches on this node: what accounts that changed on both sides of a split were on the other side.
     Branches {
         #[command(flatten)]
         server: ServerArgs,
+        /// Delete this one before its 30 days are over.
+        #[arg(long, value_name = "ID")]
+        delete: Option<String>,
     },
 }
 
@@ -243,6 +246,6 @@ fn run_cluster(command: ClusterCommand) -> anyhow::Result<ExitCode> {
             members::rescue(&server, others_are_down, word).map(Into::into)
         }
         ClusterCommand::Events { server, limit, follow } => events::run(&server, limit, follow).map(Into::into),
-        ClusterCommand::Branches { server } => admin::branches(&server).map(Into::into),
+        ClusterCommand::Branches { server, delete } => branches::run(&server, delete.as_deref()).map(Into::into),
     }
 }

@@ -2,6 +2,7 @@
 
 mod address;
 pub mod admin;
+pub mod branches;
 pub mod cli;
 pub mod config;
 pub mod demo;

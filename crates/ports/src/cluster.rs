@@ -99,6 +99,23 @@ pub struct ClusterStatus {
     pub warnings: Vec<String>,
 }
 
+/// What an account was on one side of a split, kept on this node as it was.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct BranchStatus {
+    /// Its name.
+    pub id: String,
+    /// Account; 1 is the outbound queue.
+    pub account: u64,
+    /// When it was archived (Unix ms).
+    pub archived_ms: u64,
+    /// When it goes by itself (Unix ms).
+    pub expires_ms: u64,
+    /// Bytes of rows and bodies.
+    pub bytes: u64,
+    /// Bodies of messages.
+    pub bodies: u64,
+}
+
 /// The cluster on this node.
 pub trait Cluster: Send + Sync {
     /// Now.
@@ -116,6 +133,16 @@ pub trait Cluster: Send + Sync {
     fn events(&self, limit: usize) -> Vec<ClusterEvent>;
     /// Whether this node should hold the cluster address now.
     fn holds_address(&self) -> tokio::sync::watch::Receiver<bool>;
+    /// Archived branches on this node, with their sizes.
+    ///
+    /// # Errors
+    /// Unavailable when rows of one are damaged.
+    fn branches(&self) -> Answer<'_, Result<Vec<BranchStatus>, SubmitError>>;
+    /// Deletes an archived branch on this node before its time; false when there is none of this name.
+    ///
+    /// # Errors
+    /// As `branches`.
+    fn delete_branch(&self, id: String) -> Answer<'_, Result<bool, SubmitError>>;
     /// Operator's word that the peer is down: opens a solo epoch with the gap.
     ///
     /// # Errors

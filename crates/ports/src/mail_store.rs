@@ -8,6 +8,19 @@ use vocab::{AccountHead, AccountId, BlobHash, ChainLink, Damaged, PastLink, RowW
 
 use crate::Answer;
 
+/// A branch that a heal or a repair put aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchivedBranch {
+    /// Account and version in hex.
+    pub name: String,
+    /// When its newest row was written (Unix ms); it is kept for 30 days from then on.
+    pub written_ms: u64,
+    /// Bytes of its rows and of the bodies they name, which may be those of present messages too.
+    pub bytes: u64,
+    /// Bodies its rows name.
+    pub bodies: u64,
+}
+
 /// Rows, heads, chains, bodies and records of one node. Reads are of the last *written* state; every write is synced.
 /// A sync or write error ends the process with a clear message, so `write` has no error.
 pub trait MailStore: Send + Sync {
@@ -78,6 +91,11 @@ pub trait MailStore: Send + Sync {
     ) -> Result<Vec<RowWrite>, Damaged>;
     /// Names of archived branches.
     fn branches(&self) -> Vec<String>;
+    /// How large an archived branch is; `None` when there is none of this name. Reads all its rows; blocks.
+    ///
+    /// # Errors
+    /// [`Damaged`].
+    fn branch(&self, name: &str) -> Result<Option<ArchivedBranch>, Damaged>;
     /// Bytes free on the medium.
     fn free_bytes(&self) -> u64;
     /// Milliseconds since the last synced write ended well, by the store's own small write every second or so.

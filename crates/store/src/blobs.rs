@@ -76,13 +76,18 @@ pub(crate) fn stored_chunks(db: &DB, hash: BlobHash) -> Option<u32> {
     })
 }
 
+/// Size of the body if it is here, for whoever only counts.
+pub(crate) fn stored_size(db: &DB, hash: BlobHash) -> Option<u64> {
+    with_record(db, hash, |record| match record {
+        Record::Whole(body) => body.len() as u64,
+        Record::Chunked { total } => total,
+    })
+}
+
 /// Size of the body if it is here. Whoever asks for a body without references may be about to name it, so the sweep
 /// leaves it alone from then on.
 pub(crate) fn size(disk: &Disk, hash: BlobHash) -> Option<u64> {
-    let size = with_record(&disk.db, hash, |record| match record {
-        Record::Whole(body) => body.len() as u64,
-        Record::Chunked { total } => total,
-    })?;
+    let size = stored_size(&disk.db, hash)?;
     let orphans = families::family(&disk.db, families::ORPHANS);
     if disk.db.get_pinned_cf(orphans, hash.0).is_ok_and(|found| found.is_some()) {
         disk.asked().insert(hash, disk.now_ms());

@@ -102,6 +102,7 @@ impl Ledger {
                 StoreWrite::SwapStage { account, version, digest } => self.swap_stage(group, account, version, digest),
                 StoreWrite::RepairBody(body) => self.repair_body(group, body.hash, &body.bytes),
                 StoreWrite::TrimChain { account, agreed } => self.trim_chain(group, account, agreed)?,
+                StoreWrite::DropBranch { branch } => self.drop_branch(group, &branch),
                 StoreWrite::Archive { branch, key, value, refs } => {
                     self.archive(group, &branch, &key, (&value, &refs));
                 }

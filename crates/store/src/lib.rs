@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use ports::Answer;
-use ports::mail_store::MailStore;
+use ports::mail_store::{ArchivedBranch, MailStore};
 use rocksdb::{DB, Direction, IteratorMode, WriteOptions};
 use tokio::sync::oneshot;
 use vocab::{AccountHead, AccountId, BlobHash, ChainLink, Damaged, PastLink, RowWrite, Rows, StoreWrite, Version};
@@ -214,6 +214,10 @@ impl MailStore for Store {
 
     fn branches(&self) -> Vec<String> {
         archive::branches(&self.disk.db)
+    }
+
+    fn branch(&self, name: &str) -> Result<Option<ArchivedBranch>, Damaged> {
+        archive::branch(&self.disk.db, name)
     }
 
     fn free_bytes(&self) -> u64 {

@@ -12,7 +12,7 @@ pub const IDLE_WRITE: Duration = Duration::from_secs(1);
 pub const SWEEP_PAUSE_MS: u64 = 10 * 60 * 1000;
 
 /// An archived branch is deleted this long after its last row was written (ms).
-pub const BRANCH_KEEP_MS: u64 = 30 * 24 * 3600 * 1000;
+pub use vocab::limits::BRANCH_KEEP_MS;
 
 /// Choices of a store. The default is right for production.
 #[derive(Clone)]

@@ -354,6 +354,40 @@ async fn an_archived_branch_goes_with_its_bodies_after_its_time() {
 }
 
 #[tokio::test]
+async fn an_archived_branch_is_measured_and_dropped_by_hand() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::default();
+    let store = Store::open(folder.path(), options(&clock).0).unwrap();
+    clock.advance(5);
+    let ((one, one_body), (two, two_body)) = (body(b"one"), body(b"second"));
+    let archive = |branch: &str, key: &'static [u8], refs: Vec<BlobHash>| StoreWrite::Archive {
+        branch: branch.into(),
+        key: Bytes::from_static(key),
+        value: Bytes::from_static(b"row"),
+        refs,
+    };
+    write(&store, vec![one_body, two_body, archive("b-1", b"a", vec![one]), archive("b-1", b"b", vec![one, two])])
+        .await;
+    write(&store, vec![archive("b-10", b"a", vec![two])]).await;
+    let measured = store.branch("b-1").unwrap().expect("a branch");
+    assert_eq!((measured.name.as_str(), measured.written_ms, measured.bodies), ("b-1", 5, 2));
+    let other = store.branch("b-10").unwrap().expect("a branch");
+    assert!(measured.bytes > other.bytes + 3 && other.bytes > 6, "{measured:?} {other:?}");
+    assert_eq!(store.branch("b-2").unwrap(), None);
+    write(&store, vec![StoreWrite::DropBranch { branch: "b-1".into() }]).await;
+    assert_eq!((store.branch("b-1").unwrap(), store.branches()), (None, vec!["b-10".to_owned()]), "at once");
+    store.sweep().await;
+    clock.advance(BLOB_ORPHAN_MS);
+    store.sweep().await;
+    assert!(!store.has_blob(one) && store.has_blob(two), "what the other needs stays");
+    // The same state may be put aside once more.
+    let (again, again_body) = body(b"one");
+    write(&store, vec![again_body, archive("b-1", b"a", vec![again])]).await;
+    assert_eq!(store.branches(), ["b-1", "b-10"]);
+    assert_eq!(store.branch("b-1").unwrap().map(|branch| branch.bodies), Some(1));
+}
+
+#[tokio::test]
 async fn sound_rows_take_the_place_of_damaged_ones_only_at_the_same_version() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());

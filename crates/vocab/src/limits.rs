@@ -60,5 +60,7 @@ pub const HOLD_DOWN_MS: u64 = 60_000;
 pub const DISK_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 /// Shards; fixed in the key format.
 pub const SHARDS: u8 = 64;
+/// An archived branch goes by itself after this time (ms).
+pub const BRANCH_KEEP_MS: u64 = 30 * 24 * 3600 * 1000;
 /// A blob without a reference is deleted after this time (ms).
 pub const BLOB_ORPHAN_MS: u64 = 24 * 3600 * 1000;

@@ -83,6 +83,11 @@ pub enum StoreWrite {
         /// Oldest version that somebody may have to go back to.
         agreed: Version,
     },
+    /// The archived branch is dropped before its time: it is listed no longer, its rows and bodies go in the background.
+    DropBranch {
+        /// Its name.
+        branch: String,
+    },
     /// One row of an archived branch; the store drops the branch when its newest row is 30 days old.
     Archive {
         /// Name of the branch: account and version in hex.

@@ -58,7 +58,7 @@ struct Amounts {
 }
 
 /// Names for `--only` that need no pair of their own beside.
-const OWN: [&str; 2] = ["floor", "healing"];
+const OWN: [&str; 3] = ["floor", "commit", "healing"];
 /// Writers of the storage floor, and connections of what it is compared with.
 const FLOOR_WRITERS: usize = 10;
 
@@ -152,6 +152,9 @@ async fn own_rows(
         }
         one_and_two(folder, binary, amounts, table).await?;
     }
+    if "commit".contains(only) {
+        commit(folder, binary, amounts, table).await?;
+    }
     if "healing".contains(only) {
         healing::measure(folder, binary, amounts.healing, table).await?;
     }
@@ -165,6 +168,35 @@ fn floor_rows(folder: &Path, count: usize, table: &mut Table) -> anyhow::Result<
     for databases in [1, 2] {
         let rate = floor::throughput(folder, databases, FLOOR_WRITERS, count)?;
         table.add(&format!("floor: {databases} database(s), {FLOOR_WRITERS} writers"), "/s", 0, rate);
+    }
+    Ok(())
+}
+
+/// How long a commit takes, on one node and on two, against a single synced write on the same disk, in turn.
+async fn commit(folder: &Path, binary: &Path, amounts: &Amounts, table: &mut Table) -> anyhow::Result<()> {
+    for _ in 0..amounts.rounds {
+        let folder = folder.join("commit");
+        std::fs::create_dir_all(&folder)?;
+        let count = amounts.messages_one;
+        let (p50, p99) = tokio::task::block_in_place(|| floor::synced_write(&folder, count))?;
+        table.add("commit: one synced write of 4 KB, p50", "ms", 0, p50);
+        table.add("commit: one synced write of 4 KB, p99", "ms", 0, p99);
+        for (name, nodes) in [("one node", 1), ("two nodes", 2)] {
+            let mut options = PairOptions::new(&folder.join(name), binary, ACCOUNTS + 1);
+            options.allow_plaintext = true;
+            let accounts = options.accounts.clone();
+            let mut pair = if nodes == 2 { Pair::start(options).await? } else { Pair::start_single(options).await? };
+            if nodes == 1 {
+                pair.create_accounts().await?;
+            }
+            let run = loads::deliver(&twinpost(&pair, accounts)?, 1, count).await;
+            pair.stop().await;
+            std::fs::remove_dir_all(folder.join(name))?;
+            let run = run?;
+            table.add(&format!("commit on {name}: 250 after the dot, p50"), "ms", 0, run.ack_ms);
+            table.add(&format!("commit on {name}: 250 after the dot, p99"), "ms", 0, run.ack_p99_ms);
+            table.add(&format!("commit on {name}: synced writes, p50 over p50"), "x", 0, run.ack_ms / p50);
+        }
     }
     Ok(())
 }

@@ -82,6 +82,28 @@ async fn split(pair: &mut Pair) -> anyhow::Result<()> {
         ensure!(subjects(pair, node, 1).await? == ["before", "first side"], "account 1 at node {node}");
         ensure!(subjects(pair, node, 2).await? == ["before", "second side"], "account 2 at node {node}");
     }
+    branches(pair).await
+}
+
+/// What the other side had is kept, said with its size and whose it is, and goes when an operator says so.
+async fn branches(pair: &Pair) -> anyhow::Result<()> {
+    let address = &pair.options.accounts.first().context("account")?.address;
+    let mut deleted = 0;
+    for node in [0, 1] {
+        let listed = pair.command(node, &["cluster", "branches"], &["--json"], None).await?;
+        let listed: serde_json::Value = serde_json::from_str(&listed)?;
+        for branch in listed["branches"].as_array().context("branches")? {
+            ensure!(branch["bytes"].as_u64() > Some(100) && branch["archived"].is_string(), "{branch}");
+            deleted += u32::from(branch["address"] == address.as_str());
+            let id = branch["id"].as_str().context("id")?;
+            pair.command(node, &["cluster", "branches"], &["--delete", id], None).await?;
+            let again = pair.command(node, &["cluster", "branches"], &["--delete", id], None).await;
+            ensure!(again.is_err_and(|e| format!("{e:#}").contains("no archived branch")), "{id} was deleted twice");
+        }
+        let left = pair.command(node, &["cluster", "branches"], &[], None).await?;
+        ensure!(left.contains("no archived branches on this node"), "{left}");
+    }
+    ensure!(deleted > 0, "the branch of {address} is not listed");
     Ok(())
 }
 

@@ -230,6 +230,9 @@ impl Image {
                     chain.drain(..at.saturating_sub(OLD_VERSIONS));
                 }
             }
+            StoreWrite::DropBranch { branch } => {
+                self.archive.remove(&branch);
+            }
             StoreWrite::Archive { branch, key, value, .. } => {
                 self.archive.entry(branch).or_default().insert(key, value);
             }

@@ -1,11 +1,11 @@
 //! A real store behind two switches: the process died, the disk is full.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use ports::Answer;
-use ports::mail_store::MailStore;
+use ports::mail_store::{ArchivedBranch, MailStore};
 use vocab::{AccountHead, AccountId, BlobHash, ChainLink, Damaged, PastLink, RowWrite, Rows, StoreWrite, Version};
 
 use super::ALICE;
@@ -17,6 +17,8 @@ pub struct Seen {
     pub advances: AtomicU32,
     /// Whole.
     pub switches: AtomicU32,
+    /// All accounts that were, either way, in order.
+    pub order: Mutex<Vec<AccountId>>,
 }
 
 /// The disk of one process.
@@ -61,12 +63,13 @@ impl MailStore for Disk {
             return Box::pin(std::future::pending());
         }
         for part in &parts {
-            let counter = match part {
-                StoreWrite::Advance { batch, .. } if batch.account == ALICE => &self.seen.advances,
-                StoreWrite::Switch { account: ALICE, .. } => &self.seen.switches,
+            let (account, counter) = match part {
+                StoreWrite::Advance { batch, .. } => (batch.account, &self.seen.advances),
+                StoreWrite::Switch { account, .. } => (*account, &self.seen.switches),
                 _ => continue,
             };
-            counter.fetch_add(1, Ordering::SeqCst);
+            self.seen.order.lock().expect("order").push(account);
+            counter.fetch_add(u32::from(account == ALICE), Ordering::SeqCst);
         }
         self.store.write(parts)
     }
@@ -98,6 +101,9 @@ impl MailStore for Disk {
     }
     fn branches(&self) -> Vec<String> {
         self.store.branches()
+    }
+    fn branch(&self, name: &str) -> Result<Option<ArchivedBranch>, Damaged> {
+        self.store.branch(name)
     }
     fn free_bytes(&self) -> u64 {
         if self.full.load(Ordering::SeqCst) { 1 } else { 1 << 40 }

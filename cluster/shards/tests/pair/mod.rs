@@ -143,15 +143,20 @@ impl Pair {
         self.nodes[1 - at].engine.guard_word(gone, boot);
     }
 
-    /// A new process over the same folder.
+    /// A new process over the same folder, and the quorum is there again.
     pub async fn restart(&mut self, at: usize) {
+        self.restart_locked(at).await;
+        self.register.set_quorum(true);
+    }
+
+    /// A new process over the same folder.
+    pub async fn restart_locked(&mut self, at: usize) {
         let dead = Arc::<AtomicBool>::default();
         let (node, seen) = (&self.nodes[at], Arc::<Seen>::default());
         let hands = (&dead, &node.full, &seen);
         let (engine, boot) = engine(node.id, &node.store, (&self.register, &self.net), hands).await;
         let node = &mut self.nodes[at];
         (node.engine, node.boot, node.dead, node.seen) = (engine, boot, dead, seen);
-        self.register.set_quorum(true);
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Net {
     links: Mutex<(u64, bool)>,
     /// Answers of calls that get lost after the call was served.
     pub lose: std::sync::atomic::AtomicU32,
+    /// Calls wait while it is set.
+    pub held: std::sync::atomic::AtomicBool,
     /// Times a node asked for a new link.
     pub resets: std::sync::atomic::AtomicU32,
 }
@@ -78,6 +80,9 @@ impl Peers for Wire {
     }
     fn call(&self, to: NodeId, _service: Service, body: Bytes) -> Answer<'_, Result<Bytes, CallError>> {
         Box::pin(async move {
+            while self.net.held.load(std::sync::atomic::Ordering::SeqCst) {
+                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            }
             let Some(place) = self.to(to) else { return Err(CallError::NotSent("gone".into())) };
             let answer = place.service.serve(self.me, body).await.map_err(CallError::Refused);
             let order = std::sync::atomic::Ordering::SeqCst;

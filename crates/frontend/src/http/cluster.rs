@@ -2,10 +2,10 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use ports::cluster::{ClusterStatus, Departure, Others, Rescue, Switchover};
+use ports::cluster::{BranchStatus, ClusterStatus, Departure, Others, Rescue, Switchover};
 use queue::op::{AcceptRecord, QueueItem};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -52,8 +52,30 @@ pub(crate) async fn events(State(api): Shared, Query(wanted): Query<EventsWanted
     Json(json!({ "events": events }))
 }
 
-pub(crate) async fn branches(State(api): Shared) -> Json<Value> {
-    Json(json!({ "branches": api.context.ports.cluster.status().branches }))
+/// Archived branches on this node.
+pub(crate) async fn branches(State(api): Shared) -> Result<Json<Value>, Problem> {
+    let all = api.context.ports.cluster.branches().await?;
+    let addresses = api.addresses();
+    let show = |branch: &BranchStatus| {
+        json!({
+            "id": branch.id,
+            "account": branch.account,
+            "address": addresses.get(&branch.account),
+            "archived": date(Timestamp(branch.archived_ms)),
+            "expires": date(Timestamp(branch.expires_ms)),
+            "bytes": branch.bytes,
+            "bodies": branch.bodies,
+        })
+    };
+    Ok(Json(json!({ "branches": all.iter().map(show).collect::<Vec<_>>() })))
+}
+
+/// Deletes one on this node before its time.
+pub(crate) async fn delete_branch(State(api): Shared, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+    if !api.context.ports.cluster.delete_branch(id.clone()).await? {
+        return Err(Problem::not_found("archived branch on this node", &id));
+    }
+    Ok(StatusCode::NO_CONTENT)
 }
 
 pub(crate) async fn start_alone(State(api): Shared, body: Bytes) -> Result<StatusCode, Problem> {

@@ -1,5 +1,7 @@
 //! Domains, aliases and settings: documents of the configuration.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -31,6 +33,11 @@ impl Api {
             Some(document) => Ok((name, document.clone())),
             None => Err(Problem::not_found(kind.as_str(), &name)),
         }
+    }
+    /// The address of every account, by its id.
+    pub fn addresses(&self) -> BTreeMap<u64, String> {
+        let state = self.context.ports.config.current();
+        state.documents_of(DocumentKind::Account).map(|(name, account)| (account.created, name.to_owned())).collect()
     }
     /// All documents of a kind, each shown.
     pub fn list(&self, kind: DocumentKind, show: fn(&str, &Document) -> Value) -> Vec<Value> {

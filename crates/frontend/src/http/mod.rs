@@ -82,6 +82,7 @@ fn routes() -> Vec<Route> {
         ("/api/v1/cluster/tokens", &["post"], true, post(cluster::create_token)),
         ("/api/v1/cluster/events", &["get"], true, get(cluster::events)),
         ("/api/v1/branches", &["get"], true, get(cluster::branches)),
+        ("/api/v1/branches/{id}", &["delete"], true, delete(cluster::delete_branch)),
         ("/api/v1/queue", &["get"], true, get(cluster::queue)),
         ("/api/v1/queue/release", &["post"], true, post(cluster::release_queue)),
         ("/api/v1/domains", &["get", "post"], true, get(d::list_domains).post(d::add_domain)),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use ports::Answer;
-use ports::cluster::{Cluster, ClusterStatus, Departure, MembershipError, Others, Rescue};
+use ports::cluster::{BranchStatus, Cluster, ClusterStatus, Departure, MembershipError, Others, Rescue};
 use ports::directory::{AddressClass, Directory, Identity, Login, Target};
 use ports::intake::{Delivery, Intake, Recipient};
 use queue::op::{QueueItem, QueueOp, QueueOutcome};
@@ -136,6 +136,12 @@ impl Cluster for Fake {
     }
     fn holds_address(&self) -> watch::Receiver<bool> {
         watch::channel(false).1
+    }
+    fn branches(&self) -> Answer<'_, Result<Vec<BranchStatus>, SubmitError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+    fn delete_branch(&self, _id: String) -> Answer<'_, Result<bool, SubmitError>> {
+        Box::pin(async { Ok(false) })
     }
     fn start_alone(&self) -> Answer<'_, Result<(), SubmitError>> {
         Box::pin(async { unused() })

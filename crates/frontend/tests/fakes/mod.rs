@@ -8,7 +8,9 @@ use frontend::config::{FrontendConfig, Limits, ServicePorts};
 use frontend::tls::TlsFiles;
 use frontend::{Administration, JoinTokens, Ports};
 use ports::Answer;
-use ports::cluster::{Cluster, ClusterStatus, Departure, MembershipError, NodeStatus, Others, Rescue, Switchover};
+use ports::cluster::{
+    BranchStatus, Cluster, ClusterStatus, Departure, MembershipError, NodeStatus, Others, Rescue, Switchover,
+};
 use ports::config::ConfigError;
 use ports::directory::{AddressClass, Directory, Identity, Login};
 use ports::intake::{Delivery, Intake};
@@ -30,6 +32,7 @@ pub struct FakeCluster {
     pub switched: Mutex<Option<NodeId>>,
     pub done: Mutex<Vec<String>>,
     pub home: Mutex<Option<NodeId>>,
+    pub branches: Mutex<Vec<BranchStatus>>,
 }
 
 impl FakeCluster {
@@ -69,6 +72,17 @@ impl Cluster for FakeCluster {
     }
     fn holds_address(&self) -> watch::Receiver<bool> {
         self.holds.subscribe()
+    }
+    fn branches(&self) -> Answer<'_, Result<Vec<BranchStatus>, SubmitError>> {
+        Box::pin(async { Ok(self.branches.lock().expect("lock").clone()) })
+    }
+    fn delete_branch(&self, id: String) -> Answer<'_, Result<bool, SubmitError>> {
+        Box::pin(async move {
+            let mut branches = self.branches.lock().expect("lock");
+            let before = branches.len();
+            branches.retain(|branch| branch.id != id);
+            Ok(branches.len() < before)
+        })
     }
     fn start_alone(&self) -> Answer<'_, Result<(), SubmitError>> {
         *self.alone.lock().expect("lock") = true;
@@ -204,6 +218,7 @@ impl House {
             switched: Mutex::default(),
             done: Mutex::default(),
             home: Mutex::new(None),
+            branches: Mutex::default(),
         };
         Self {
             config: FakeConfig::founded(),

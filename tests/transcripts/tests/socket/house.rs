@@ -10,7 +10,7 @@ use frontend::{Administration, JoinTokens, Ports};
 use mailbox::op::{AccountOp, Change, Outcome};
 use ports::Answer;
 use ports::accounts::Accounts;
-use ports::cluster::{Cluster, ClusterStatus, Departure, MembershipError, Others, Rescue};
+use ports::cluster::{BranchStatus, Cluster, ClusterStatus, Departure, MembershipError, Others, Rescue};
 use ports::config::ConfigError;
 use ports::directory::{AddressClass, Directory, Identity, Login, Target};
 use ports::intake::{Delivery, Intake};
@@ -213,6 +213,12 @@ impl Cluster for House {
     }
     fn holds_address(&self) -> watch::Receiver<bool> {
         self.holds_address.subscribe()
+    }
+    fn branches(&self) -> Answer<'_, Result<Vec<BranchStatus>, SubmitError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+    fn delete_branch(&self, _id: String) -> Answer<'_, Result<bool, SubmitError>> {
+        Box::pin(async { Ok(false) })
     }
     fn start_alone(&self) -> Answer<'_, Result<(), SubmitError>> {
         Box::pin(async { Ok(()) })
