@@ -254,7 +254,7 @@ async fn a_node_that_is_no_member_and_a_service_certificate_get_nothing() {
     let service = authority.issue_service(&["mail.example.org".to_owned()]).expect("issue");
     for issued in [outsider, service] {
         let tls = TlsPems { ca: authority.certificate().to_owned(), certificate: issued.certificate, key: issued.key };
-        assert!(transport::send_guard_word(&tls, A, &[address.clone()], Boot(1)).await.is_err());
+        assert!(transport::send_guard_word(&tls, A, std::slice::from_ref(&address), Boot(1)).await.is_err());
     }
     assert!(a.events.try_recv().is_err());
     let names = ["node-2.twinpost.internal".to_owned()];
@@ -293,5 +293,5 @@ async fn joining_needs_the_right_ca_and_the_right_secret() {
     // The certificate that came back works with the key that never travelled.
     members.send_modify(|all| drop(all.insert(B, vec!["127.0.0.1:9".to_owned()])));
     let tls = TlsPems { ca: authority.certificate().to_owned(), certificate: reply.certificate, key: own.key };
-    transport::send_guard_word(&tls, A, &[address.clone()], Boot(5)).await.expect("a member now");
+    transport::send_guard_word(&tls, A, std::slice::from_ref(&address), Boot(5)).await.expect("a member now");
 }
