@@ -15,6 +15,10 @@ use crate::retry::Retry;
 /// How often a call under way asks whether its receiver still matters.
 const RELEVANCE_PAUSE: Duration = Duration::from_millis(50);
 
+/// Who of many may hold a large body in memory.
+type Turns = tokio::sync::Mutex<()>;
+type Turn<'a> = tokio::sync::MutexGuard<'a, ()>;
+
 impl Engine {
     /// Makes a large body durable here and on every node that will have to hold the change naming it; waits through a
     /// takeover as long as a commit may take.
@@ -128,8 +132,26 @@ impl Engine {
         Ok(())
     }
 
+    /// As [`Engine::fetch_blob`], one of many: of those larger than one chunk only one is in memory at a time. Gives its size.
+    pub(crate) async fn fetch_one_of_many(&self, from: NodeId, hash: BlobHash) -> Result<u64, SubmitError> {
+        let (mut turn, turns) = (None, &self.fetches.large);
+        let body = self.read_body_in_turn(from, hash, Some((turns, &mut turn))).await?;
+        self.store.write(chunks(hash, &body)).await;
+        drop(turn);
+        Ok(body.len() as u64)
+    }
+
     /// A whole body of a peer; its hash is checked.
     pub(crate) async fn read_body(&self, from: NodeId, hash: BlobHash) -> Result<Bytes, SubmitError> {
+        self.read_body_in_turn(from, hash, None).await
+    }
+
+    async fn read_body_in_turn<'a>(
+        &self,
+        from: NodeId,
+        hash: BlobHash,
+        mut turn: Option<(&'a Turns, &mut Option<Turn<'a>>)>,
+    ) -> Result<Bytes, SubmitError> {
         let mut body = Vec::new();
         loop {
             let read = call::Kind::ReadBlob(w::ReadBlob { hash: hash.0.to_vec().into(), from: body.len() as u64 });
@@ -142,6 +164,9 @@ impl Engine {
             }
             if blob.bytes.is_empty() || body.len() > MESSAGE_SIZE_MAX + BLOB_CHUNK_BYTES {
                 return Err(SubmitError::Unavailable("the peer sent a part of a body that makes no sense"));
+            }
+            if let Some((turns, mine)) = turn.take() {
+                *mine = Some(turns.lock().await);
             }
         }
         let body = Bytes::from(body);

@@ -40,6 +40,8 @@ struct Repairing {
 pub(crate) struct Fetches {
     running: Mutex<BTreeMap<AccountId, Running>>,
     repairs: Mutex<BTreeMap<AccountId, Repairing>>,
+    /// For bodies larger than a chunk.
+    pub(crate) large: tokio::sync::Mutex<()>,
 }
 
 impl Fetches {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, future, stream};
 use vocab::{
     AccountBatch, AccountHead, AccountId, BlobHash, BlobRef, NodeId, PastLink, RowWrite, Rows, StoreWrite, SubmitError,
     Version,
@@ -18,6 +19,8 @@ use crate::engine::Engine;
 
 /// Rows of one answer (bytes, about): below a frame, so the link stays usable.
 pub(crate) const ROWS_BYTES: usize = 512 * 1024;
+/// Bodies of one account that are fetched at the same time.
+const BODIES_AT_ONCE: usize = 16;
 /// A transfer nobody reads from is closed.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Transfers open at once on the giving side.
@@ -280,14 +283,10 @@ impl Engine {
 
     /// Bytes of the bodies that were not here.
     pub(crate) async fn fetch_missing(&self, from: NodeId, hashes: BTreeSet<BlobHash>) -> Result<u64, SubmitError> {
-        let mut bytes = 0;
-        for hash in hashes {
-            if !self.store.has_blob(hash) {
-                self.fetch_blob(from, hash).await?;
-                bytes += self.store.blob_size(hash).unwrap_or(0);
-            }
-        }
-        Ok(bytes)
+        let missing: Vec<BlobHash> = hashes.into_iter().filter(|hash| !self.store.has_blob(*hash)).collect();
+        let fetches = stream::iter(missing).map(|hash| self.fetch_one_of_many(from, hash));
+        // They share round trips and syncs.
+        fetches.buffer_unordered(BODIES_AT_ONCE).try_fold(0, |sum, size| future::ready(Ok(sum + size))).await
     }
 }
 

@@ -38,7 +38,8 @@ struct Args {
     /// The twinpost binary (default: beside this one)
     #[arg(long)]
     bin: Option<PathBuf>,
-    /// Only the rows whose name contains this
+    /// Only the rows whose name contains this: memory, inbound, announce, login, append, large; `commit` (a commit against a
+    /// synced write), `healing` (join, heal of 10,000 accounts of which 1,000 changed on both sides, rejoin), `floor`
     #[arg(long, default_value = "")]
     only: String,
 }
