@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use simulation::{Control, Coverage, History};
+use simulation::{Control, Coverage, History, Need};
+
+/// So many histories reach everything that must be reached.
+const JUDGED_FROM: usize = 1_000;
 
 /// What to run.
 #[derive(clap::Args)]
@@ -69,10 +72,24 @@ pub(crate) fn run(options: &Simulate) -> ExitCode {
         median(&mut faults),
         median(&mut lasted),
     );
+    let amiss = print_coverage(&sum, ran);
+    if failed == 0 && !amiss { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Every counter; whether one is amiss that is judged: what must happen, from a thousand histories on.
+fn print_coverage(sum: &Coverage, ran: usize) -> bool {
+    let mut amiss = false;
     for counter in sum.counters() {
-        println!("{:>9} {}", counter.count, counter.name);
+        let judged = ran >= JUDGED_FROM || counter.need == Need::Never;
+        let note = match (judged && counter.is_amiss(), counter.need) {
+            (false, _) => "",
+            (true, Need::Never) => "  <- must not happen",
+            (true, _) => "  <- must be hit",
+        };
+        amiss |= !note.is_empty();
+        println!("{:>9} {}{note}", counter.count, counter.name);
     }
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    amiss
 }
 
 fn report(history: &History, control: Control, traced: bool) {

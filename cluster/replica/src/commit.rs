@@ -66,7 +66,7 @@ impl Replica {
         let Some(record) = self.record.as_ref().filter(|r| r.is_home(self.me())) else { return Vec::new() };
         let mut peers: Vec<NodeId> = record.in_sync.iter().filter(|n| **n != self.me()).copied().collect();
         // X11: from the join mark on the guest counts, until a newer epoch is known.
-        if self.join_mark == Some(record.id) {
+        if self.join_mark == Some(record.id) && self.keeps(Rule::JoinMark) {
             peers.extend(record.guest);
         }
         peers

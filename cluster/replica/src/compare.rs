@@ -121,6 +121,10 @@ impl Replica {
             if !fits || self.compares.contains_key(&id) {
                 continue;
             }
+            if !heal && !self.keeps(Rule::Comparing) {
+                self.set_level(id);
+                continue;
+            }
             self.previous = None;
             let session = self.number();
             self.say(id, Kind::AskVersions(link::AskVersions { session, epoch: Some(message::epoch_to(epoch)) }));
@@ -260,11 +264,12 @@ impl Replica {
     }
 
     fn lock(&mut self, peer: NodeId, account: AccountId) -> bool {
+        let finish_first = self.keeps(Rule::FinishFirst);
         let Some(compare) = self.compares.get_mut(&peer) else { return false };
         if compare.locked.contains(&account) {
             return true;
         }
-        let free = self.orders.lock(account);
+        let free = self.orders.lock(account) || !finish_first;
         if free {
             compare.locked.insert(account);
         }
@@ -361,7 +366,8 @@ impl Replica {
         let (mine, merge, never_solo) = (self.version(account), self.config.merge, self.saved.never_solo);
         let Some(compare) = self.compare(peer, session) else { return };
         let Some(Step::TheirChain(own)) = compare.todo.get(&account) else { return };
-        let dropped = compare.heal && never_solo && chain.is_tail_on(own);
+        let tail = compare.heal && never_solo && chain.is_tail_on(own);
+        let dropped = tail && self.config.without != Some(Rule::DropsTail);
         if chain.knows(mine) {
             self.log(format!("node {} is ahead in account {}", peer.0, account.0));
             let keep = merge && chain.position(mine).is_none();
@@ -372,6 +378,9 @@ impl Replica {
             self.order_pull(peer, account, true);
         } else {
             self.log(format!("account {} changed on both nodes since they parted", account.0));
+            if !self.keeps(Rule::MergesBranches) {
+                return self.order_pull(peer, account, false);
+            }
             self.set_step(peer, account, if merge { Step::WantMerge(chain) } else { Step::WantArchive });
         }
     }

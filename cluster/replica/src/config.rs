@@ -75,4 +75,32 @@ pub enum Rule {
     LevelOthers,
     /// Rows are written in a format every member reads.
     LowerRows,
+    /// X1: a backup shows nothing without a lease of the home.
+    ReadLease,
+    /// X3, H16: every connection begins with a comparison of versions.
+    Comparing,
+    /// X5: only who has compared since boot goes on alone.
+    ComparedBeforeAlone,
+    /// X6: the record of an epoch alone and the batches in flight are one write.
+    SoloInOneWrite,
+    /// X7: who heard of a newer epoch does not go on from its own.
+    NewestEpoch,
+    /// X8 (iii): a gap stays due until joint, in a heal too.
+    GapUntilJoint,
+    /// X10: out of its own solo epoch a node enters another's only as guest.
+    GuestOnly,
+    /// X11: from the join mark on nothing is committed without the guest.
+    JoinMark,
+    /// X12: the batch in flight is finished before an account is merged.
+    FinishFirst,
+    /// X14: what was never acknowledged is dropped, not merged.
+    DropsTail,
+    /// X15: a side counts as served unless its marks reach back to the base.
+    MarksReachBack,
+    /// X17: the base of a merge is common to both sides.
+    CommonBase,
+    /// H19: a branch that was not merged is not overwritten.
+    MergesBranches,
+    /// H25: a pause of one's own is no silence of the others.
+    OwnPause,
 }

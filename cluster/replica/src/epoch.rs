@@ -46,7 +46,7 @@ impl Replica {
 
     /// Remembers a newer epoch durably: a node that knows of one never starts alone from an older one.
     pub(crate) fn hear(&mut self, record: &EpochRecord) {
-        if self.newest().is_some_and(|n| n.id >= record.id) {
+        if self.newest().is_some_and(|n| n.id >= record.id) || !self.keeps(Rule::NewestEpoch) {
             return;
         }
         let me = self.me();
@@ -114,7 +114,7 @@ impl Replica {
         let newer = self.record.as_ref().is_none_or(|r| new.id > r.id);
         let own_solo = self.record.as_ref().is_some_and(|r| r.kind == EpochKind::Solo && r.home == me);
         // X10: out of a solo epoch of its own a node enters another's only as guest of a heal.
-        let unheard = own_solo && new.home != me && new.in_sync.contains(&me);
+        let unheard = own_solo && new.home != me && new.in_sync.contains(&me) && self.keeps(Rule::GuestOnly);
         // X4, X7: what was decided before the other side went on alone is not entered after hearing of that.
         let stale = self.saved.newest.as_ref().is_some_and(|n| n.id.number >= new.id.number && n.id > new.id);
         newer && new.members.contains(&me) && !unheard && !(stale && new.home == me)
@@ -169,7 +169,7 @@ impl Replica {
     pub(crate) fn enter(&mut self, new: EpochRecord) {
         self.log(format!("entering epoch {} ({:?}), in sync {:?}, home {}", new.id, new.kind, new.in_sync, new.home.0));
         let (mut flights, mut batches) = (Vec::new(), Vec::new());
-        if new.is_alone(self.me()) && new.home == self.me() {
+        if new.is_alone(self.me()) && new.home == self.me() && self.keeps(Rule::SoloInOneWrite) {
             (flights, batches) = self.sent_flights();
             for id in &flights {
                 if let Some(flight) = self.flights.get_mut(id) {

@@ -40,7 +40,8 @@ impl Replica {
                 return Serving::Not("not compared with the home yet");
             }
             // X1: only under a lease of the home's present boot.
-            if self.follow.leases.get(&home).is_none_or(|until| now >= *until) {
+            let over = self.follow.leases.get(&home).is_none_or(|until| now >= *until);
+            if over && self.keeps(Rule::ReadLease) {
                 return Serving::Not("no read lease from the home");
             }
         }
@@ -184,7 +185,8 @@ impl Replica {
             let epoch = vocab::EpochId::default();
             return StampBase { epoch, home: node, joint: false, gap: None, marks: None, rows: self.row_format() };
         };
-        let gap = record.gap_epoch().map(|epoch| Gap { k: record.gap_k(node), epoch });
+        let due = record.gap_epoch().filter(|epoch| *epoch == record.id || self.keeps(Rule::GapUntilJoint));
+        let gap = due.map(|epoch| Gap { k: record.gap_k(node), of: record.gap_round(), epoch });
         let marks = (!is_full(record)).then_some(Marks { since: self.saved.joint });
         let joint = record.kind == EpochKind::Joint;
         StampBase { epoch: record.id, home: node, joint, gap, marks, rows: self.row_format() }

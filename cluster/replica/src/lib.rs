@@ -192,6 +192,10 @@ impl Replica {
     /// Takes one event. `now` never goes back.
     pub fn on(&mut self, event: Event, now: Instant) {
         self.now = now.max(self.now);
+        // Whatever comes first after a pause of our own: the silence in it may be ours (H25).
+        if self.now.since(self.last_tick) > self.config.timing.pause {
+            self.on_pause();
+        }
         match event {
             Event::Tick => self.on_tick(),
             Event::Paused => self.on_sleep(),

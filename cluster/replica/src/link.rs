@@ -361,9 +361,6 @@ impl Replica {
     }
 
     pub(crate) fn on_tick(&mut self) {
-        if self.now.since(self.last_tick) > self.config.timing.pause {
-            self.on_pause();
-        }
         self.last_tick = self.now;
         if self.now.since(self.last_beat) >= self.config.timing.heartbeat {
             self.beat_all();

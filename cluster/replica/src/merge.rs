@@ -9,6 +9,7 @@ use wire::link;
 
 use crate::commit::Flight;
 use crate::compare::{RETRY_MS, Step};
+use crate::config::Rule;
 use crate::guest::{FETCHES_MAX, FetchJob, Why};
 use crate::output::{MergeBase, Output};
 use crate::{Replica, message};
@@ -83,6 +84,12 @@ impl Side {
         self.links.iter().rev().map(|l| l.version).find(|v| known.contains(v))
     }
 
+    /// The last version but one, common or not: what a base must not be (X17).
+    fn before_last(&self) -> Option<MergeBase> {
+        let version = self.links.iter().rev().nth(1).map(|link| link.version)?;
+        self.restores(version).then_some(MergeBase { version, at_guest: false })
+    }
+
     /// X15: served too, unless the marks reach back to where the chains part.
     fn is_served(&self, parted: Option<Version>) -> bool {
         self.served || !parted.is_some_and(|version| self.restores(version))
@@ -101,7 +108,7 @@ impl Plan {
     /// A version of one chain that the other side has merged is the base, restored where it is a version. Else it is the
     /// greatest version of both chains (X17), restored where the undo rows reach back to it. An account that was made on
     /// both sides comes from the one without state. Without any of these nothing is assumed (M12).
-    pub fn new(mine: &Side, theirs: &Side) -> Self {
+    pub fn new(mine: &Side, theirs: &Side, without: Option<Rule>) -> Self {
         let (known, own) = (theirs.newest_known_to(mine), mine.newest_known_to(theirs));
         if known.is_none() && own.is_none() && mine.is_whole() && theirs.is_whole() {
             let base = Some(MergeBase { version: Version::default(), at_guest: false });
@@ -121,8 +128,12 @@ impl Plan {
             own.and_then(at)
         };
         // Where a side knows the other's version from its lineage only, nothing says since when it does.
-        let served = mine.is_served(own) || base.is_none();
-        let guest_served = theirs.is_served(known) || base.is_none();
+        let (mut served, mut guest_served) = (mine.is_served(own), theirs.is_served(known));
+        if without == Some(Rule::MarksReachBack) {
+            (served, guest_served) = (mine.served, theirs.served);
+        }
+        let (served, guest_served) = (served || base.is_none(), guest_served || base.is_none());
+        let base = if without == Some(Rule::CommonBase) { mine.before_last().or(base) } else { base };
         Self { base, served, guest_served }
     }
 }
@@ -145,7 +156,7 @@ impl Replica {
     pub(crate) fn plan_merge(&mut self, peer: NodeId, account: AccountId, version: Version, mine: &Side) {
         let Some(compare) = self.compares.get(&peer) else { return };
         let Some(Step::MergeChain(theirs)) = compare.todo.get(&account) else { return };
-        let plan = Plan::new(mine, theirs);
+        let plan = Plan::new(mine, theirs, self.config.without);
         if version == self.version(account) {
             self.set_step(peer, account, Step::WantBranch(plan));
         } else {

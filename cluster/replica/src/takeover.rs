@@ -5,6 +5,7 @@ use topology::{EpochKind, EpochRecord};
 use vocab::{Boot, EpochId, NodeId};
 
 use crate::Replica;
+use crate::config::Rule;
 use crate::link::Gone;
 use crate::output::Output;
 
@@ -29,6 +30,9 @@ impl Evidence {
 impl Replica {
     /// Silence is measured afresh: it may have been ours.
     pub(crate) fn on_pause(&mut self) {
+        if !self.keeps(Rule::OwnPause) {
+            return;
+        }
         for peer in self.peers.values_mut().filter(|p| p.heard.is_some()) {
             peer.heard = Some(self.now);
         }
@@ -98,9 +102,10 @@ impl Replica {
         }
         let Some(record) = self.record.as_ref().filter(|_| self.fenced.is_none()) else { return };
         let me = self.me();
-        let compared = self.is_compared(record) || self.entitled == Some(record.id);
+        let compared =
+            self.is_compared(record) || self.entitled == Some(record.id) || !self.keeps(Rule::ComparedBeforeAlone);
         let counts = record.in_sync.contains(&me) && compared && self.entering.is_none();
-        let newest = self.newest().is_none_or(|n| n.id == record.id);
+        let newest = self.newest().is_none_or(|n| n.id == record.id) || !self.keeps(Rule::NewestEpoch);
         let others = self.others_in_sync(record);
         if !counts || !newest || others.is_empty() {
             return;

@@ -159,7 +159,14 @@ fn x12_a_batch_in_flight_is_finished_before_its_account_is_merged() {
 
 #[test]
 fn x15_a_side_whose_marks_do_not_reach_back_to_the_base_counts_as_served() {
+    for keeps in [true, false] {
+        x15(keeps);
+    }
+}
+
+fn x15(keeps: bool) {
     let mut world = World::pair_with(true);
+    world.without = (!keeps).then_some(replica::Rule::MarksReachBack);
     world.submit(A, &[16]);
     let base = world.version(A, 16);
     // A batch of the joint epoch, where nobody marks, reaches the backup and not the home.
@@ -185,7 +192,7 @@ fn x15_a_side_whose_marks_do_not_reach_back_to_the_base_counts_as_served() {
         Output::Merge { base, served, guest_served, .. } => Some((base.map(|b| b.version), *served, *guest_served)),
         _ => None,
     });
-    assert_eq!(merge, Some((Some(base), false, true)));
+    assert_eq!(merge, Some((Some(base), false, keeps)));
 }
 
 #[test]

@@ -4,10 +4,10 @@
 
 mod toy;
 
-use replica::{Event, MayRead, Output, Serving};
-use topology::EpochKind;
+use replica::{Event, MayRead, Output, Rule, Serving};
+use topology::{EpochKind, EpochRecord};
 use toy::{A, B, World};
-use vocab::{AccountId, StoreWrite, SubmitError};
+use vocab::{AccountId, EpochId, StoreWrite, SubmitError};
 
 #[test]
 fn h01_a_single_node_founds_its_cluster_and_commits() {
@@ -180,6 +180,23 @@ fn h25_a_pause_of_our_own_is_no_silence_of_the_peer() {
 }
 
 #[test]
+fn h25_whatever_comes_first_after_a_pause_of_our_own_is_no_silence_of_the_peer() {
+    for keeps in [true, false] {
+        let mut world = World::pair();
+        world.without = (!keeps).then_some(Rule::OwnPause);
+        world.kill(B);
+        world.boot(B);
+        world.run(500);
+        // The link broke while this node did not run; it hears of that before its own clock ticks.
+        let link = world.nodes[&B].links[&A];
+        world.now = world.now.plus_ms(5_000);
+        world.event(B, Event::LinkDown { peer: A, link });
+        world.drain();
+        assert_eq!(world.kind(B) == EpochKind::Joint, keeps);
+    }
+}
+
+#[test]
 fn h26_after_a_heal_of_a_silent_solo_the_next_one_waits() {
     let mut world = World::pair();
     world.cut();
@@ -233,23 +250,36 @@ fn x5_an_operator_may_start_it() {
 
 #[test]
 fn x6_the_solo_record_and_the_batches_in_flight_are_one_write() {
-    let mut world = World::pair();
-    world.nodes.get_mut(&B).unwrap().slow_disk = true;
-    let tokens = [world.submit(A, &[16]), world.submit(A, &[17])];
-    world.kill(B);
-    world.guard_word(B);
-    world.drain();
-    let writes = &world.nodes[&A].disk.writes;
-    let solo = writes.last().unwrap();
-    let count = |f: fn(&StoreWrite) -> bool| solo.iter().filter(|p| f(p)).count();
-    assert_eq!(count(|p| matches!(p, StoreWrite::Meta { .. })), 1);
-    assert_eq!(count(|p| matches!(p, StoreWrite::Account(_))), 2);
-    assert!(tokens.iter().all(|t| world.is_committed(A, *t)));
+    for keeps in [true, false] {
+        let mut world = World::pair();
+        world.without = (!keeps).then_some(Rule::SoloInOneWrite);
+        world.kill(A);
+        world.boot(A);
+        world.run(500);
+        world.nodes.get_mut(&B).unwrap().slow_disk = true;
+        let tokens = [world.submit(A, &[16]), world.submit(A, &[17])];
+        world.kill(B);
+        world.guard_word(B);
+        world.drain();
+        let meta = |parts: &&Vec<StoreWrite>| parts.iter().any(|p| matches!(p, StoreWrite::Meta { .. }));
+        let solo = world.nodes[&A].disk.writes.iter().rev().find(meta).unwrap();
+        let count = |f: fn(&StoreWrite) -> bool| solo.iter().filter(|p| f(p)).count();
+        assert_eq!(count(|p| matches!(p, StoreWrite::Meta { .. })), 1);
+        assert_eq!(count(|p| matches!(p, StoreWrite::Account(_))), if keeps { 2 } else { 0 });
+        assert!(tokens.iter().all(|t| world.is_committed(A, *t)));
+    }
 }
 
 #[test]
 fn x7_a_node_that_heard_of_a_newer_epoch_does_not_start_from_the_old_one() {
+    for keeps in [true, false] {
+        x7(keeps);
+    }
+}
+
+fn x7(keeps: bool) {
     let mut world = World::pair();
+    world.without = (!keeps).then_some(Rule::NewestEpoch);
     world.kill(A);
     world.guard_word(A);
     world.drain();
@@ -261,11 +291,15 @@ fn x7_a_node_that_heard_of_a_newer_epoch_does_not_start_from_the_old_one() {
     world.kill(B);
     world.guard_word(B);
     world.run(5_000);
-    assert!(matches!(world.replica(A).serving(world.now), Serving::Not(_)));
+    let newest = |w: &World| w.replica(A).status(w.now).newest.map(|id| id.number);
+    let waits = |w: &World| matches!(w.replica(A).serving(w.now), Serving::Not(_));
+    assert!(waits(&world));
+    assert_eq!(newest(&world) == Some(world.replica(A).record().unwrap().id.number), !keeps);
     world.kill(A);
     world.boot(A);
     world.run(5_000);
-    assert!(matches!(world.replica(A).serving(world.now), Serving::Not(_)), "it is remembered on disk");
+    assert!(waits(&world), "it is remembered on disk");
+    assert_eq!(newest(&world) == Some(world.replica(A).record().unwrap().id.number), !keeps);
 }
 
 #[test]
@@ -283,6 +317,52 @@ fn x10_both_sides_changed_different_accounts_and_nothing_is_lost() {
     assert!(world.tokens(A, 17).contains(&a) && world.tokens(A, 18).contains(&b));
     assert!(world.nodes.values().all(|n| n.disk.branches.is_empty()));
     assert_eq!(world.replica(A).record().unwrap().home, A, "both were solo: the lower id is the anchor");
+}
+
+#[test]
+fn x10_out_of_its_own_solo_epoch_a_node_enters_another_only_as_guest() {
+    for keeps in [true, false] {
+        let mut world = World::pair();
+        world.without = (!keeps).then_some(Rule::GuestOnly);
+        world.kill(A);
+        world.boot(A);
+        world.run(500);
+        let joint = world.register.clone().unwrap();
+        world.cut();
+        world.run(2_000);
+        let token = world.submit(A, &[16]);
+        assert!(world.is_committed(A, token), "on its own");
+        // A proposal of the other side that was committed late: both in sync, the other one home.
+        let number = world.replica(A).record().unwrap().id.number + 1;
+        let id = EpochId { number, author: 0 };
+        world.register = Some(EpochRecord { id, home: B, in_sync: vec![A, B], parents: vec![joint.id], ..joint });
+        world.connected = true;
+        world.tell_register();
+        world.drain();
+        assert_eq!(world.replica(A).record().unwrap().id != id, keeps, "its mail would be followed over");
+    }
+}
+
+#[test]
+fn x8_the_gap_of_a_solo_epoch_stays_due_in_the_heal_that_ends_it() {
+    for keeps in [true, false] {
+        let mut world = World::pair();
+        world.without = (!keeps).then_some(Rule::GapUntilJoint);
+        world.kill(A);
+        world.boot(A);
+        world.run(500);
+        world.kill(B);
+        world.guard_word(B);
+        world.drain();
+        let solo = world.replica(A).record().unwrap().id;
+        // Nothing changed and nobody looked yet; the other is back, and its disk is slow.
+        world.nodes.get_mut(&B).unwrap().slow_disk = true;
+        world.boot(B);
+        world.run(300);
+        assert_eq!(world.kind(A), EpochKind::Heal);
+        let gap = world.replica(A).stamp(AccountId(16)).gap;
+        assert_eq!(gap.map(|gap| gap.epoch), keeps.then_some(solo));
+    }
 }
 
 #[test]

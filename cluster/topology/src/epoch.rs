@@ -97,6 +97,12 @@ impl EpochRecord {
         let carried = self.parents.first().copied().filter(|_| carries);
         self.gap.then(|| carried.unwrap_or(self.id))
     }
+    /// Windows in a round of gaps: one for every data node and epoch number modulo 8.
+    #[must_use]
+    pub fn gap_round(&self) -> u64 {
+        self.members.len().max(1) as u64 * 8
+    }
+
     /// k of the gap that is due (DESIGN 6): 1 + node index + number of data nodes x (epoch number mod 8).
     #[must_use]
     pub fn gap_k(&self, node: NodeId) -> u64 {

@@ -6,11 +6,11 @@ use crate::op::{Change, Outcome, Refusal};
 use crate::read;
 use crate::work::{Fail, Work};
 
-/// UIDs left free per unit of a gap.
+/// UIDs in one window of a gap.
 const GAP_UIDS: u64 = 65_536;
-/// Modseqs left free per unit of a gap.
+/// Modseqs in one window.
 const GAP_MODSEQS: u64 = 1 << 32;
-/// UIDVALIDITY values left free per unit of a gap.
+/// UIDVALIDITY values in one window.
 const GAP_UID_VALIDITIES: u64 = 100;
 
 /// The modseq of the running command: the account's counter raised once, however much the command changes.
@@ -30,22 +30,20 @@ pub(crate) fn next_uid_validity(work: &mut Work<'_>) -> Result<UidValidity, Fail
     Ok(UidValidity(work.rows.head.uidvalidity))
 }
 
-/// Raises every counter by the stride of the stamp's gap, once per epoch of a gap.
+/// Raises every counter to the next window of the stamp's gap, once per epoch of a gap.
 pub(crate) fn take_gap(work: &mut Work<'_>) -> Result<(), vocab::Damaged> {
     let Some(gap) = work.stamp.gap.filter(|gap| work.rows.head.gap_taken != Some(gap.epoch)) else {
         return Ok(());
     };
     let narrow = |wide: u64| u32::try_from(wide).unwrap_or(u32::MAX);
     for mut mailbox in read::mailboxes(&work.rows)? {
-        let raised = u64::from(mailbox.uid_next.0).saturating_add(gap.k.saturating_mul(GAP_UIDS));
-        mailbox.uid_next.0 = narrow(raised);
+        mailbox.uid_next.0 = narrow(gap.above(u64::from(mailbox.uid_next.0), GAP_UIDS));
         work.save(&mailbox)?;
     }
     let head = &mut work.rows.head;
     let before = head.modseq;
-    head.modseq = head.modseq.saturating_add(gap.k.saturating_mul(GAP_MODSEQS));
-    let clock = u64::from(head.uidvalidity).saturating_add(gap.k.saturating_mul(GAP_UID_VALIDITIES));
-    head.uidvalidity = narrow(clock);
+    head.modseq = gap.above(head.modseq, GAP_MODSEQS);
+    head.uidvalidity = narrow(gap.above(u64::from(head.uidvalidity), GAP_UID_VALIDITIES));
     head.gap_taken = Some(gap.epoch);
     crate::state::begin_branch(work, gap.epoch, before)
 }

@@ -209,13 +209,26 @@ pub struct Marks {
     pub since: u64,
 }
 
-/// The stride of a gap: k x (65,536, 2^32, 100).
+/// Where numbers go on after a gap: UIDs, modseqs and UIDVALIDITYs are cut into windows of 65,536, 2^32 and 100, and each
+/// counter goes on in the next window whose number is `k` in rounds of `of`. Strides would add up: a side that takes two
+/// gaps could meet one that took a single one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// k = 1 + node index + number of data nodes x (epoch number mod 8).
+    /// Which window of a round: another one for every node and epoch (modulo 8).
     pub k: u64,
-    /// Epoch whose gap it is: the stamp's, or one that a heal carries on.
+    /// Windows in a round.
+    pub of: u64,
+    /// Epoch whose gap this is; a heal carries on the one of the epoch it ends.
     pub epoch: EpochId,
+}
+
+impl Gap {
+    /// Start of the next window of this gap above `number`, in windows of `size`.
+    pub(crate) fn above(&self, number: u64, size: u64) -> u64 {
+        let (of, first) = (self.of.max(1), number / size + 1);
+        let rest = (self.k % of + of - first % of) % of;
+        first.saturating_add(rest).saturating_mul(size)
+    }
 }
 
 /// Why an operation changed nothing. Asking again now gives the same, except where it says so.

@@ -5,11 +5,11 @@ mod bed;
 use bed::pair::{Pair, merge_rows, picture};
 use bed::{ACCOUNT, Bed, command_id, message};
 use bytes::Bytes;
-use mailbox::merge::Rules;
-use mailbox::op::{AccountOp, FlagMode, MailboxRef, Role, Stamp};
+use mailbox::merge::{Numbering, Rules};
+use mailbox::op::{AccountOp, FlagMode, MailboxRef, Marks, Role, Stamp};
 use mailbox::read;
 use mailbox::rows::RowFormat;
-use vocab::{Flags, PlacementId, SystemFlag, Table, Timestamp};
+use vocab::{EpochId, Flags, PlacementId, SystemFlag, Table, Timestamp, Uid};
 
 fn store(bed: &mut Bed, name: &str, id: PlacementId, mode: FlagMode, flag: SystemFlag) {
     let mailbox = bed.mailbox(name).id;
@@ -374,4 +374,65 @@ fn a_silent_guest_changes_nothing_and_again_changes_nothing() {
     assert_eq!((again.rows.rows, made.batch.rows.len()), (merged.rows.rows, 0));
     assert!(again.rows.head.lineage.contains(&pair.g.rows.head.version));
     assert_eq!(made.batch.account, ACCOUNT);
+}
+
+#[test]
+fn h29_marks_are_inherited_until_every_branch_has_the_result() {
+    for inherited in [true, false] {
+        let mut pair = Pair::from(&three());
+        let epoch = EpochId { number: 2, author: 2 };
+        pair.g.stamp.marks = Some(Marks { since: 1 });
+        append_to(&mut pair.a, "INBOX", "here");
+        append_to(&mut pair.g, "INBOX", "there");
+        pair.g.rows.head.served = Some(epoch);
+        let (merged, _) = pair.merged_by(Rules { marks_inherited: inherited, ..Rules::default() }, Some(&pair.base));
+        assert_eq!(
+            merged.rows.head.served == Some(epoch),
+            inherited,
+            "a heal that breaks off would forget its clients"
+        );
+    }
+}
+
+#[test]
+fn x22_a_survivor_that_kept_its_numbers_would_give_one_twice() {
+    for anew in [true, false] {
+        let mut pair = Pair::from(&three());
+        let before = pair.a.mailbox("Archive").uid_validity;
+        delete(&mut pair.a, "Archive");
+        append_to(&mut pair.g, "Archive", "new");
+        let rules = Rules { survivor_anew: anew, ..Rules::default() };
+        let (merged, _) = pair.merged_by(rules, Some(&pair.base));
+        let clock = pair.a.rows.head.uidvalidity.max(pair.g.rows.head.uidvalidity);
+        let after = merged.mailbox("Archive");
+        assert_eq!(after.uid_validity.0 > clock && after.uid_next == Uid(2), anew);
+        assert_eq!(after.uid_validity == before, !anew);
+    }
+}
+
+#[test]
+fn x23_two_sides_that_number_by_the_clock_give_one_uid_validity_twice() {
+    for joint in [false, true] {
+        let mut pair = Pair::from(&three());
+        let at = Timestamp(2_000_000_000_000);
+        for side in [&mut pair.a, &mut pair.g] {
+            (side.stamp.joint, side.stamp.at) = (joint, at);
+            side.create("new");
+        }
+        let same = pair.a.mailbox("new").uid_validity == pair.g.mailbox("new").uid_validity;
+        assert_eq!(same, joint, "outside a joint epoch the clock is not looked at");
+    }
+}
+
+#[test]
+fn h3_what_one_side_numbered_above_the_others_uidnext_is_below_what_its_own_clients_were_told() {
+    for (numbering, holds) in [(Numbering::RuleW, true), (Numbering::AboveUidNext, false)] {
+        let mut pair = Pair::from(&three());
+        append_to(&mut pair.a, "INBOX", "here");
+        append_to(&mut pair.g, "INBOX", "there");
+        // A client of both was told of one side's message, then saw the other, which lacks it: both UIDNEXTs bind.
+        let told = pair.a.mailbox("INBOX").uid_next.max(pair.g.mailbox("INBOX").uid_next);
+        let (merged, _) = pair.merged_by(Rules { numbering, ..Rules::default() }, Some(&pair.base));
+        assert_eq!(merged.uids("INBOX").into_iter().skip(3).all(|uid| Uid(uid) >= told), holds, "{numbering:?}");
+    }
 }

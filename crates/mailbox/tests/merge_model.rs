@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bed::pair::{Pair, merge_rows, picture};
 use bed::{Bed, message};
 use mailbox::Applier;
-use mailbox::merge::Rules;
+use mailbox::merge::{Numbering, Rules};
 use mailbox::op::{AccountOp, FlagMode, Gap, MailboxRef, Stamp};
 use mailbox::read;
 use mailbox::rows::Mailbox;
@@ -315,7 +315,7 @@ fn nested_holds(history: &History, more: &History) -> Result<(), String> {
         let epoch = EpochId { number: 12, author: node };
         bed.counter = u64::from(node) * 100_000;
         bed.batches = 100;
-        let gap = Some(Gap { k: u64::from(node) + 5, epoch });
+        let gap = Some(Gap { k: u64::from(node) + 5, of: 16, epoch });
         bed.stamp = Stamp { epoch, home: NodeId(node), gap, mailbox_counter: 1, ..bed.stamp };
     }
     for (at_guest, steps) in &more.rounds {
@@ -345,8 +345,13 @@ fn noticed(rules: Rules) -> usize {
 #[test]
 fn control_the_histories_notice_a_rule_that_is_off() {
     assert_eq!(noticed(Rules::default()), 0);
-    let rule_w = noticed(Rules { rule_w: false, ..Rules::default() });
+    let rule_w = noticed(Rules { numbering: Numbering::AnchorFirst, ..Rules::default() });
     let floor = noticed(Rules { floor: false, ..Rules::default() });
     let restamp = noticed(Rules { restamp: false, ..Rules::default() });
     assert!(rule_w > 0 && floor > 0 && restamp > 0, "{rule_w} {floor} {restamp}");
+    // H1 and H2; H3 needs a client that remembers the UIDNEXT of both sides (`merge.rs`).
+    for numbering in [Numbering::Colliding, Numbering::Unassigned] {
+        let count = noticed(Rules { numbering, ..Rules::default() });
+        assert!(count > 0, "{numbering:?} is not noticed");
+    }
 }

@@ -390,33 +390,60 @@ fn documents_are_set_replaced_and_removed() {
 fn the_gap_is_taken_once_per_epoch_before_anything_is_numbered() {
     let mut bed = Bed::new();
     bed.append(&["a"]);
-    let (head, inbox) = (bed.rows.head.clone(), bed.mailbox("INBOX"));
+    let clock = bed.rows.head.uidvalidity;
     bed.stamp.epoch = EpochId { number: 2, author: 1 };
     bed.stamp.joint = false;
-    bed.stamp.gap = Some(Gap { k: 3, epoch: bed.stamp.epoch });
+    bed.stamp.gap = Some(Gap { k: 3, of: 16, epoch: bed.stamp.epoch });
     bed.append(&["b"]);
-    assert_eq!(bed.uids("INBOX"), [1, 2 + 3 * 65_536]);
-    assert_eq!(bed.rows.head.modseq, head.modseq + (3 << 32) + 1);
+    assert_eq!(bed.uids("INBOX"), [1, 3 * 65_536]);
+    assert_eq!(bed.rows.head.modseq, (3 << 32) + 1);
     bed.append(&["c"]);
-    assert_eq!(bed.mailbox("INBOX").uid_next.0, inbox.uid_next.0 + 3 * 65_536 + 2);
+    assert_eq!(bed.mailbox("INBOX").uid_next.0, 3 * 65_536 + 2);
     bed.create("n");
-    assert_eq!(bed.mailbox("n").uid_validity.0, head.uidvalidity + 301);
+    let window = bed.mailbox("n").uid_validity.0 / 100;
+    assert!(window > clock / 100 && window % 16 == 3);
+    // One that is late in the round goes on in the next round.
+    bed.stamp.epoch.number = 3;
+    bed.stamp.gap = Some(Gap { k: 2, of: 16, epoch: bed.stamp.epoch });
+    bed.append(&["d"]);
+    assert_eq!(bed.mailbox("INBOX").uid_next.0, 18 * 65_536 + 1);
+}
+
+#[test]
+fn x8_gaps_do_not_add_up() {
+    // Of three nodes one went on in epoch 6 with another, which then went on without it in epoch 8; the third was started
+    // alone from before all this. Strides of 19 and 2 were as long as one of 21.
+    let gap = |node: u64, number: u64| {
+        let epoch = EpochId { number, author: 0 };
+        Some(Gap { k: 1 + node + 3 * (number % 8), of: 24, epoch })
+    };
+    let appended = |gaps: &[Option<Gap>]| {
+        let mut bed = Bed::new();
+        for gap in gaps {
+            bed.stamp.gap = *gap;
+            bed.append(&["mail"]);
+        }
+        let inbox = bed.mailbox("INBOX");
+        (inbox.uid_next.0 >> 16, bed.rows.head.modseq >> 32, bed.rows.head.uidvalidity / 100 % 24)
+    };
+    let (quorum, alone) = (appended(&[gap(0, 6), gap(1, 8)]), appended(&[gap(2, 6)]));
+    assert!(quorum.0 != alone.0 && quorum.1 != alone.1 && quorum.2 != alone.2, "{quorum:?} {alone:?}");
 }
 
 #[test]
 fn the_gap_can_come_alone() {
     let mut bed = Bed::new();
-    bed.stamp.gap = Some(Gap { k: 1, epoch: bed.stamp.epoch });
+    bed.stamp.gap = Some(Gap { k: 1, of: 16, epoch: bed.stamp.epoch });
     let id = bed.batch_id();
     let batch = gap_batch(&bed.rows, ACCOUNT, bed.stamp, id).expect("sound");
     assert!(batch.is_some());
     bed.take(batch);
-    assert_eq!(bed.mailbox("INBOX").uid_next, Uid(65_537));
+    assert_eq!(bed.mailbox("INBOX").uid_next, Uid(65_536));
     assert_eq!(gap_batch(&bed.rows, ACCOUNT, bed.stamp, id).expect("sound"), None);
     assert_eq!(gap_batch(&Bed::empty().rows, ACCOUNT, bed.stamp, id).expect("sound"), None);
     // A refused command takes no gap with it.
     bed.stamp.epoch.number = 9;
-    bed.stamp.gap = Some(Gap { k: 1, epoch: bed.stamp.epoch });
+    bed.stamp.gap = Some(Gap { k: 1, of: 16, epoch: bed.stamp.epoch });
     assert_eq!(bed.create("INBOX"), refused(Refusal::MailboxExists));
     assert!(bed.last.is_none());
 }

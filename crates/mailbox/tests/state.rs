@@ -228,7 +228,7 @@ fn states_of_branches_that_are_long_past_are_not_answered() {
     let mut seen = BTreeSet::from([first]);
     for number in 2..=BRANCHES_MAX as u64 + 2 {
         bed.stamp.epoch = EpochId { number, author: 1 };
-        bed.stamp.gap = Some(Gap { k: 1, epoch: bed.stamp.epoch });
+        bed.stamp.gap = Some(Gap { k: 1, of: 16, epoch: bed.stamp.epoch });
         assert!(matches!(bed.append(&["one"]), Outcome::Appended { .. }));
         assert!(seen.insert(state(&bed.rows).expect("sound rows")));
     }
@@ -248,4 +248,23 @@ fn a_state_is_one_text() {
         assert!(bad.parse::<State>().is_err(), "{bad}");
     }
     assert_eq!(read::mailbox_by_role(&bed.rows, Role::Inbox).expect("sound rows").map(|m| m.counts.messages), Some(1));
+}
+
+#[test]
+fn a_state_of_a_side_that_went_on_without_a_gap_is_not_answered_by_the_one_that_took_it() {
+    let mut bed = Bed::new();
+    bed.append(&["one"]);
+    let before = Client::of(&bed.rows);
+    // The other side goes on with the same numbers: it let this one go by agreement, and this one is started alone.
+    let mut other = Bed { rows: bed.rows.clone(), counter: 500, ..Bed::empty() };
+    other.append(&["two", "three"]);
+    let client = Client::of(&other.rows);
+    bed.stamp.epoch = EpochId { number: 5, author: 2 };
+    bed.stamp.gap = Some(Gap { k: 1, of: 16, epoch: bed.stamp.epoch });
+    bed.append(&["four"]);
+    assert_eq!(email_changes(&bed.rows, &client.state, usize::MAX), Ok(None), "it has what is not here");
+    assert!(before.clone().follow(&bed.rows, usize::MAX, true), "what both come from is answered");
+    let ours = Client::of(&bed.rows);
+    bed.append(&["five"]);
+    assert!(ours.clone().follow(&bed.rows, usize::MAX, true));
 }

@@ -73,6 +73,8 @@ pub(crate) struct Client {
     pub(crate) ids: BTreeMap<String, MailboxId>,
     pub(crate) blobs: BTreeMap<PlacementId, BlobHash>,
     pub(crate) side: Option<usize>,
+    /// It was shown both sides of a split: what it sees is not held against anybody before all are one again.
+    pub(crate) wanders: bool,
 }
 
 impl Client {
@@ -88,6 +90,7 @@ impl Client {
             ids: BTreeMap::new(),
             blobs: BTreeMap::new(),
             side: None,
+            wanders: false,
         }
     }
 
@@ -180,6 +183,10 @@ impl World {
         let Pending::Delivery { accounts, body, inline } = pending.clone() else { return };
         // Every SMTP transaction is a command of its own, a retried one too.
         let Some(accept) = self.nodes[n].process.as_mut().map(|p| p.command_id(n)) else { return };
+        let blob = BlobHash::of(&body);
+        for account in &accounts {
+            self.checks.on_told(&Told::Placing { account: *account, blob, again: false });
+        }
         self.begin(
             c,
             n,
@@ -288,14 +295,38 @@ impl World {
         self.client_later(c, 30, 700);
     }
 
+    /// One client on both sides of a split: it resynchronises all the same, so that its cache must be right afterwards.
+    fn wander(&mut self, n: usize, c: usize, account: AccountId, resync: Resync) {
+        if self.extras.is_none() {
+            return;
+        }
+        let empty = MemoryRows::default();
+        let rows = self.nodes[n].disk.image.accounts.get(&account).unwrap_or(&empty);
+        let before = std::mem::take(&mut self.clients[c].cache);
+        let Seen { mailboxes, mut after, .. } = match look(rows, &before, resync) {
+            Ok(seen) => seen,
+            Err(damaged) => return self.broken("rows", format!("node {}: account {}: {damaged}", n + 1, account.0)),
+        };
+        self.coverage.wandering_reads += 1;
+        // The UIDNEXT of either side binds (I4, H3).
+        for (name, cached) in &mut after {
+            let known = before.get(name).filter(|known| known.validity == cached.validity);
+            cached.uid_next = cached.uid_next.max(known.map_or(0, |known| known.uid_next));
+        }
+        let client = &mut self.clients[c];
+        client.wanders = true;
+        client.cache = after;
+        client.ids = mailboxes.iter().map(|m| (m.mailbox.name.clone(), m.mailbox.id)).collect();
+        client.blobs.extend(mailboxes.iter().flat_map(|m| &m.placements).map(|p| (p.id, p.blob)));
+    }
+
     /// A snapshot is shown to a client: it resynchronises, and everything it is told is checked.
     pub(crate) fn show(&mut self, n: usize, c: usize, account: AccountId) {
         let Kind::Reader { resync, .. } = self.clients[c].kind else { return self.show_part(n, c, account) };
         let view = self.view(n);
         let comparable = view.must_know(self.clients[c].side);
-        if !comparable {
-            // One client on both sides of a split: what it would see there is not held against anybody.
-            return;
+        if !comparable || self.clients[c].wanders {
+            return self.wander(n, c, account, resync);
         }
         self.coverage.reads += 1;
         let empty = MemoryRows::default();
@@ -329,7 +360,7 @@ impl World {
         client.cache = after;
         client.side = view.side;
         client.ids = mailboxes.iter().map(|m| (m.mailbox.name.clone(), m.mailbox.id)).collect();
-        client.blobs = mailboxes.iter().flat_map(|m| &m.placements).map(|p| (p.id, p.blob)).collect();
+        client.blobs.extend(mailboxes.iter().flat_map(|m| &m.placements).map(|p| (p.id, p.blob)));
         if let Err((rule, text)) = verdict {
             self.broken(rule, format!("client {c}: {text}"));
         }

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use mailbox::Applier;
-use mailbox::merge::{MergeInput, Rules};
-use mailbox::op::{AccountOp, Command, MailboxRef, NewMessage, Outcome, Refusal, Role, Stamp};
+use mailbox::merge::MergeInput;
+use mailbox::op::{AccountOp, Command, Gap, MailboxRef, NewMessage, Outcome, Refusal, Role, Stamp};
 use queue::op::Standing;
 use replica::{Event, MergeBase, StampBase};
 use vocab::{
-    AccountBatch, AccountId, Batch, BatchId, BlobHash, BlobRef, Damaged, Flags, InlineBody, MemoryRows, Overlay, Rows,
-    SubmitError, Timestamp, UidValidity, Version,
+    AccountBatch, AccountId, Batch, BatchId, BlobHash, BlobRef, Damaged, Flags, InlineBody, MailboxId, MemoryRows,
+    Overlay, Rows, SubmitError, Table, Timestamp, UidValidity, Version,
 };
 
 use crate::Control;
@@ -24,7 +24,8 @@ const MAILBOXES_PER_BATCH: u64 = 1 << 16;
 
 struct Building<'a> {
     side: Option<usize>,
-
+    control: Control,
+    image: &'a Image,
     stamp: Stamp,
     appliers: BTreeMap<AccountId, Applier<'a>>,
     queue: Option<(Overlay<'a>, Vec<BlobRef>)>,
@@ -39,11 +40,20 @@ impl World {
             epoch: base.epoch,
             home: base.home,
             at: Timestamp(WALL_START + self.now + self.nodes[n].wall),
-            joint: base.joint,
+            joint: base.joint || self.control == Control::NumbersByClock,
             mailbox_counter: batch.counter.wrapping_mul(MAILBOXES_PER_BATCH),
-            gap: base.gap.filter(|_| self.control != Control::SkipsNoNumbers),
+            gap: self.gap(base),
             marks: base.marks,
             rows: base.rows,
+        }
+    }
+
+    fn gap(&self, base: StampBase) -> Option<Gap> {
+        let gap = base.gap?;
+        match self.control {
+            Control::SkipsNoNumbers => None,
+            Control::SkipsEqually => Some(Gap { k: 1, ..gap }),
+            _ => Some(gap),
         }
     }
 
@@ -55,8 +65,9 @@ impl World {
         let works: Vec<(u64, Work)> =
             tokens.filter_map(|token| Some((token, process.waiting.get(&token)?.0.clone()))).collect();
         let accounts: Vec<AccountId> = work.iter().map(|(account, _)| *account).collect();
+        let with = (batch, self.side(n), self.control);
         let queue_at = (self.standing(n), self.queue_clock(n));
-        match build(&self.nodes[n].disk.image, &accounts, &works, stamp, (batch, self.side(n)), queue_at) {
+        match build(&self.nodes[n].disk.image, &accounts, &works, stamp, with, queue_at) {
             Ok((result, answers, changed)) => {
                 self.will_tell(n, batch, changed);
                 self.note_submissions(&works, batch);
@@ -170,24 +181,25 @@ impl World {
             guest: mailbox::merge::Branch { rows: &branch.rows, served: order.guest_served },
             stamp,
         };
-        let rules = Rules {
-            rule_w: self.control != Control::KeepsFreeNumbers,
-            restamp: self.control != Control::MergesWithoutStamp,
-            floor: self.control != Control::MergesWithoutFloor,
-        };
-        let merged = mailbox::merge::merge_by(&input, order.batch, rules);
+        let merged = mailbox::merge::merge_by(&input, order.batch, self.control.merge_rules());
         let told = merged.as_ref().ok().map(|merged| {
             let mut after = rows.clone();
             after.write(&merged.batch.rows);
-            (boxes(rows), boxes(&branch.rows), boxes(&after), merged.report.clone())
+            let reshaped = merged_boxes(order.account, rows, &branch.rows, &after);
+            ((boxes(rows), boxes(&branch.rows), boxes(&after), merged.report.clone()), reshaped)
         });
         let merged = merged.map(|merged| {
-            if let Some((a, g, result, report)) = told {
+            if let Some(((a, g, result, report), reshaped)) = told {
+                self.checks.on_told(&reshaped);
                 let said: Vec<String> = report.conflicts.into_iter().chain(report.raised).collect();
                 let account = order.account.0;
                 self.note(|| format!("account {account}: {a} and {g} become {result}; {}", said.join("; ")));
             }
             self.coverage.renumbered += merged.report.renumbered;
+            self.coverage.merge(merged.report.taken);
+            if let Some(process) = self.nodes[n].process.as_mut() {
+                process.merging.insert(order.batch);
+            }
             if !merged.changes.is_empty() {
                 self.will_tell(n, order.batch, vec![order.account]);
             }
@@ -252,16 +264,33 @@ fn build(
     accounts: &[AccountId],
     works: &[(u64, Work)],
     stamp: Stamp,
-    (batch, side): (BatchId, Option<usize>),
+    (batch, side, control): (BatchId, Option<usize>, Control),
     queue_at: (Standing, Timestamp),
 ) -> Result<Built, Damaged> {
     let empty = MemoryRows::default();
-    let rows = |account: AccountId| image.accounts.get(&account).unwrap_or(&empty);
+    let mut without = BTreeMap::new();
+    if control == Control::ForgetsOutcomes {
+        for account in accounts {
+            let mut rows = image.accounts.get(account).cloned().unwrap_or_default();
+            rows.rows.retain(|(table, _), _| ![Table::OUTCOMES, Table::SETTLED].contains(table));
+            without.insert(*account, rows);
+        }
+    }
+    let rows = |account: AccountId| without.get(&account).or_else(|| image.accounts.get(&account)).unwrap_or(&empty);
     let applier = |account: &AccountId| (*account, Applier::new(rows(*account), *account, stamp));
     let queue = accounts.contains(&AccountId::QUEUE).then(|| (Overlay::new(rows(AccountId::QUEUE)), Vec::new()));
     let appliers = accounts.iter().filter(|account| **account != AccountId::QUEUE).map(applier).collect();
-    let mut building =
-        Building { side, stamp, appliers, queue, queue_at, bodies: BTreeMap::new(), changed: BTreeSet::new() };
+    let mut building = Building {
+        side,
+        control,
+        image,
+        stamp,
+        appliers,
+        queue,
+        queue_at,
+        bodies: BTreeMap::new(),
+        changed: BTreeSet::new(),
+    };
     let mut answers = Vec::new();
     for (token, work) in works {
         answers.push((*token, building.run(work)?));
@@ -287,9 +316,27 @@ impl<'a> Building<'a> {
         self.appliers.get_mut(&account).ok_or_else(|| Damaged("an account that is not part of its batch".to_owned()))
     }
 
+    /// X21 off: what nobody has heard of is left out of an expunge, as if it were gone.
+    fn known(&self, account: AccountId, command: &Command) -> Result<Option<Command>, Damaged> {
+        let rows = self.image.accounts.get(&account).filter(|_| self.control == Control::AnswersForUnknown);
+        let (Some(rows), AccountOp::Expunge { mailbox, placements, only_deleted }) = (rows, &command.op) else {
+            return Ok(None);
+        };
+        let mut kept = Vec::new();
+        for id in placements {
+            if mailbox::read::placement_by_id(rows, *id)?.is_some() {
+                kept.push(*id);
+            }
+        }
+        let op = AccountOp::Expunge { mailbox: *mailbox, placements: kept, only_deleted: *only_deleted };
+        Ok(Some(Command { op, ..command.clone() }))
+    }
+
     fn run(&mut self, work: &Work) -> Result<Done, Damaged> {
         match work {
             Work::Account { account, command, body } => {
+                let known = self.known(*account, command)?;
+                let command = known.as_ref().unwrap_or(command);
                 let applier = self.account(*account)?;
                 applier.enter()?;
                 let (outcome, changes) = applier.run(command)?;
@@ -317,7 +364,10 @@ impl<'a> Building<'a> {
             Work::Delivery { accept, accounts, body, inline } => {
                 let hash = BlobHash::of(body);
                 for (number, account) in accounts {
-                    let id = accept.for_recipient(*number);
+                    let mut id = accept.for_recipient(*number);
+                    if self.control == Control::PlacesByHome {
+                        id.boot.0 += self.stamp.home.0 << 16;
+                    }
                     let message = NewMessage {
                         blob: hash,
                         blob_size: body.len() as u64,
@@ -345,6 +395,15 @@ impl<'a> Building<'a> {
             }
         }
     }
+}
+
+fn merged_boxes(account: AccountId, anchor: &MemoryRows, guest: &MemoryRows, after: &MemoryRows) -> Told {
+    let ids = |rows: &MemoryRows| -> BTreeSet<MailboxId> {
+        mailbox::read::mailboxes(rows).unwrap_or_default().into_iter().map(|m| m.id).collect()
+    };
+    let (a, g, after) = (ids(anchor), ids(guest), ids(after));
+    let back = after.difference(&a).chain(after.difference(&g)).copied().collect();
+    Told::Reshaped { account, back, gone: a.union(&g).filter(|id| !after.contains(id)).copied().collect() }
 }
 
 /// Mailboxes in a few words, for the story.

@@ -1,5 +1,6 @@
 //! What happened in one history or in many, counted; and which of it must happen when many are run.
 
+use mailbox::merge::Taken;
 use topology::{EpochKind, EpochRecord};
 
 /// Whether a counter must be hit when thousands of histories are run.
@@ -70,6 +71,8 @@ counters! {
     reads: "reads", Must;
     /// Reads of a backup under lease.
     backup_reads: "backup reads", Must;
+    /// Reads of a client that was shown both sides of a split.
+    wandering_reads: "reads on both sides of a split", Must;
     /// Changes forwarded to the other node.
     forwarded: "forwarded", Must;
     /// Batches computed.
@@ -164,11 +167,86 @@ counters! {
     witness_takeovers: "takeovers with a witness", Must;
     /// Nodes that went on by quorum among three.
     third_node_takeovers: "takeovers among three", Must;
+    /// Crashes after this step of a heal.
+    crash_committed: "crashes when the heal is committed", Must;
+    /// Crashes after this step of a heal.
+    crash_anchor_wrote: "crashes when the anchor wrote it", Must;
+    /// Crashes after this step of a heal.
+    crash_sealed: "crashes when the guest is sealed", Must;
+    /// Crashes after this step of a heal.
+    crash_branch_sent: "crashes when a branch is sent", Must;
+    /// Crashes after this step of a heal.
+    crash_merge_written: "crashes when a merge is written", Must;
+    /// Crashes after this step of a heal.
+    crash_pushed: "crashes when a merge is on the others in sync", Must;
+    /// Crashes after this step of a heal.
+    crash_switched: "crashes when the guest has switched", Must;
+    /// Crashes after this step of a heal.
+    crash_marked: "crashes when the join mark is written", Must;
+    /// Crashes after this step of a heal.
+    crash_joint_committed: "crashes when joint is committed", Must;
+    /// Crashes after this step of a heal.
+    crash_joint_written: "crashes when one node wrote joint", Must;
+    /// Merges in which this rule had something to decide.
+    m0: "M0: a side taken as it is", Must;
+    /// Merges in which this rule had something to decide.
+    m1: "M1: stamp above both", Must;
+    /// Merges in which this rule had something to decide.
+    m2: "M2: attributes of a mailbox", Must;
+    /// Merges in which this rule had something to decide.
+    m3: "M3: a mailbox that survives its deletion", Must;
+    /// Merges in which this rule had something to decide.
+    m4: "M4: one name for two mailboxes", Must;
+    /// Merges in which this rule had something to decide.
+    m5: "M5: messages of one side", Must;
+    /// Merges in which this rule had something to decide.
+    m6: "M6: flags", Must;
+    /// Merges in which this rule had something to decide.
+    m7: "M7: numbers", Must;
+    /// Merges in which this rule had something to decide.
+    m8: "M8: what changed is stamped", Must;
+    /// Merges in which this rule had something to decide.
+    m9: "M9: UIDNEXT", Must;
+    /// Merges in which this rule had something to decide.
+    m10: "M10: documents and subscriptions", Must;
+    /// Merges in which this rule had something to decide.
+    m11: "M11: lineage", Must;
+    /// Merges in which this rule had something to decide.
+    m12: "M12: no base", Must;
+    /// A second split before the first was healed to the end.
+    nested_splits: "nested splits", Must;
+    /// Nodes started while no other was up.
+    cold_boots: "cold boots", Must;
+    /// Nodes that were made the only voter.
+    sole_voters: "sole voters (rescue)", Must;
+    /// Commits that took longer than clients are kept waiting.
+    limits: "commit waits at their limit", Must;
     /// Nodes that fenced themselves.
     fenced: "nodes fenced", Must;
 }
 
 impl Coverage {
+    pub(crate) fn merge(&mut self, taken: Taken) {
+        let rules = [
+            &mut self.m0,
+            &mut self.m1,
+            &mut self.m2,
+            &mut self.m3,
+            &mut self.m4,
+            &mut self.m5,
+            &mut self.m6,
+            &mut self.m7,
+            &mut self.m8,
+            &mut self.m9,
+            &mut self.m10,
+            &mut self.m11,
+            &mut self.m12,
+        ];
+        for (number, rule) in (0..).zip(rules) {
+            *rule += u64::from(taken.has(number));
+        }
+    }
+
     pub(crate) fn epoch(&mut self, record: &EpochRecord) {
         match record.kind {
             EpochKind::Solo => self.solo += 1,

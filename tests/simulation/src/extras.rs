@@ -6,6 +6,7 @@ use mailbox::op::AccountOp;
 use mailbox::rows::RowFormat;
 use vocab::{MailboxId, PlacementId, RowWrite, StoreWrite, Table};
 
+use crate::heal_steps::HealStep;
 use crate::rng::Rng;
 use crate::vocabulary::{Happening, Ms};
 use crate::world::World;
@@ -14,6 +15,10 @@ use crate::world::World;
 const SHARE: u64 = 70;
 /// Of these, histories with a rolling upgrade (percent).
 const UPGRADES: u64 = 50;
+/// Of these, histories with a split more (percent).
+const SPLITS: u64 = 15;
+/// Of these, histories in which an operator looks for a survivor now and then (percent).
+const RESCUES: u64 = 40;
 /// Makes this stream of chance another than the history's.
 const STREAM: u64 = 0x4558_5452_4153_2121;
 
@@ -22,12 +27,23 @@ const STREAM: u64 = 0x4558_5452_4153_2121;
 pub(crate) enum Extra {
     /// This node gets the newer program.
     Upgrade(usize),
+    /// A crash aimed at a step of a heal; with the word of the guard or not.
+    Crash(usize, bool),
+    /// An operator starts this node alone, if it does not serve.
+    Start(usize),
+    /// A cut that is long enough for both sides to go on alone.
+    Split,
+    /// An operator makes a survivor the only voter, if there is one.
+    Rescue,
 }
 
 /// The extras of one history.
 pub(crate) struct Extras {
     pub(crate) rng: Rng,
     upgrades: bool,
+    /// Step of a heal after which nodes crash, and how often yet.
+    pub(crate) aims_at: Option<HealStep>,
+    pub(crate) shots: u32,
 }
 
 impl Extras {
@@ -38,7 +54,9 @@ impl Extras {
             return None;
         }
         let upgrades = rng.percent(UPGRADES);
-        Some(Self { rng, upgrades })
+        let aims_at = rng.percent(60).then(|| HealStep::ALL[rng.index(HealStep::ALL.len())]);
+        let shots = if rng.percent(50) { 1 } else { 2 };
+        Some(Self { rng, upgrades, aims_at, shots })
     }
 }
 
@@ -47,6 +65,19 @@ impl World {
     /// replaced in the middle of an upgrade.
     pub(crate) fn begin_extras(&mut self) {
         let count = self.nodes.len();
+        let merges = self.extras.as_ref().is_some_and(|extras| {
+            [HealStep::BranchSent, HealStep::MergeWritten, HealStep::Pushed].map(Some).contains(&extras.aims_at)
+        });
+        let Some(extras) = self.extras.as_mut() else { return };
+        if merges || extras.rng.percent(SPLITS) {
+            let at = extras.rng.range(4_500, 9_000);
+            self.at(at, Happening::Extra(Extra::Split));
+        }
+        let Some(extras) = self.extras.as_mut() else { return };
+        if extras.rng.percent(RESCUES) {
+            let times: Vec<Ms> = (0..6).map(|_| extras.rng.range(4_000, 22_000)).collect();
+            times.into_iter().for_each(|at| self.at(at, Happening::Extra(Extra::Rescue)));
+        }
         let Some(extras) = self.extras.as_mut().filter(|extras| extras.upgrades) else { return };
         let ahead = extras.rng.percent(20).then(|| extras.rng.index(count));
         let times: Vec<Ms> = (0..count).map(|_| extras.rng.range(2_000, 20_000)).collect();
@@ -59,6 +90,42 @@ impl World {
     pub(crate) fn extra(&mut self, extra: Extra) {
         match extra {
             Extra::Upgrade(n) => self.upgrade(n),
+            Extra::Crash(n, guard) => self.crash(n, guard),
+            Extra::Rescue => self.rescue(),
+            Extra::Split => self.split(),
+            Extra::Start(n) => {
+                self.start_alone(n);
+            }
+        }
+    }
+
+    /// Between two nodes; a third voter goes with the one that is not cut off, and an operator starts that one.
+    fn split(&mut self) {
+        let count = self.nodes.len();
+        let Some(extras) = self.extras.as_mut() else { return };
+        let (n, long) = (extras.rng.index(count), extras.rng.range(3_000, 6_000));
+        self.coverage.partitions += 1;
+        self.note(|| format!("FAULT node {} is cut off for {long} ms", n + 1));
+        for other in (0..self.shape.points()).filter(|other| *other != n) {
+            self.net.set(n, other, true);
+            self.net.set(other, n, true);
+        }
+        self.net.cuts += 1;
+        let cuts = self.net.cuts;
+        self.at(long, Happening::HealNet(cuts));
+        self.disturb_quorum();
+        if self.shape.has_third() {
+            self.at(long / 2, Happening::Extra(Extra::Start(n)));
+        }
+    }
+
+    fn crash(&mut self, n: usize, guard: bool) {
+        let Some(extras) = self.extras.as_mut() else { return };
+        let down = extras.rng.range(30, 2_500);
+        if self.nodes[n].process.is_some() && self.calming.is_none() {
+            self.coverage.kills += 1;
+            self.end_process(n, guard);
+            self.at(down, Happening::Start(n));
         }
     }
 
@@ -79,20 +146,24 @@ impl World {
         ids: &[(String, MailboxId)],
         messages: Option<(MailboxId, &[PlacementId])>,
     ) -> Option<AccountOp> {
+        let apart = (0..self.nodes.len()).filter(|n| self.side(*n).is_some()).count() > 1;
         let rng = &mut self.extras.as_mut()?.rng;
-        if ids.is_empty() || !rng.percent(14) {
+        if ids.is_empty() || !rng.percent(if apart { 40 } else { 18 }) {
             return None;
         }
-        let (name, mailbox) = ids[rng.index(ids.len())].clone();
-        let to = ids[rng.index(ids.len())].1;
+        // Names nobody had before: a mailbox that takes a name which another had is not numbered anew.
+        let fresh = format!("R{}", rng.range(0, 1_000_000));
+        let own: Vec<&(String, MailboxId)> = ids.iter().filter(|(name, _)| name.starts_with('R')).collect();
+        let mine = if own.is_empty() { None } else { Some(own[rng.index(own.len())].1) };
+        let to = mine.filter(|_| rng.percent(60)).unwrap_or(ids[rng.index(ids.len())].1);
         let other = format!("F{}", rng.range(1, 5));
-        let op = match rng.range(0, 100) {
-            0..25 if name != "INBOX" => {
-                AccountOp::RenameMailbox { mailbox, name: format!("R{}", rng.range(0, 1_000_000)) }
-            }
-            40..50 => AccountOp::Subscribe { name: other, subscribed: rng.percent(60) },
-            50..60 => AccountOp::CreateMailbox { name: format!("{other}/a"), role: None },
-            60..75 => {
+        let op = match (rng.range(0, 100), mine) {
+            (0..20, Some(mailbox)) => AccountOp::RenameMailbox { mailbox, name: fresh },
+            (20..32, Some(mailbox)) if apart || rng.percent(40) => AccountOp::DeleteMailbox { mailbox },
+            (0..37, _) => AccountOp::CreateMailbox { name: fresh, role: None },
+            (37..42, _) => AccountOp::CreateMailbox { name: format!("{other}/a"), role: None },
+            (42..50, _) => AccountOp::Subscribe { name: other, subscribed: rng.percent(60) },
+            (50..62, _) => {
                 let body = rng.percent(80).then(|| Bytes::from(format!("keep {}", rng.range(0, 1_000))));
                 AccountOp::SetDocument { kind: "sieve".to_owned(), name: other, body }
             }

@@ -85,6 +85,7 @@ impl World {
     pub(crate) fn end_process(&mut self, n: usize, guard: bool) {
         let now = self.clock(n);
         let Some(process) = self.nodes[n].process.take() else { return };
+        self.count_heal_crash(n);
         let in_flight = process.replica.status(now).in_flight;
         self.nodes[n].had_right = process.has_right();
         self.coverage.in_flight_at_crash += u64::from(in_flight > 0);
@@ -131,6 +132,7 @@ impl World {
         self.note(|| format!("FAULT node {} {}", n + 1, if asleep { "sleeps" } else { "is stopped" }));
         let node = &mut self.nodes[n];
         node.paused = true;
+        node.paused_at = self.now;
         node.pauses += 1;
         node.asleep = asleep.then_some(self.now);
         let count = node.pauses;
@@ -145,6 +147,9 @@ impl World {
         }
         self.note(|| format!("node {} goes on", n + 1));
         self.nodes[n].paused = false;
+        if self.now - self.nodes[n].paused_at > crate::world::timing().pause {
+            self.nodes[n].woke = self.now;
+        }
         let slept = self.nodes[n].asleep.take().map(|since| self.now - since);
         if let Some(slept) = slept {
             if let Some(process) = self.nodes[n].process.as_mut() {
@@ -212,19 +217,26 @@ impl World {
     /// Says that the peer is down, on a node that waits for it; right or not.
     fn operator(&mut self) {
         for n in 0..self.nodes.len() {
-            let now = self.clock(n);
-            let waits =
-                self.nodes[n].process.as_ref().is_some_and(|p| matches!(p.replica.serving(now), Serving::Not(_)));
-            // Nobody who has just put an old disk in would say that of the other node.
-            if waits && self.nodes[n].is_awake() && !self.nodes[n].rolled_back {
-                self.note(|| format!("FAULT an operator starts node {} alone", n + 1));
-                if let Some(process) = self.nodes[n].process.as_mut() {
-                    process.words += 1;
-                }
-                self.tell(n, Event::StartAlone);
+            if self.start_alone(n) {
                 return;
             }
         }
+    }
+
+    /// On this node, if it waits.
+    pub(crate) fn start_alone(&mut self, n: usize) -> bool {
+        let now = self.clock(n);
+        let waits = self.nodes[n].process.as_ref().is_some_and(|p| matches!(p.replica.serving(now), Serving::Not(_)));
+        // Nobody who has just put an old disk in would say that of the other node.
+        let may = waits && self.nodes[n].is_awake() && !self.nodes[n].rolled_back;
+        if may {
+            self.note(|| format!("FAULT an operator starts node {} alone", n + 1));
+            if let Some(process) = self.nodes[n].process.as_mut() {
+                process.words += 1;
+            }
+            self.tell(n, Event::StartAlone);
+        }
+        may
     }
 
     /// An operator moves the home, or lets a member go before a stop that comes or does not.

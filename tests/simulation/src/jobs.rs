@@ -34,9 +34,17 @@ impl World {
         let Some(process) = self.nodes[n].process.as_mut() else { return };
         let Some(job) = process.jobs.get_mut(&id) else { return };
         job.attempt += 1;
-        let (attempt, kind) = (job.attempt, job.kind.clone());
+        let job_client = job.client;
+        let again = job.attempt > 1 && job_client != FAN_OUT && self.control == Control::RetriesAsNew;
+        let (attempt, mut kind) = (job.attempt, job.kind.clone());
+        if again && let JobKind::Submit(Work::Delivery { accept, .. }) = &mut kind {
+            *accept = process.command_id(n);
+            if let Some(job) = process.jobs.get_mut(&id) {
+                job.kind = kind.clone();
+            }
+        }
         // What a record promises is durable wherever a home may be.
-        let fans_out = job.client == FAN_OUT;
+        let fans_out = job_client == FAN_OUT;
         match kind {
             JobKind::Submit(Work::Delivery { body, inline: false, .. }) if !fans_out => {
                 self.spread(n, id, attempt, &body)

@@ -4,10 +4,12 @@
 mod cast;
 mod clients;
 mod compute;
+mod control;
 mod coverage;
 mod disk;
 mod extras;
 mod faults;
+mod heal_steps;
 mod invariants;
 mod jobs;
 mod mishaps;
@@ -22,77 +24,9 @@ mod spread;
 mod vocabulary;
 mod world;
 
+pub use control::Control;
 pub use coverage::{Counter, Coverage, Need};
 use topology::EpochRecord;
-
-/// A rule of the design that is switched off, to see that the checks notice.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Control {
-    /// Nothing is.
-    #[default]
-    None,
-    /// The home answers before the backup has the batch.
-    AcknowledgesEarly,
-    /// H22: a node that boots alone with old data goes on alone by itself.
-    StartsAloneByItself,
-    /// H1, H2: a merge keeps every number that is free instead of numbering by rule W.
-    KeepsFreeNumbers,
-    /// H6: what a merge changes keeps its modseq.
-    MergesWithoutStamp,
-    /// H5: a merge leaves the vanish floor where it was.
-    MergesWithoutFloor,
-    /// X8, X9: an epoch without a member skips no numbers.
-    SkipsNoNumbers,
-    /// X16: what clients are shown in an epoch without a member marks nothing.
-    MarksNothingServed,
-    /// With a third voter every node goes on alone as in a pair.
-    GoesOnWithoutQuorum,
-    /// X3, X4: a new home does not wait for the leases of the old epoch.
-    WaitsForNoLease,
-    /// X4: a home serves though the others do not acknowledge.
-    ServesWithoutContact,
-    /// H20: a backup shows what it has written, confirmed or not.
-    ShowsUnconfirmed,
-    /// X13: what was taken over from one node is served before the others have it.
-    ServesBeforeOthersAreLevel,
-    /// A node writes the newest row format it knows, whoever reads it.
-    WritesNewestRows,
-    /// H14: 250 for accounts of several homes after the first home's commit, without an accept record.
-    AcknowledgesFirstHome,
-}
-
-impl Control {
-    /// Every control that switches something off.
-    pub const ALL: [Self; 14] = [
-        Self::AcknowledgesEarly,
-        Self::StartsAloneByItself,
-        Self::KeepsFreeNumbers,
-        Self::MergesWithoutStamp,
-        Self::MergesWithoutFloor,
-        Self::SkipsNoNumbers,
-        Self::MarksNothingServed,
-        Self::GoesOnWithoutQuorum,
-        Self::WaitsForNoLease,
-        Self::ServesWithoutContact,
-        Self::ShowsUnconfirmed,
-        Self::ServesBeforeOthersAreLevel,
-        Self::WritesNewestRows,
-        Self::AcknowledgesFirstHome,
-    ];
-
-    /// The rule of the machine it switches off, if it is one.
-    fn rule(self) -> Option<replica::Rule> {
-        match self {
-            Self::GoesOnWithoutQuorum => Some(replica::Rule::QuorumDecides),
-            Self::WaitsForNoLease => Some(replica::Rule::LeaseWaits),
-            Self::ServesWithoutContact => Some(replica::Rule::HomeLease),
-            Self::ShowsUnconfirmed => Some(replica::Rule::ConfirmedReads),
-            Self::ServesBeforeOthersAreLevel => Some(replica::Rule::LevelOthers),
-            Self::WritesNewestRows => Some(replica::Rule::LowerRows),
-            _ => None,
-        }
-    }
-}
 
 /// One history.
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 //! One node: a disk that stays, a process that comes and goes, and the hands that carry out the machine's orders.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use replica::{Event, Output, Replica, ReplicaConfig, Saved};
 use topology::EpochRecord;
@@ -18,6 +18,8 @@ use crate::world::{World, timing};
 
 /// Name of the boot counter on the disk.
 const BOOT_KEY: &str = "boot";
+/// What the machine says of a commit that takes too long.
+const LATE: &str = "no commit in time";
 /// With the second control: how long a node waits for its peer before it goes on by itself (ms).
 const IMPATIENCE_MS: Ms = 2_500;
 
@@ -26,6 +28,10 @@ pub(crate) struct Node {
     pub(crate) disk: Disk,
     pub(crate) process: Option<Process>,
     pub(crate) paused: bool,
+    /// Since when.
+    pub(crate) paused_at: Ms,
+    /// When the last pause ended that is long enough to be noticed.
+    pub(crate) woke: Ms,
     /// Counts pauses, so that an old wake-up does nothing.
     pub(crate) pauses: u64,
     pub(crate) deferred: Vec<Inner>,
@@ -48,6 +54,8 @@ pub(crate) struct Node {
     pub(crate) copies: Vec<Image>,
     /// Its disk was rolled back or replaced, and not all nodes have been joint since.
     pub(crate) rolled_back: bool,
+    /// Where it stands in a heal.
+    pub(crate) heal: Option<crate::heal_steps::HealStep>,
     /// Its disk has no room.
     pub(crate) full: bool,
     /// Greatest row format its program reads.
@@ -87,6 +95,8 @@ pub(crate) struct Process {
     pub(crate) branches: BTreeMap<u64, Branch>,
     pub(crate) worker: Worker,
     pub(crate) fans: Fans,
+    /// Merges that are not written yet.
+    pub(crate) merging: BTreeSet<BatchId>,
 }
 
 impl Node {
@@ -95,6 +105,8 @@ impl Node {
             disk: Disk::default(),
             process: None,
             paused: false,
+            paused_at: 0,
+            woke: 0,
             pauses: 0,
             deferred: Vec::new(),
             asleep: None,
@@ -107,6 +119,7 @@ impl Node {
             last_boot: 0,
             copies: Vec::new(),
             rolled_back: false,
+            heal: None,
             full: false,
             reads_rows: mailbox::rows::RowFormat::HIGHEST.number(),
         }
@@ -154,6 +167,8 @@ impl World {
             return;
         }
         let now = self.now;
+        let alone = self.nodes.iter().all(|node| node.process.is_none());
+        self.coverage.cold_boots += u64::from(alone && self.nodes[n].last_boot > 0);
         let node = &mut self.nodes[n];
         node.last_boot += 1;
         let boot = Boot(node.last_boot);
@@ -196,6 +211,7 @@ impl World {
             branches: BTreeMap::new(),
             worker: Worker::default(),
             fans: Fans::default(),
+            merging: BTreeSet::new(),
         });
         if self.cast {
             self.to(n, 100, Inner::RelayTick);
@@ -291,6 +307,9 @@ impl World {
                 self.to(n, delay, Inner::Raise { batch, account, floor, branch, stamp });
             }
             Output::Committed { batch } => {
+                if self.nodes[n].process.as_mut().is_some_and(|p| p.merging.remove(&batch)) {
+                    self.merge_written(n);
+                }
                 let computed = self.nodes[n].process.as_mut().and_then(|p| p.computed.remove(&batch));
                 let changed = self.nodes[n].process.as_mut().and_then(|p| p.changed.remove(&batch));
                 self.hint(n, Some(&changed.unwrap_or_default()));
@@ -307,6 +326,8 @@ impl World {
                 }
             }
             Output::Failed { tokens, error } => {
+                let late = matches!(error, SubmitError::Unknown(why) | SubmitError::Unavailable(why) if why == LATE);
+                self.coverage.limits += u64::from(late);
                 tokens.into_iter().for_each(|token| self.answer(n, token, Err(error.clone())));
             }
             // Readers of the simulation look again by themselves.
@@ -318,7 +339,8 @@ impl World {
     fn carry_out_rarely(&mut self, n: usize, output: Output) {
         match output {
             Output::CheckBlobs { token, hashes } => {
-                let missing = self.missing(n, &hashes);
+                let mut missing = self.missing(n, &hashes);
+                missing.retain(|_| self.control != Control::IgnoresBodies);
                 self.to(n, 0, Inner::Event(Event::BlobsChecked { token, missing }));
             }
             Output::FetchBlobs { token, from, hashes } => self.ask_blobs(n, index_of(from), token, hashes),

@@ -7,7 +7,9 @@ use vocab::{
     Version,
 };
 
+use crate::Control;
 use crate::disk::{behind, newest};
+use crate::heal_steps::HealStep;
 use crate::vocabulary::{ARCHIVE_HEAD, After, Branch, Given, Inner, Ms, Pull};
 use crate::world::World;
 
@@ -91,6 +93,10 @@ impl World {
             Pull::Branch(fetch) => self.keep_branch(n, fetch, given),
             Pull::Fetch(fetch) => {
                 self.coverage.transfers += 1;
+                let mine = self.nodes[n].disk.image.head(given.account).version;
+                let ahead = mine != Version::default()
+                    && (given.since.is_some() || given.chain.iter().any(|link| link.version == mine));
+                self.coverage.m0 += u64::from(ahead && self.nodes[n].heal.is_some());
                 match given.since {
                     Some(since) => self.take_difference(n, fetch, since, given),
                     None => self.stage(n, fetch, given),
@@ -106,6 +112,9 @@ impl World {
             return self.broken("D6", format!("account {} arrived with another digest than its head says", account.0));
         }
         self.write(n, vec![StoreWrite::Bodies(bodies)], After::Nothing);
+        if self.control == Control::TransfersInPlace {
+            self.build_in_place(n, account, &rows);
+        }
         let half = rows.len() / 2;
         let refs = |rows: &[RowWrite]| rows.iter().filter_map(mailbox::blob_ref_of).collect::<Vec<BlobRef>>();
         let (first, second) = (rows[..half].to_vec(), rows[half..].to_vec());
@@ -132,6 +141,20 @@ impl World {
         self.write(n, vec![StoreWrite::Bodies(bodies)], After::Event(fetched));
     }
 
+    /// H19: the old state makes room for the new one before that is whole.
+    fn build_in_place(&mut self, n: usize, account: AccountId, rows: &[RowWrite]) {
+        let image = &self.nodes[n].disk.image;
+        let head = image.head(account);
+        let old = image.export(account).into_iter().map(|row| RowWrite { value: None, ..row });
+        let rows = old.chain(rows[..rows.len() / 2].iter().cloned()).collect();
+        let (expected, refs, undo) = (head.version, Vec::new(), Vec::new());
+        self.write(
+            n,
+            vec![StoreWrite::Account(AccountBatch { account, expected, head, rows, refs, undo })],
+            After::Nothing,
+        );
+    }
+
     /// Bodies are durable before the branch counts as fetched; the rows are needed only until the merge.
     fn keep_branch(&mut self, n: usize, fetch: u64, given: Given) {
         let Given { head, rows, chain, bodies, .. } = given;
@@ -140,6 +163,7 @@ impl World {
         if let Some(process) = self.nodes[n].process.as_mut() {
             process.branches.insert(fetch, Branch { rows: kept, chain });
         }
+        self.reach(n, HealStep::BranchSent);
         let fetched = After::Event(Event::Fetched { fetch, head, delta: None, past: Vec::new() });
         self.write(n, vec![StoreWrite::Bodies(bodies)], fetched);
     }

@@ -1,7 +1,7 @@
 //! Raft as the nodes see it: one register with compare-and-set, only where most voters are up and connected; what was
 //! decided is learned later, and answers may be lost. What is accepted is decided by the real `topology::apply`.
 
-use replica::Event;
+use replica::{Event, Serving};
 use topology::{ClusterState, ConfigOp, EpochRecord, Member};
 use vocab::{Boot, EpochId};
 
@@ -17,6 +17,8 @@ const LOST_PERCENT: u64 = 7;
 pub(crate) struct Register {
     state: ClusterState,
     index: u64,
+    /// The only voter, since an operator said so and until the others are back.
+    pub(crate) sole: Option<usize>,
 }
 
 fn member(index: usize) -> Member {
@@ -39,7 +41,7 @@ impl Register {
 
     /// A cluster of which every node is a member, and only the first is in an epoch: the others have yet to join.
     pub(crate) fn new(nodes: usize) -> Self {
-        let mut register = Self { state: ClusterState::default(), index: 0 };
+        let mut register = Self { state: ClusterState::default(), index: 0, sole: None };
         register.change(&ConfigOp::Found {
             cluster_id: "simulation".to_owned(),
             name: "simulation".to_owned(),
@@ -73,6 +75,7 @@ impl World {
     }
 
     pub(crate) fn reconsider_quorum(&mut self) {
+        self.take_back_voters();
         let record = self.register.state.epoch.clone();
         for n in 0..self.nodes.len() {
             let quorum = self.has_quorum(n);
@@ -86,6 +89,40 @@ impl World {
                     self.to(n, delay, Inner::Learn(record));
                 }
             }
+        }
+    }
+
+    /// The rescue of `cluster/shards/src/membership.rs`: a node that serves alone by right, hears nobody and has no quorum
+    /// becomes the only voter. Its settings are what it knows of them; those of the others are void.
+    pub(crate) fn rescue(&mut self) {
+        let fits = |world: &Self, n: usize| {
+            let others = (0..world.nodes.len()).filter(|other| *other != n);
+            let alone = world.nodes[n].record.as_ref().is_some_and(|r| r.is_alone(node_id(n)) && r.certain);
+            let now = world.clock(n);
+            let serves = world.nodes[n].process.as_ref().is_some_and(|p| p.replica.serving(now) == Serving::Home);
+            let unheard = others.into_iter().all(|other| world.nodes[other].process.is_none());
+            alone && serves && unheard && world.nodes[n].is_awake() && !world.has_quorum(n)
+        };
+        if self.register.sole.is_some() || self.calming.is_some() {
+            return;
+        }
+        let Some(n) = (0..self.nodes.len()).find(|n| fits(self, *n)) else { return };
+        self.note(|| format!("an operator makes node {} the only voter", n + 1));
+        self.coverage.sole_voters += 1;
+        self.register.sole = Some(n);
+        self.register.state.epoch.clone_from(&self.nodes[n].known);
+        self.disturb_quorum();
+    }
+
+    /// Whoever is back and connected with the only voter takes its settings over and votes again.
+    fn take_back_voters(&mut self) {
+        let Some(n) = self.register.sole else { return };
+        let back = |other: usize| self.nodes[other].is_awake() && self.net.both_open(n, other);
+        if self.nodes[n].is_awake() && (0..self.nodes.len()).all(|other| other == n || back(other)) {
+            self.register.sole = None;
+            let known = self.register.state.epoch.clone();
+            self.nodes.iter_mut().for_each(|node| node.known.clone_from(&known));
+            self.note(|| "every member votes again".to_owned());
         }
     }
 
@@ -106,7 +143,8 @@ impl World {
     fn tell_register(&mut self, n: usize) {
         let members = (0..self.nodes.len()).map(node_id).collect();
         let quorum = self.nodes[n].process.as_ref().is_some_and(|p| p.quorum);
-        let voters = u32::try_from(self.shape.points()).unwrap_or(u32::MAX);
+        let voters = if self.register.sole.is_some() { 1 } else { self.shape.points() };
+        let voters = u32::try_from(voters).unwrap_or(u32::MAX);
         self.tell(n, Event::Register { record: self.nodes[n].known.clone(), members, voters, quorum });
     }
 
@@ -124,6 +162,7 @@ impl World {
             self.has_quorum(n) && self.register.change(&ConfigOp::SetEpoch { expect, record: record.clone() });
         if decided {
             self.note(|| format!("register: {}", crate::describe_record(&record)));
+            self.heal_decided(&record);
             let majority: Vec<usize> = (0..self.nodes.len()).filter(|node| self.has_quorum(*node)).collect();
             for node in majority {
                 let delay = self.rng.range(0, 40);

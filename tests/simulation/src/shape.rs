@@ -50,6 +50,9 @@ impl World {
 
     /// Up, and connected with most voters, itself among them.
     pub(crate) fn has_quorum(&self, n: usize) -> bool {
+        if let Some(sole) = self.register.sole {
+            return self.is_up(n) && (n == sole || (self.is_up(sole) && self.net.both_open(n, sole)));
+        }
         let points = self.shape.points();
         let reached = (0..points).filter(|p| *p == n || (self.is_up(*p) && self.net.both_open(n, *p))).count();
         self.is_up(n) && reached * 2 > points
@@ -101,6 +104,17 @@ impl World {
         }
         let leader = if record.in_sync.contains(&me) { home } else { n };
         Some(self.nodes[leader].apart.unwrap_or(BY_QUORUM))
+    }
+
+    /// H25: a node that went on alone on silence had listened long enough since it was itself away.
+    pub(crate) fn check_alone(&mut self, n: usize, before: Option<&EpochRecord>, record: &EpochRecord) {
+        let me = node_id(n);
+        let opened = record.kind == EpochKind::Solo && record.home == me && before.is_some_and(|b| b.id < record.id);
+        let operator = self.nodes[n].process.as_ref().is_some_and(|p| p.operator);
+        let heard = self.now - self.nodes[n].woke;
+        if opened && !record.certain && !operator && heard < crate::world::timing().t1 {
+            self.broken("H25", format!("node {} went on alone {heard} ms after a pause of its own", n + 1));
+        }
     }
 
     /// What a reader at this node may be held to while some are apart.

@@ -10,6 +10,7 @@ use crate::clients::Client;
 use crate::disk::Image;
 use crate::extras::Extras;
 use crate::faults::Plan;
+use crate::heal_steps::HealStep;
 use crate::invariants::{Checks, Told, View};
 use crate::mishaps::Mishaps;
 use crate::net::Net;
@@ -69,6 +70,10 @@ pub(crate) struct World {
     /// Faults are over; the pair has to come to rest.
     pub(crate) calming: Option<Ms>,
     pub(crate) rested: bool,
+    /// Both sides committed alone, and not all nodes have been joint since.
+    was_split: bool,
+    /// A heal of that split has begun.
+    healing: bool,
     /// Accounts whose UIDVALIDITYs were raised over an archived branch, because they could not be merged.
     pub(crate) raised: BTreeSet<AccountId>,
     /// What went with a mailbox that this command deleted.
@@ -113,6 +118,8 @@ impl World {
             trace: traced.then(Vec::new),
             calming: None,
             rested: false,
+            was_split: false,
+            healing: false,
             raised: BTreeSet::new(),
             covered: BTreeMap::new(),
             rng,
@@ -238,6 +245,13 @@ impl World {
 
     pub(crate) fn write(&mut self, node: usize, parts: Vec<StoreWrite>, after: After) {
         self.look_at_formats(node, &parts);
+        let after = match after {
+            After::Event(event) if self.control == Control::AcknowledgesUnsynced => {
+                self.to(node, 0, Inner::Event(event));
+                After::Nothing
+            }
+            after => after,
+        };
         if self.nodes[node].disk.write(parts, after) {
             self.begin_sync(node);
         }
@@ -255,8 +269,15 @@ impl World {
             return;
         }
         let mut checks = std::mem::take(&mut self.checks);
-        let (done, more) = self.nodes[node].disk.synced(&mut |image, part| checks.on_landed(node, image, part));
+        let mut switched = false;
+        let (done, more) = self.nodes[node].disk.synced(&mut |image, part| {
+            switched |= matches!(part, StoreWrite::Switch { .. } | StoreWrite::Account(_));
+            checks.on_landed(node, image, part);
+        });
         self.checks = checks;
+        if switched && self.nodes[node].heal == Some(HealStep::Sealed) {
+            self.reach(node, HealStep::Switched);
+        }
         self.take_landed_faults();
         if more {
             self.begin_sync(node);
@@ -278,14 +299,20 @@ impl World {
         }
     }
 
-    /// Epoch on the disk of a node.
-    pub(crate) fn durable_record(&self, node: usize) -> Option<EpochRecord> {
-        Saved::from_meta(self.nodes[node].disk.image.meta.get(META_KEY).map(|b| &b[..])).ok()?.record
+    /// Epoch on the disk of a node, and whether its join mark is written.
+    fn durable_record(&self, node: usize) -> (Option<EpochRecord>, bool) {
+        let saved = Saved::from_meta(self.nodes[node].disk.image.meta.get(META_KEY).map(|b| &b[..]));
+        let Ok(saved) = saved else { return (None, false) };
+        let marked = saved.join_mark.is_some() && saved.join_mark == saved.record.as_ref().map(|r| r.id);
+        (saved.record, marked)
     }
 
     /// After a write: has the epoch in effect changed, and what does that mean for the checks?
     pub(crate) fn epoch_landed(&mut self, node: usize) {
-        let record = self.durable_record(node);
+        let (record, marked) = self.durable_record(node);
+        if marked && self.nodes[node].heal.is_some_and(|step| step < HealStep::Marked) {
+            self.reach(node, HealStep::Marked);
+        }
         if self.nodes[node].record == record {
             return;
         }
@@ -293,10 +320,13 @@ impl World {
         let Some(record) = record else { return };
         self.note(|| format!("node {} enters {}", node + 1, crate::describe_record(&record)));
         self.coverage.epoch(&record);
+        self.heal_entered(node, &record);
+        self.healing |= record.kind == EpochKind::Heal && self.was_split;
         if record.kind == EpochKind::Heal {
             self.checks.on_told(&Told::HealBegins);
         }
         self.count_takeover(node, before.as_ref(), &record);
+        self.check_alone(node, before.as_ref(), &record);
         self.nodes[node].apart = self.side_after(node, before.as_ref(), &record);
         let me = node_id(node);
         if record.is_alone(me) {
@@ -315,11 +345,14 @@ impl World {
             self.nodes[n].record.as_ref().is_some_and(|r| r.id == record.id && r.in_sync.len() == self.nodes.len())
         });
         if all {
+            (self.was_split, self.healing) = (false, false);
             self.checks.on_joint();
-            self.clients.iter_mut().for_each(|client| client.side = None);
+            self.clients.iter_mut().for_each(|client| (client.side, client.wanders) = (None, false));
         }
         if (0..self.nodes.len()).filter(|n| self.side(*n).is_some() && self.nodes[*n].alone_by_right).count() > 1 {
             self.coverage.splits += 1;
+            self.coverage.nested_splits += u64::from(self.healing);
+            (self.was_split, self.healing) = (true, false);
         }
     }
 

@@ -7,6 +7,7 @@ mod numbers;
 mod placements;
 mod registers;
 mod side;
+mod taken;
 mod tree;
 mod write;
 
@@ -17,6 +18,7 @@ use crate::op::{Change, Stamp};
 use crate::work::Work;
 use placements::Union;
 use side::Sides;
+pub use taken::Taken;
 
 /// One branch and whether a client saw its numbers since all branches were one.
 #[derive(Clone, Copy)]
@@ -56,6 +58,8 @@ pub struct MergeReport {
     pub conflicts: Vec<String>,
     /// Mailboxes whose UIDVALIDITY was raised, and why.
     pub raised: Vec<String>,
+    /// Rules that had something to decide.
+    pub taken: Taken,
 }
 
 /// The result.
@@ -71,21 +75,56 @@ pub struct Merged {
     pub mailbox_counter: u64,
 }
 
+/// How messages are numbered; all but the first are wrong, to see that a test would notice (research: replication, H1-H4).
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Numbering {
+    /// Rule W.
+    RuleW,
+    /// H1: only messages that collide with a present one are renumbered.
+    Colliding,
+    /// H2: what the other side has not assigned stays.
+    Unassigned,
+    /// H3: what is at or above the other side's UIDNEXT stays.
+    AboveUidNext,
+    /// H4: the anchor's numbers stay, the guest's where they are free.
+    AnchorFirst,
+}
+
 /// Rules that a test switches off to see that it would notice.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// Numbering by rule W; off: the anchor's numbers stay, the guest's where they are free.
-    pub rule_w: bool,
+    /// How messages are numbered.
+    pub numbering: Numbering,
     /// The vanish floor is raised to the stamp.
     pub floor: bool,
     /// What changed gets the stamp as modseq.
     pub restamp: bool,
+    /// H6: messages are united by placement id; off: by what they contain.
+    pub by_placement: bool,
+    /// X18: what one side remembers as expunged is gone though the base does not have it.
+    pub remembers: bool,
+    /// X20: a placement in two mailboxes is kept in one.
+    pub one_place: bool,
+    /// X22: a mailbox that survives its deletion begins anew.
+    pub survivor_anew: bool,
+    /// H29: the marks of both sides count until every branch has adopted the result.
+    pub marks_inherited: bool,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { rule_w: true, floor: true, restamp: true }
+        Self {
+            numbering: Numbering::RuleW,
+            floor: true,
+            restamp: true,
+            by_placement: true,
+            remembers: true,
+            one_place: true,
+            survivor_anew: true,
+            marks_inherited: true,
+        }
     }
 }
 
@@ -107,7 +146,8 @@ pub fn merge_by(input: &MergeInput<'_>, batch: BatchId, rules: Rules) -> Result<
     if anchor.version == guest.version || anchor.lineage.contains(&guest.version) {
         let batch = crate::batch::seal(input.account, anchor, std::iter::empty(), Vec::new(), batch);
         let mailbox_counter = input.stamp.mailbox_counter;
-        return Ok(Merged { batch, changes: Vec::new(), report: MergeReport::default(), mailbox_counter });
+        let report = MergeReport { taken: Taken::as_it_is(), ..MergeReport::default() };
+        return Ok(Merged { batch, changes: Vec::new(), report, mailbox_counter });
     }
     if let Some(base) = input.base
         && let Some(merged) = attempt(input, batch, rules, Some(base))?
@@ -129,16 +169,17 @@ fn attempt(
     let mut work = Work::new(input.anchor.rows, input.stamp);
     work.begin(CommandId::default());
     let mut report = MergeReport::default();
-    write::join_heads(&mut work, &sides);
+    write::join_heads(&mut work, &sides, rules);
     if sides.purged() {
         report.conflicts.push("one side was purged: so is the other".to_owned());
         crate::hierarchy::purge(&mut work).map_err(|_| Damaged("merge: purge".to_owned()))?;
     } else {
-        let union = Union::of(&sides);
-        let tree = tree::Tree::of(&sides, &union, &mut work, &mut report);
+        let union = Union::of(&sides, rules);
+        let tree = tree::Tree::of(&sides, (&union, rules), &mut work, &mut report);
         let Some(numbered) = numbers::number(&sides, &union, &tree, rules) else { return Ok(None) };
         let plan = write::Plan { sides: &sides, union: &union, tree: &tree, numbered: &numbered, rules };
         write::write(&mut work, input, &plan, &mut report)?;
+        report.taken = Taken::of(&sides, &numbered, input)?;
     }
     let mailbox_counter = work.stamp.mailbox_counter;
     let changes = work.commit();

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vocab::{MailboxId, PlacementId, Uid};
 
-use super::Rules;
 use super::placements::{Kept, Union};
 use super::side::{Side, Sides};
 use super::tree::{Planned, Tree};
+use super::{Numbering, Rules};
 
 /// The numbers of the result.
 #[derive(Default)]
@@ -48,10 +48,10 @@ fn number_mailbox(
     let (mut taken, mut new) = (BTreeSet::new(), Vec::new());
     for kept in kept {
         let placement = kept.placement.id;
-        let keeps = match (planned.from_one, rules.rule_w) {
+        let keeps = match (planned.from_one, rules.numbering) {
             (true, _) => None,
-            (false, true) => agreed(&voters, id, placement),
-            (false, false) => free(sides, &taken, id, placement),
+            (false, Numbering::RuleW) => agreed(&voters, id, placement),
+            (false, wrong) => kept_wrongly(sides, wrong, &taken, (id, placement)),
         };
         match keeps {
             Some(uid) if uid < next && taken.insert(uid) => {
@@ -96,7 +96,34 @@ fn agreed(voters: &[&Side], mailbox: MailboxId, id: PlacementId) -> Option<Uid> 
 }
 
 /// Numbering as it must not be done.
-fn free(sides: &Sides, taken: &BTreeSet<Uid>, mailbox: MailboxId, id: PlacementId) -> Option<Uid> {
-    let of = |side: &&Side| side.place(id).filter(|(there, uid)| *there == mailbox && !taken.contains(uid));
-    sides.both().iter().find_map(of).map(|(_, uid)| uid)
+fn kept_wrongly(
+    sides: &Sides,
+    numbering: Numbering,
+    taken: &BTreeSet<Uid>,
+    (mailbox, id): (MailboxId, PlacementId),
+) -> Option<Uid> {
+    let places = sides.both().map(|side| side.place(id).filter(|(there, _)| *there == mailbox).map(|(_, uid)| uid));
+    if let [Some(a), Some(g)] = places
+        && a == g
+    {
+        return Some(a);
+    }
+    if numbering == Numbering::AnchorFirst {
+        return places.into_iter().flatten().find(|uid| !taken.contains(uid));
+    }
+    let [a, g] = sides.both();
+    let (uid, other) = match places {
+        [Some(uid), None] => (uid, g),
+        [None, Some(uid)] => (uid, a),
+        _ => return None,
+    };
+    let has = other.placed.values().any(|(there, placement)| *there == mailbox && placement.uid == uid);
+    let had = other.expunged.values().any(|gone| gone.mailbox == mailbox && gone.uid == uid);
+    let below = other.mailboxes.get(&mailbox).is_some_and(|m| uid < m.uid_next);
+    let stays = match numbering {
+        Numbering::Colliding => !has,
+        Numbering::Unassigned => !has && !had,
+        _ => !below,
+    };
+    (stays && !taken.contains(&uid)).then_some(uid)
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vocab::{Flags, Keyword, MailboxId, PlacementId, SystemFlag};
 
+use super::Rules;
 use super::side::Sides;
 use crate::rows::Placement;
 
@@ -29,7 +30,7 @@ pub(super) struct Union {
 }
 
 impl Union {
-    pub(super) fn of(sides: &Sides) -> Self {
+    pub(super) fn of(sides: &Sides, rules: Rules) -> Self {
         let mut union = Self { kept: BTreeMap::new(), lost: Vec::new() };
         let ids: BTreeSet<PlacementId> = sides.both().iter().flat_map(|side| side.placed.keys().copied()).collect();
         for id in ids {
@@ -40,9 +41,13 @@ impl Union {
                     let placement = Placement { flags, ..a.clone() };
                     union.kept.insert(id, Kept { placement, mailbox: *here.min(there) });
                 }
-                (Some(one), None) | (None, Some(one)) => union.one_sided(sides, base, one),
+                (Some(one), None) | (None, Some(one)) => union.one_sided(sides, base, one, rules),
                 (None, None) => {}
             }
+        }
+        if !rules.by_placement {
+            let mut contents = BTreeSet::new();
+            union.kept.retain(|_, kept| contents.insert((kept.mailbox, kept.placement.blob)));
         }
         let live: BTreeSet<PlacementId> = union.kept.values().map(|kept| kept.placement.email).collect();
         // A message that lives on elsewhere (it was moved) needs no recovery.
@@ -55,9 +60,10 @@ impl Union {
         sides: &Sides,
         base: Option<&(MailboxId, Placement)>,
         (mailbox, placement): &(MailboxId, Placement),
+        rules: Rules,
     ) {
         let (mailbox, placement) = (*mailbox, placement.clone());
-        let remembered = sides.both().iter().any(|side| side.expunged.contains_key(&placement.id));
+        let remembered = rules.remembers && sides.both().iter().any(|side| side.expunged.contains_key(&placement.id));
         if base.is_none() && !remembered {
             self.kept.insert(placement.id, Kept { placement, mailbox });
         } else if base.is_none_or(|(_, before)| before.flags != placement.flags) {

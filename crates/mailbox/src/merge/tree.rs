@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vocab::{MailboxId, ModSeq, Timestamp, Uid, UidValidity};
 
-use super::MergeReport;
 use super::placements::Union;
 use super::side::{Side, Sides, three_way};
+use super::{MergeReport, Rules};
 use crate::names::{normal_name, superiors};
 use crate::op::{Role, Stamp};
 use crate::rows::{Counts, Mailbox};
@@ -44,12 +44,17 @@ impl Clock<'_> {
 }
 
 impl Tree {
-    pub(super) fn of(sides: &Sides, union: &Union, work: &mut Work<'_>, report: &mut MergeReport) -> Self {
+    pub(super) fn of(
+        sides: &Sides,
+        (union, rules): (&Union, Rules),
+        work: &mut Work<'_>,
+        report: &mut MergeReport,
+    ) -> Self {
         let mut clock = Clock { stamp: &mut work.stamp, uid_validity: &mut work.rows.head.uidvalidity };
         let mut tree = Self::default();
         let survivors = tree.attributes(sides, union, report);
         tree.same_names(sides, &mut clock, report);
-        tree.survive(survivors, &mut clock, report);
+        tree.survive(survivors, &mut clock, (rules, report));
         tree.parents(&mut clock);
         tree.roles(sides, report);
         if sides.base.is_none() {
@@ -166,12 +171,16 @@ impl Tree {
 
     /// Deleted on one side, new mail on the other: it lives on with that mail alone (X22), in another mailbox if its name
     /// is held.
-    fn survive(&mut self, survivors: Vec<Mailbox>, clock: &mut Clock<'_>, report: &mut MergeReport) {
+    fn survive(&mut self, survivors: Vec<Mailbox>, clock: &mut Clock<'_>, (rules, report): (Rules, &mut MergeReport)) {
         for mut mailbox in survivors {
             let (id, name) = (mailbox.id, mailbox.name.clone());
             if let Some(holder) = self.holder(&name) {
                 self.poured.insert(id, holder);
                 report.conflicts.push(format!("{name} was deleted and made anew: its new mail is in the present one"));
+                continue;
+            }
+            if !rules.survivor_anew {
+                self.mailboxes.insert(id, Planned { mailbox, from_one: false });
                 continue;
             }
             mailbox.uid_validity = clock.next();

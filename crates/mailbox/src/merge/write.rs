@@ -46,12 +46,12 @@ const WHOLE: [Table; 11] = [
 ];
 
 /// Counters, lineage and marks of the result.
-pub(super) fn join_heads(work: &mut Work<'_>, sides: &Sides) {
+pub(super) fn join_heads(work: &mut Work<'_>, sides: &Sides, rules: Rules) {
     let guest = &sides.guest.head;
     let head = &mut work.rows.head;
     head.modseq = head.modseq.max(guest.modseq).saturating_add(1);
     head.uidvalidity = head.uidvalidity.max(guest.uidvalidity);
-    head.served = head.served.max(guest.served);
+    head.served = head.served.max(guest.served).filter(|_| rules.marks_inherited);
     for branch in guest.lineage.iter().chain([&guest.version]) {
         if !head.lineage.contains(branch) {
             head.lineage.push(*branch);
@@ -147,6 +147,10 @@ fn placements(
         wanted.insert((Table::CHANGES, modseq_key(mailbox, placement.modseq, uid)), Bytes::new());
         if !plan.sides.anchor.placed.contains_key(id) {
             work.refer(placement.blob, *id, true);
+        }
+        let other = plan.sides.both().iter().find_map(|side| side.place(*id).filter(|(there, _)| *there != mailbox));
+        if let Some((there, uid)) = other.filter(|_| !plan.rules.one_place) {
+            wanted.insert((Table::PLACEMENTS, placement_key(there, uid)), Placement { uid, ..placement }.encode());
         }
     }
     counts

@@ -23,7 +23,7 @@ pub type Picture = (BTreeMap<String, (String, u32, u32, Vec<(u32, PlacementId, F
 fn side(bed: &Bed, node: u32, k: u64) -> Bed {
     let epoch = EpochId { number: 2, author: node };
     let at = Timestamp(bed.stamp.at.0 + u64::from(node));
-    let gap = (k > 0).then_some(Gap { k, epoch });
+    let gap = (k > 0).then_some(Gap { k, of: 16, epoch });
     let stamp = Stamp {
         epoch,
         home: NodeId(node),

@@ -32,6 +32,13 @@ impl World {
         let blob = body.map(|body| BlobHash::of(body)).or_else(|| blobs.first().copied());
         let intent = Intent { account, id, op: op.clone(), known, side: client.side, blob };
         let tell = |world: &mut Self, told: Told| world.checks.on_told(&told);
+        let again = !matches!(op, AccountOp::Append { .. });
+        let places = match op {
+            AccountOp::Copy { .. } | AccountOp::Move { .. } => blobs.clone(),
+            AccountOp::Append { .. } => blob.into_iter().collect(),
+            _ => Vec::new(),
+        };
+        places.into_iter().for_each(|blob| tell(self, Told::Placing { account, blob, again }));
         match op {
             AccountOp::Expunge { placements, .. } => {
                 tell(self, Told::ExpungeAsked { account, blobs });
@@ -46,6 +53,7 @@ impl World {
             AccountOp::RenameMailbox { mailbox, name } => {
                 // Of INBOX: what is in it moves away.
                 if self.clients[c].ids.get("INBOX") == Some(mailbox) {
+                    tell(self, Told::InboxMoved { account });
                     tell(self, Told::EmptyAsked { account, mailbox: *mailbox });
                 } else {
                     tell(self, Told::RenameAsked { account, mailbox: *mailbox, to: name.clone() });
@@ -144,6 +152,11 @@ fn placed(intent: &Intent, outcome: &Outcome, side: Option<usize>, facts: &mut V
             AccountOp::Copy { to, placements, .. } | AccountOp::Move { to, placements, .. },
             Outcome::Copied { uid_validity, uids },
         ) => {
+            if let (AccountOp::Copy { .. }, [_], Some(blob)) = (&intent.op, &uids[..], intent.blob)
+                && placements.len() == 1
+            {
+                facts.push(Told::CopyKept { account, blob, side });
+            }
             for (index, from) in placements.iter().enumerate() {
                 facts.push(Told::Copied { account, from: *from, to: new(index) });
             }

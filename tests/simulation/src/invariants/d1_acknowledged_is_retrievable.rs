@@ -1,4 +1,5 @@
-//! D1: acknowledged content is retrievable from the account for ever, unless an expunge was asked for.
+//! D1: acknowledged content is retrievable from the account for ever, as often as it was acknowledged, unless an expunge
+//! was asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,14 +10,15 @@ use crate::disk::Image;
 
 #[derive(Default)]
 pub(crate) struct Acknowledged {
-    accepted: BTreeMap<AccountId, BTreeMap<BlobHash, Option<usize>>>,
+    /// On whose side each message or copy of a body was acknowledged.
+    accepted: BTreeMap<AccountId, BTreeMap<BlobHash, Vec<Option<usize>>>>,
     expunges: BTreeSet<(AccountId, BlobHash)>,
 }
 
 impl Acknowledged {
-    fn owed(&self, account: AccountId) -> impl Iterator<Item = (BlobHash, Option<usize>)> {
+    fn owed(&self, account: AccountId) -> impl Iterator<Item = (BlobHash, &Vec<Option<usize>>)> {
         let all = self.accepted.get(&account).into_iter().flatten();
-        all.map(|(blob, side)| (*blob, *side)).filter(move |(blob, _)| !self.expunges.contains(&(account, *blob)))
+        all.map(|(blob, sides)| (*blob, sides)).filter(move |(blob, _)| !self.expunges.contains(&(account, *blob)))
     }
 }
 
@@ -26,11 +28,8 @@ impl Invariant for Acknowledged {
     }
     fn on_told(&mut self, told: &Told) -> Verdict {
         match told {
-            Told::Accepted { account, blob, side } => {
-                let known = self.accepted.entry(*account).or_default().entry(*blob).or_insert(*side);
-                if side.is_none() {
-                    *known = None;
-                }
+            Told::Accepted { account, blob, side } | Told::CopyKept { account, blob, side } => {
+                self.accepted.entry(*account).or_default().entry(*blob).or_default().push(*side);
             }
             Told::ExpungeAsked { account, blobs } => self.expunges.extend(blobs.iter().map(|blob| (*account, *blob))),
             _ => {}
@@ -38,23 +37,25 @@ impl Invariant for Acknowledged {
         Ok(())
     }
     fn on_read(&mut self, reading: &Reading<'_>) -> Verdict {
-        let shown: BTreeSet<BlobHash> =
-            reading.mailboxes.iter().flat_map(|m| &m.placements).map(|placement| placement.blob).collect();
+        let mut shown: BTreeMap<BlobHash, usize> = BTreeMap::new();
+        for placement in reading.mailboxes.iter().flat_map(|m| &m.placements) {
+            *shown.entry(placement.blob).or_default() += 1;
+        }
         let archived = |blob: &BlobHash| reading.archived.is_some_and(|all| all.contains(blob));
-        for (blob, side) in self.owed(reading.account) {
-            if reading.view.must_know(side)
-                && !shown.contains(&blob)
-                && !archived(&blob)
-                && !reading.promised.contains(&blob)
-            {
-                let node = reading.view.node + 1;
-                return Err(format!("account {}: acknowledged {blob} is not shown at node {node}", reading.account.0));
+        for (blob, sides) in self.owed(reading.account) {
+            let owed = sides.iter().filter(|side| reading.view.must_know(**side)).count();
+            let shown = shown.get(&blob).copied().unwrap_or(0);
+            if shown < owed && !archived(&blob) && !reading.promised.contains(&blob) {
+                let (node, account) = (reading.view.node + 1, reading.account.0);
+                return Err(format!(
+                    "account {account}: {blob}, acknowledged {owed} times, is shown {shown} times at node {node}"
+                ));
             }
         }
         Ok(())
     }
     fn on_joint(&mut self) {
-        self.accepted.values_mut().flat_map(BTreeMap::values_mut).for_each(|side| *side = None);
+        self.accepted.values_mut().flat_map(BTreeMap::values_mut).flatten().for_each(|side| *side = None);
     }
     fn at_end(&mut self, images: &[&Image]) -> Verdict {
         for account in self.accepted.keys() {

@@ -25,6 +25,10 @@ impl Invariant for Monotonic {
     }
     fn on_told(&mut self, told: &Told) -> Verdict {
         self.names.told(told);
+        // One of two of a name is left (M4).
+        if let Told::Reshaped { account, gone, .. } = told {
+            self.ending.extend(gone.iter().map(|id| (*account, *id)));
+        }
         if let Told::EmptyAsked { account, mailbox } = told {
             self.ending.insert((*account, *mailbox));
         }

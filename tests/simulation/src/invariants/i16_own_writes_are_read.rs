@@ -54,7 +54,8 @@ impl OwnWrites {
         }
         for ((id, to), side) in self.renamed.get(&account).into_iter().flatten() {
             // Below another one it is renamed with that, too.
-            let once = self.renames.get(&(account, *id)) == Some(&1) && !to.contains('/');
+            let ending = self.emptying.contains(&(account, *id));
+            let once = self.renames.get(&(account, *id)) == Some(&1) && !to.contains('/') && !ending;
             let conflict = |name: &str| name == to || name.starts_with(&format!("{to} (conflict"));
             if must(side) && once && names.get(id).is_some_and(|name| !conflict(name)) {
                 return Some(format!("the mailbox renamed to {to} is {:?}", names.get(id)));
@@ -94,6 +95,18 @@ impl Invariant for OwnWrites {
                 self.deleted.remove(account);
                 if *blind {
                     self.renamed.remove(account);
+                }
+            }
+            Told::Reshaped { account, back, gone } => {
+                // M3, M12: what the other side has, or added to, is back. M4: one of two of a name is left.
+                if let Some(deleted) = self.deleted.get_mut(account) {
+                    deleted.retain(|id, _| !back.contains(id));
+                }
+                if let Some(renamed) = self.renamed.get_mut(account) {
+                    renamed.retain(|(id, _), _| !back.contains(id));
+                }
+                if let Some(created) = self.created.get_mut(account) {
+                    created.retain(|(id, _), _| !gone.contains(id));
                 }
             }
             Told::RemovalAsked { account, placements } => {

@@ -135,6 +135,14 @@ pub(crate) enum Told {
     Accepted { account: AccountId, blob: BlobHash, side: Option<usize> },
     /// An expunge was sent: whatever comes of it, these may be gone.
     ExpungeAsked { account: AccountId, blobs: Vec<BlobHash> },
+    /// A transaction that may place this body once was sent; `again`: it places what is there already.
+    Placing { account: AccountId, blob: BlobHash, again: bool },
+    /// Two branches were merged: mailboxes the anchor had not, and those of either side that are in another one now or gone.
+    Reshaped { account: AccountId, back: Vec<MailboxId>, gone: Vec<MailboxId> },
+    /// INBOX is to be renamed: whatever is in it may be moved, on each side of a split.
+    InboxMoved { account: AccountId },
+    /// OK for a copy of one message.
+    CopyKept { account: AccountId, blob: BlobHash, side: Option<usize> },
     /// OK for an expunge.
     Expunged { account: AccountId, placements: Vec<PlacementId>, side: Option<usize> },
     /// Whatever comes of it, these may be gone from where they were.
@@ -236,7 +244,7 @@ impl Default for Checks {
         let all: Vec<Box<dyn Invariant>> = vec![
             Box::<d1_acknowledged_is_retrievable::Acknowledged>::default(),
             Box::<d2_no_resurrection::Resurrection>::default(),
-            Box::new(d3_command_takes_effect_once::Once),
+            Box::<d3_command_takes_effect_once::Once>::default(),
             Box::<d4_submission_delivered_or_bounced::Submissions>::default(),
             Box::<d5_bodies_are_where_they_were_acknowledged::Bodies>::default(),
             Box::<d6_equal_versions_equal_state::Equal>::default(),
