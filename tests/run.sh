@@ -2,8 +2,9 @@
 # Every check and every test, in the order of how soon they fail. Goes on after a failure and ends with a summary.
 #   tests/run.sh                everything
 #   tests/run.sh format tidy    only these steps
-# Steps: format lint tidy test e2e lab (the fault lab for a minute; needs root and nftables, else it says so). Exits 1 when a step failed, 3 when packages are missing. A step that takes longer
-# than STEP_LIMIT seconds (2400 unless set) has failed: a test that hangs must not take the others with it.
+# Steps: format lint tidy test e2e lab (the fault lab for a minute; without root and nftables it says so and is skipped).
+# Exits 1 when a step failed, 3 when packages are missing. A step that takes longer than STEP_LIMIT seconds (2400 unless
+# set) has failed: a test that hangs must not take the others with it.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 

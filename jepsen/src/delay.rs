@@ -1,4 +1,4 @@
-//! Slow links: every packet that comes to a machine waits in a queue of this process (NFQUEUE).
+//! Slow links: packets that come to a machine, or leave it for another node, wait in a queue of this process (NFQUEUE).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,10 +15,29 @@ const QUEUE: u16 = 7;
 /// How exactly packets are let go.
 const STEP: Duration = Duration::from_millis(1);
 
+/// Which packets wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// All that come.
+    Coming,
+    /// Those that leave for another node, on whatever path.
+    ToNodes,
+}
+
+impl Which {
+    const fn rules(self) -> &'static [&'static str] {
+        match self {
+            Self::Coming => &["INPUT ! -i lo"],
+            Self::ToNodes => &["OUTPUT -p tcp --dport 6420", "OUTPUT -p tcp --sport 6420"],
+        }
+    }
+}
+
 /// A slow machine; as it was when dropped.
 pub struct Delay {
     net: Arc<Net>,
     host: String,
+    which: Which,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -28,11 +47,11 @@ const fn tables(ipv6: bool) -> &'static str {
 }
 
 impl Delay {
-    /// Everything that comes to `host` comes `by` later.
+    /// These packets of `host` come `by` later.
     ///
     /// # Errors
     /// The kernel has no NFQUEUE or `iptables-legacy` is missing.
-    pub fn begin(net: &Arc<Net>, host: &str, by: Duration) -> anyhow::Result<Self> {
+    pub fn begin(net: &Arc<Net>, host: &str, which: Which, by: Duration) -> anyhow::Result<Self> {
         let (ready, is_ready) = std::sync::mpsc::channel();
         let stop = Arc::new(AtomicBool::new(false));
         let (inside, name, stopped) = (Arc::clone(net), host.to_owned(), Arc::clone(&stop));
@@ -52,7 +71,7 @@ impl Delay {
             }
         });
         is_ready.recv().context("the queue's thread ended")??;
-        let delay = Self { net: Arc::clone(net), host: host.to_owned(), stop, thread: Some(thread) };
+        let delay = Self { net: Arc::clone(net), host: host.to_owned(), which, stop, thread: Some(thread) };
         for ipv6 in [false, true] {
             delay.rule("-A", ipv6)?;
         }
@@ -60,8 +79,11 @@ impl Delay {
     }
 
     fn rule(&self, what: &str, ipv6: bool) -> anyhow::Result<()> {
-        let rule = "INPUT ! -i lo -j NFQUEUE --queue-num";
-        self.net.inside(&self.host, &format!("{} {what} {rule} {QUEUE} --queue-bypass", tables(ipv6))).map(drop)
+        for rule in self.which.rules() {
+            let queue = format!("-j NFQUEUE --queue-num {QUEUE} --queue-bypass");
+            self.net.inside(&self.host, &format!("{} {what} {rule} {queue}", tables(ipv6)))?;
+        }
+        Ok(())
     }
 }
 
@@ -92,6 +114,8 @@ fn pass(mut queue: nfq::Queue, by: Duration, stop: &AtomicBool) {
             }
         }
         if ending {
+            // Else the next one is refused for as long as anybody has a copy of the socket.
+            let _ = queue.unbind(QUEUE);
             return;
         }
         std::thread::sleep(STEP);

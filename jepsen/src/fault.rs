@@ -11,6 +11,8 @@ pub enum Fault {
     Kill,
     /// SIGKILL to guard and daemon at once.
     KillAll,
+    /// One machine loses power: all its links and all its processes at the same moment.
+    Crash,
     /// SIGSTOP to both for up to 800 ms.
     PauseShort,
     /// SIGSTOP to both for seconds.
@@ -48,14 +50,14 @@ pub enum Fault {
 }
 
 use Fault::{
-    ClientNet, Clock, Cut, DiskFull, DiskSlow, Flap, Kill, KillAll, OneWayIn, OneWayOut, PauseLong, PauseShort, Peers,
-    Power, Private, Rolling, Router, Slow, Switchover,
+    ClientNet, Clock, Crash, Cut, DiskFull, DiskSlow, Flap, Kill, KillAll, OneWayIn, OneWayOut, PauseLong, PauseShort,
+    Peers, Power, Private, Rolling, Router, Slow, Switchover,
 };
 
 impl Fault {
     /// All that can be asked for.
-    pub const ALL: [Self; 19] = [
-        Kill, KillAll, PauseShort, PauseLong, Cut, OneWayOut, OneWayIn, Peers, Private, ClientNet, Slow, Router,
+    pub const ALL: [Self; 20] = [
+        Kill, KillAll, Crash, PauseShort, PauseLong, Cut, OneWayOut, OneWayIn, Peers, Private, ClientNet, Slow, Router,
         DiskFull, DiskSlow, Clock, Switchover, Flap, Rolling, Power,
     ];
 
@@ -66,6 +68,7 @@ impl Fault {
             Self::None => "none",
             Kill => "kill",
             KillAll => "kill-all",
+            Crash => "crash",
             PauseShort => "pause-short",
             PauseLong => "pause-long",
             Cut => "cut",
@@ -90,6 +93,12 @@ impl Fault {
     #[must_use]
     pub const fn is_quiet(self) -> bool {
         matches!(self, Self::None | PauseShort | Private | Slow | Router | DiskSlow | Clock)
+    }
+
+    /// Whether it hits one node.
+    #[must_use]
+    pub const fn has_target(self) -> bool {
+        !matches!(self, Self::None | Switchover | Rolling | Power | Router | Peers)
     }
 
     /// Whether clients are cut off by the fault itself, whatever the nodes do.

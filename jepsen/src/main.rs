@@ -78,6 +78,9 @@ struct Args {
     /// binary with the feature `lab` is needed), or the disks of both nodes are set back (`lost-disk`).
     #[arg(long)]
     control: Option<String>,
+    /// Everything between the nodes comes 40 ms late, all the time.
+    #[arg(long)]
+    late: bool,
     /// Leaves folders and logs behind.
     #[arg(long)]
     keep: bool,
@@ -160,6 +163,8 @@ async fn play(args: &Args, net: Arc<Net>, folder: &std::path::Path) -> anyhow::R
     outcome
 }
 
+/// Name of the control that answers before the backup has the change; needs fault `crash`.
+const BACKUP_FIRST: &str = "backup-first";
 /// Name of the control that sets disks back.
 const LOST_DISK: &str = "lost-disk";
 
@@ -171,18 +176,30 @@ async fn faults_and_verdict(
 ) -> anyhow::Result<bool> {
     let mut run = Run::start(cluster.clone(), &folder.join("history"))?;
     let mut nemesis = Nemesis::new(cluster.clone(), args.seed);
+    // What is answered before the backup has it is lost with the machine only while it is still on its way.
+    run.crash_late = args.control.as_deref() == Some(BACKUP_FIRST);
+    let _late = if args.late { run.slow_links()? } else { Vec::new() };
+    let done = inject(args, &mut run, &mut nemesis, faults).await;
+    let (violations, shots, missing, work) = match done {
+        Ok(()) => run.judge().await?,
+        // Mended and not well again is a violation like any other; what is on the nodes cannot be judged then.
+        Err(error) => run.give_up(&error),
+    };
+    Ok(run::report(&violations, &shots, &missing, &work))
+}
+
+async fn inject(args: &Args, run: &mut Run, nemesis: &mut Nemesis, faults: &[Fault]) -> anyhow::Result<()> {
     if args.measure.is_empty() {
         run.start_workload()?;
         let length = Duration::from_secs_f64(args.minutes * 60.0);
-        run.storm(&mut nemesis, faults, length).await?;
+        run.storm(nemesis, faults, length).await?;
     } else {
-        measure(args, &mut run, &mut nemesis).await?;
+        measure(args, run, nemesis).await?;
     }
     if args.control.as_deref() == Some(LOST_DISK) {
-        run.set_disks_back(&mut nemesis).await?;
+        run.set_disks_back(nemesis).await?;
     }
-    let (violations, shots, missing, work) = run.judge().await?;
-    Ok(run::report(&violations, &shots, &missing, &work))
+    Ok(())
 }
 
 async fn measure(args: &Args, run: &mut Run, nemesis: &mut Nemesis) -> anyhow::Result<()> {

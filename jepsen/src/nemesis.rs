@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::cluster::{Cluster, FAKETIME, LIMIT};
-use crate::delay::Delay;
+use crate::delay::{Delay, Which};
 use crate::fault::Fault;
 use crate::net::{Rule, node_name, port_name};
 
@@ -76,6 +76,7 @@ impl Nemesis {
         match fault {
             Fault::PauseShort => self.chance.between(100, 800),
             Fault::PauseLong => self.chance.between(2_500, 12_000),
+            Fault::Crash => self.chance.between(3_000, 6_000),
             Fault::Kill | Fault::KillAll | Fault::Power => self.chance.between(300, 4_000),
             Fault::Switchover | Fault::Rolling => Duration::ZERO,
             Fault::None => Duration::from_secs(3),
@@ -99,6 +100,14 @@ impl Nemesis {
             Fault::KillAll => {
                 cluster.machine_at(target)?.process.lock().await.kill_group().await?;
                 tokio::time::sleep(hold).await;
+            }
+            Fault::Crash => {
+                let rules = self.rules(Fault::Cut, target);
+                cluster.net.add(&rules)?;
+                let killed = cluster.machine_at(target)?.process.lock().await.kill_group().await;
+                tokio::time::sleep(hold).await;
+                cluster.net.remove(&rules)?;
+                killed?;
             }
             Fault::Power => {
                 let all =
@@ -252,7 +261,7 @@ async fn slow(cluster: &Cluster, target: usize, hold: Duration) -> anyhow::Resul
         Rule::Lossy(port_name(&name, "eth1"), SLOW_LOSES_PER_MILLE),
     ];
     let net = Arc::clone(&cluster.net);
-    let delay = tokio::task::spawn_blocking(move || Delay::begin(&net, &name, SLOW_BY)).await??;
+    let delay = tokio::task::spawn_blocking(move || Delay::begin(&net, &name, Which::Coming, SLOW_BY)).await??;
     cluster.net.add(&rules)?;
     tokio::time::sleep(hold).await;
     cluster.net.remove(&rules)?;

@@ -13,9 +13,11 @@ use crate::caches::{Cache, keep};
 use crate::checker;
 use crate::clients::{self, Phase, Work, named};
 use crate::cluster::{Cluster, LIMIT};
+use crate::delay::{Delay, Which};
 use crate::fault::Fault;
 use crate::model::Model;
 use crate::nemesis::{self, Nemesis};
+use crate::net::node_name;
 use crate::observer::Observer;
 use crate::outage::Probes;
 use crate::table::{Shot, render};
@@ -27,11 +29,16 @@ const SECOND_EVERY: usize = 5;
 /// What was acknowledged so long before a fault is looked for on the survivor.
 const SURVIVOR_LOOKS_BACK: Duration = Duration::from_secs(2);
 
+/// How late a control makes the links between the nodes.
+const CONTROL_LATE: Duration = Duration::from_millis(40);
 /// How long clients work on what a control takes away.
 const CONTROL_WORK: Duration = Duration::from_secs(5);
 /// How long it may take until it can be looked, and at how many of the newest messages.
 const SURVIVOR_LIMIT: Duration = Duration::from_secs(4);
 const SURVIVOR_MESSAGES: u32 = 600;
+
+/// Violations, injections, what was not injected, and what the clients knew.
+pub type Outcome = (Vec<String>, Vec<Shot>, Vec<(String, String)>, Arc<Work>);
 
 /// A run under way.
 pub struct Run {
@@ -47,6 +54,8 @@ pub struct Run {
     pub shots: Vec<Shot>,
     /// Not injected, and why.
     pub missing: Vec<(String, String)>,
+    /// Everything between the nodes is late when one of them crashes.
+    pub crash_late: bool,
     phase: watch::Sender<Phase>,
     tasks: JoinSet<()>,
     caches: JoinSet<Cache>,
@@ -77,6 +86,7 @@ impl Run {
             observer: Observer::default(),
             shots: Vec::new(),
             missing: Vec::new(),
+            crash_late: false,
             phase,
             tasks: JoinSet::new(),
             caches: JoinSet::new(),
@@ -186,11 +196,15 @@ impl Run {
         hold: Duration,
     ) -> anyhow::Result<()> {
         let primary = self.cluster.primary().await.unwrap_or(target);
-        let place = if fault == Fault::None || target == primary { "" } else { " (secondary)" };
+        let place = if !fault.has_target() || target == primary { "" } else { " (secondary)" };
         let name = format!("{}{place}", fault.name());
+        let late = if self.crash_late && fault == Fault::Crash { self.slow_links()? } else { Vec::new() };
+        if !late.is_empty() {
+            tokio::time::sleep(CONTROL_LATE * 10).await;
+        }
         let begin = Instant::now();
         self.work.model.note(&format!("FAULT BEGINS {name} at node {} for {hold:?}", target + 1));
-        let kills = matches!(fault, Fault::Kill | Fault::KillAll) && target == primary;
+        let kills = matches!(fault, Fault::Kill | Fault::KillAll | Fault::Crash) && target == primary;
         let performed = if kills {
             let (done, looked) = tokio::join!(nemesis.perform(fault, target, hold), self.look_at_survivor(begin));
             looked?;
@@ -198,6 +212,7 @@ impl Run {
         } else {
             nemesis.perform(fault, target, hold).await
         };
+        drop(late);
         if let Err(error) = performed {
             self.missing.push((name, format!("{error:#}")));
             nemesis.mend().await?;
@@ -237,7 +252,7 @@ impl Run {
         let from = begin.checked_sub(SURVIVOR_LOOKS_BACK).unwrap_or(begin);
         // Answers under way when the process was killed count, too.
         tokio::time::sleep(Duration::from_millis(300)).await;
-        let kept = self.work.model.kept(from, begin);
+        let kept = self.work.model.kept(from, Instant::now());
         let accounts: std::collections::BTreeSet<usize> = kept.iter().map(|(_, account)| *account).collect();
         for account in accounts {
             // Broken sessions and the time until the takeover are no violation: it is looked again.
@@ -352,6 +367,16 @@ impl Run {
         nemesis.recovered().await.map(drop)
     }
 
+    /// Makes everything between the nodes late, until the result is dropped.
+    ///
+    /// # Errors
+    /// The kernel cannot.
+    pub fn slow_links(&self) -> anyhow::Result<Vec<Delay>> {
+        let nodes = (0..self.cluster.shape.data_nodes).map(node_name);
+        let slow = |name: String| Delay::begin(&self.cluster.net, &name, Which::ToNodes, CONTROL_LATE);
+        nodes.map(slow).collect()
+    }
+
     async fn kill_all(&self) {
         for machine in &self.cluster.machines {
             // One that ran no more is as good as killed.
@@ -359,11 +384,20 @@ impl Run {
         }
     }
 
+    /// Ends a run that did not come to its end: why, and the violations so far.
+    #[must_use]
+    pub fn give_up(self, why: &anyhow::Error) -> Outcome {
+        let _ = self.phase.send(Phase::End);
+        let mut faults = self.work.model.faults();
+        faults.push(format!("stuck: {why:#}"));
+        (faults, self.shots, self.missing, self.work)
+    }
+
     /// Lets the clients come to rest and judges; the violations.
     ///
     /// # Errors
     /// Nothing could be judged.
-    pub async fn judge(mut self) -> anyhow::Result<(Vec<String>, Vec<Shot>, Vec<(String, String)>, Arc<Work>)> {
+    pub async fn judge(mut self) -> anyhow::Result<Outcome> {
         let _ = self.phase.send(Phase::Settle);
         let mut caches = Vec::new();
         while let Some(cache) = self.caches.join_next().await {
