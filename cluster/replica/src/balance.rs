@@ -30,18 +30,24 @@ pub(crate) struct Balance {
 
 /// Node that should be home of this shard: the leader of that of the queue, whose worker sends from one place; the others
 /// in turn.
-fn target(record: &EpochRecord, shard: ShardId, spread: bool) -> NodeId {
+fn target(record: &EpochRecord, shard: ShardId, (spread, queue): (bool, ShardId)) -> NodeId {
     let count = record.in_sync.len();
     let leader = record.in_sync.iter().position(|id| *id == record.home);
-    let Some(leader) = leader.filter(|_| spread && shard != AccountId::QUEUE.shard()) else { return record.home };
+    let Some(leader) = leader.filter(|_| spread && shard != queue) else { return record.home };
     let at = (leader + usize::from(shard.0)) % count.max(1);
     record.in_sync.get(at).copied().unwrap_or(record.home)
 }
 
 /// The first shard that is not where it should be, and where that is.
 fn next_move(record: &EpochRecord, spread: bool) -> Option<(ShardId, NodeId)> {
-    let shards = (0..SHARDS).map(ShardId);
-    shards.map(|shard| (shard, target(record, shard, spread))).find(|(shard, to)| record.home_of(*shard) != *to)
+    // Nearly always: this is asked after every event.
+    if !spread && record.homes.is_empty() {
+        return None;
+    }
+    let (shards, queue) = ((0..SHARDS).map(ShardId), AccountId::QUEUE.shard());
+    shards
+        .map(|shard| (shard, target(record, shard, (spread, queue))))
+        .find(|(shard, to)| record.home_of(*shard) != *to)
 }
 
 impl Replica {
