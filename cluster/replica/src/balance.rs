@@ -82,6 +82,7 @@ impl Replica {
             homes,
             parents: vec![record.id],
             certain: true,
+            on_silence: false,
             ..record.clone()
         };
         self.balance.last = self.now;
@@ -152,6 +153,7 @@ mod tests {
             homes: gathered(),
             parents: Vec::new(),
             certain: true,
+            on_silence: false,
             anchor: None,
             guest: None,
             gap: false,

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use topology::EpochKind;
-use vocab::{AccountHead, AccountId, Batch, BatchId, ChainLink, EpochId, Instant, NodeId, Version};
+use vocab::{AccountHead, AccountId, Batch, BatchId, ChainLink, EpochId, Instant, NodeId, Version, limits};
 use wire::link::{self, item::Kind};
 
 use crate::commit::Stage;
@@ -70,6 +70,8 @@ pub(crate) struct Compare {
     pub(crate) known: bool,
     pub(crate) todo: BTreeMap<AccountId, Step>,
     pub(crate) locked: BTreeSet<AccountId>,
+    /// Ours contains what they have: they fetch, or did.
+    contained: BTreeSet<AccountId>,
     /// Streamed to the guest, not acknowledged.
     pub(crate) streaming: Vec<(BatchId, Vec<AccountId>)>,
 }
@@ -136,6 +138,7 @@ impl Replica {
                 known: false,
                 todo: BTreeMap::new(),
                 locked: BTreeSet::new(),
+                contained: BTreeSet::new(),
                 streaming: Vec::new(),
             };
             self.compares.insert(id, compare);
@@ -145,11 +148,12 @@ impl Replica {
 
     /// The comparison is over without a result; locks are given back.
     pub(crate) fn stop_compare(&mut self, peer: NodeId) {
-        let Some(compare) = self.compares.remove(&peer) else { return };
-        self.stop_fetches(peer, false);
+        let compare = self.compares.remove(&peer);
         if self.compares.is_empty() {
             self.wanted.clear();
         }
+        let Some(compare) = compare else { return };
+        self.stop_fetches(peer, false);
         for flight in self.flights.values_mut().filter(|f| f.owner == Some(peer)) {
             // One that is under way ends as an ordinary batch, which frees the account.
             flight.owner = None;
@@ -190,6 +194,8 @@ impl Replica {
         if let Some(compare) = self.compares.get_mut(&peer) {
             compare.todo = differ.into_iter().map(|a| (a, Step::Start(now))).collect();
         }
+        let compares = &self.compares;
+        self.wanted.retain(|account, _| compares.values().any(|c| c.todo.contains_key(account)));
     }
 
     /// Equal, or ahead by just the batch that is in flight to it.
@@ -213,8 +219,8 @@ impl Replica {
             let Some(compare) = self.compares.get(&peer) else { continue };
             let under_way = |s: &&Step| !matches!(s, Step::Start(_) | Step::Pulling { .. });
             let mut room = STARTS_MAX.saturating_sub(compare.todo.values().filter(under_way).count());
-            let wanted = self.wanted.iter().filter_map(|account| compare.todo.get_key_value(account));
-            let rest = compare.todo.iter().filter(|(account, _)| !self.wanted.contains(account));
+            let wanted = self.wanted.keys().filter_map(|account| compare.todo.get_key_value(account));
+            let rest = compare.todo.iter().filter(|(account, _)| !self.wanted.contains_key(account));
             let next = wanted.chain(rest).filter(|(_, step)| match step {
                 Step::Start(_) if ready(step) && room > 0 => {
                     room -= 1;
@@ -234,14 +240,38 @@ impl Replica {
     /// Whether a client's interest in this account would change anything.
     #[must_use]
     pub fn is_behind(&self, account: AccountId) -> bool {
-        self.compares.values().any(|compare| compare.todo.contains_key(&account)) && !self.wanted.contains(&account)
+        let compared = self.compares.values().any(|compare| compare.todo.contains_key(&account));
+        (compared || self.lacks_branch(account)) && !self.wanted.contains_key(&account)
     }
 
     /// A client asked for this account.
     pub(crate) fn want(&mut self, account: AccountId) {
         if self.is_behind(account) {
-            self.wanted.insert(account);
+            self.wanted.insert(account, self.now);
         }
+    }
+
+    /// The guest of a heal led here, as long as it is in touch and has not got the join mark.
+    #[must_use]
+    pub fn guest_in_touch(&self) -> Option<NodeId> {
+        let record = self.record.as_ref().filter(|r| r.kind == EpochKind::Heal && r.home == self.me())?;
+        let linked = |guest: &NodeId| self.peers.get(guest).is_some_and(|p| p.link.is_some());
+        record.guest.filter(|guest| linked(guest) && !self.commit_peers().contains(guest))
+    }
+
+    /// Whether the guest of a heal may hold a branch of this account that is not part of our state (H28).
+    fn lacks_branch(&self, account: AccountId) -> bool {
+        let Some(guest) = self.guest_in_touch() else { return false };
+        let Some(compare) = self.compares.get(&guest).filter(|c| c.known) else { return true };
+        let open = compare.todo.contains_key(&account) && !compare.contained.contains(&account);
+        open && compare.theirs(account) != Version::default()
+    }
+
+    /// Whether a reader of this account waits for the merge: clients of the guest would see their mail vanish (H28). Not
+    /// for ever: a merge that does not come about must not take the account away.
+    pub(crate) fn reads_wait(&self, account: AccountId, now: Instant) -> bool {
+        let patient = |since: &Instant| now.since(*since) < limits::HEAL_READ_WAIT_MAX_MS;
+        self.keeps(Rule::MergedReads) && self.lacks_branch(account) && self.wanted.get(&account).is_none_or(patient)
     }
 
     pub(crate) fn set_step(&mut self, peer: NodeId, account: AccountId, step: Step) {
@@ -334,7 +364,9 @@ impl Replica {
 
     pub(crate) fn order_pull(&mut self, peer: NodeId, account: AccountId, keep_branch: bool) {
         self.unlock(peer, account);
-        let Some(session) = self.compares.get(&peer).map(|c| c.session) else { return };
+        let Some(compare) = self.compares.get_mut(&peer) else { return };
+        compare.contained.insert(account);
+        let session = compare.session;
         self.set_step(peer, account, Step::Pulling { tail: Some(Vec::new()) });
         self.say(peer, Kind::Pull(link::Pull { session, account: account.0, keep_branch }));
     }

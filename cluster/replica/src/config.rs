@@ -101,6 +101,8 @@ pub enum Rule {
     CommonBase,
     /// H19: a branch that was not merged is not overwritten.
     MergesBranches,
+    /// H28: an account is shown only with the branch of the guest merged.
+    MergedReads,
     /// H25: a pause of one's own is no silence of the others.
     OwnPause,
 }

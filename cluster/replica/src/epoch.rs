@@ -135,6 +135,7 @@ impl Replica {
             homes: std::collections::BTreeMap::new(),
             parents: Vec::new(),
             certain: true,
+            on_silence: false,
             anchor: None,
             guest: None,
             gap: false,
@@ -227,7 +228,7 @@ impl Replica {
                 format!("going on in epoch {} without the nodes that are lost, in sync {:?}", new.id, new.in_sync);
             self.outputs.push_back(Output::Alert(text));
         }
-        if new.kind == EpochKind::Joint && !new.certain {
+        if new.kind == EpochKind::Joint && new.on_silence {
             // The solo epoch that was healed had been opened on silence.
             self.hold_down_until = self.now.plus_ms(self.config.timing.hold_down);
         }
@@ -258,6 +259,7 @@ impl Replica {
         }
         self.give_up_ordering();
         self.find_late();
+        self.make_certain();
         if new.is_alone(me) && new.home == me {
             self.led = Some(new.id);
         }

@@ -179,6 +179,7 @@ impl Replica {
             homes: gathered(),
             parents: vec![record.id],
             certain: true,
+            on_silence: false,
             ..record.clone()
         });
     }

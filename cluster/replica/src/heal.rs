@@ -87,11 +87,13 @@ impl Replica {
             return;
         }
         let in_register = registered == Some(record.id);
+        // The register of a survivor that was made the only voter may be older than what the others had decided before.
+        let follows = registered.is_some() && registered <= Some(record.id);
         let alone = record.is_alone(self.me());
         let compared = self.led == Some(record.id);
         let heal = record.kind == EpochKind::Heal;
         if heal && self.join_mark == Some(record.id) {
-            if in_register && compared {
+            if follows && compared {
                 self.propose_joint(&record);
             }
         } else if !alone && in_register && self.reduce.is_some() {
@@ -99,7 +101,7 @@ impl Replica {
         } else if whole && record.kind != EpochKind::Joint && compared {
             // Whoever was missing is no member any more.
             self.propose_joint(&record);
-        } else if (alone || (in_register && compared)) && !whole {
+        } else if (alone || (follows && compared)) && !whole {
             let anew = !heal || !in_register || self.guest_went_alone(&record) || self.guest_is_away(&record);
             if anew {
                 self.propose_heal(&record);
@@ -151,11 +153,7 @@ impl Replica {
         let mut parents = vec![carried];
         parents.extend(Some(record.id).filter(|id| *id != carried));
         parents.extend(self.peers.get(&guest).and_then(|p| p.epoch()).filter(|id| *id != record.id));
-        let theirs_certain = self
-            .peers
-            .get(&guest)
-            .and_then(|p| p.record.as_ref())
-            .is_none_or(|r| r.kind != EpochKind::Solo || r.certain);
+        let theirs = self.peers.get(&guest).and_then(|p| p.record.as_ref()).filter(|r| r.kind == EpochKind::Solo);
         let members = self.present_members(record);
         self.propose(EpochRecord {
             id: EpochId { number: self.next_epoch_number(), author: 0 },
@@ -163,8 +161,9 @@ impl Replica {
             members,
             homes: gathered(),
             parents,
+            certain: record.certain && theirs.is_none_or(|r| r.certain),
             // Carried on to joint: the hold-down follows a solo epoch opened on silence.
-            certain: record.certain && theirs_certain,
+            on_silence: record.on_silence || theirs.is_some_and(|r| r.on_silence),
             anchor: Some(self.me()),
             guest: Some(guest),
             ..record.clone()

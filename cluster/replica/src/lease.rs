@@ -89,6 +89,7 @@ impl Replica {
     pub fn may_read(&self, account: AccountId, version: Version, now: Instant) -> MayRead {
         match self.serving(now) {
             Serving::Not(reason) => MayRead::No(reason),
+            _ if self.reads_wait(account, now) => MayRead::Merging,
             _ if self.home(account.shard()) == Some(self.me()) => MayRead::Yes,
             Serving::Home | Serving::Backup => {
                 let confirmed = self.follow.confirmed.get(&account).copied().unwrap_or_default();

@@ -28,7 +28,7 @@ mod status;
 mod stream;
 mod takeover;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 pub use config::{ReplicaConfig, Rule, Timing};
 pub use event::Event;
@@ -114,7 +114,7 @@ pub struct Replica {
     guest: guest::Guest,
     compares: BTreeMap<NodeId, compare::Compare>,
     /// Accounts that clients asked for while they were not level; they go first.
-    wanted: BTreeSet<AccountId>,
+    wanted: BTreeMap<AccountId, Instant>,
     /// New batches wait since then, so that the guest can become level.
     hold: Option<Instant>,
     hold_not_before: Instant,
@@ -170,7 +170,7 @@ impl Replica {
             follow: follow::Follow::default(),
             guest: guest::Guest::default(),
             compares: BTreeMap::new(),
-            wanted: BTreeSet::new(),
+            wanted: BTreeMap::new(),
             hold: None,
             hold_not_before: now,
             proposal: None,

@@ -231,6 +231,9 @@ pub enum MayRead {
     Yes,
     /// The home has not confirmed this version yet: [`Output::Readable`] will tell, take a new snapshot then.
     Wait,
+    /// What the guest of a heal has of this account is not merged yet (H28): tell [`crate::Event::Wanted`], ask again. Lasts
+    /// `vocab::limits::HEAL_READ_WAIT_MAX_MS` at most while the guest is in touch.
+    Merging,
     /// Not here: ask the home.
     No(&'static str),
 }

@@ -4,17 +4,23 @@
 use topology::{EpochKind, EpochRecord};
 use vocab::{Boot, EpochId, NodeId};
 
-use crate::Replica;
 use crate::config::Rule;
 use crate::link::Gone;
 use crate::output::Output;
+use crate::{Pending, Replica};
 
 /// What is known of a peer that must be left behind.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// From the weakest to the strongest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Evidence {
     None,
     Silence,
-    Gone,
+    /// Its process is gone, as far as one can see from here.
+    Refuses,
+    /// Its process is gone, surely.
+    Ended,
+    /// An operator says so.
+    Operator,
 }
 
 impl Evidence {
@@ -22,7 +28,9 @@ impl Evidence {
         match self {
             Self::None => "heard",
             Self::Silence => "silence on every path",
-            Self::Gone => "process gone",
+            Self::Refuses => "it refuses on every path",
+            Self::Ended => "process gone",
+            Self::Operator => "the word of an operator",
         }
     }
 }
@@ -43,6 +51,28 @@ impl Replica {
         let Some(peer) = self.peers.get_mut(&id).filter(|p| p.boot == Some(boot)) else { return };
         peer.gone = Some(Gone::Ended);
         self.log(format!("the guard of node {} says that boot {} has ended", id.0, boot.0));
+        self.make_certain();
+    }
+
+    /// Refused connections are often seen before the guard's word has come: that makes the solo epoch certain afterwards.
+    pub(crate) fn make_certain(&mut self) {
+        if self.entering.is_some() {
+            return; // once that is in effect
+        }
+        let (me, peers) = (self.me(), &self.peers);
+        let ended = |id: &NodeId| *id == me || peers.get(id).is_some_and(|p| p.gone == Some(Gone::Ended));
+        let uncertain = |r: &&mut EpochRecord| r.kind == EpochKind::Solo && r.home == me && !r.certain;
+        let Some(record) = self.record.as_mut().filter(uncertain) else { return };
+        if !record.members.iter().all(ended) {
+            return;
+        }
+        record.certain = true;
+        record.on_silence = false;
+        let (id, record) = (record.id, record.clone());
+        self.log(format!("the solo epoch {id} is certain now"));
+        self.saved.record = Some(record);
+        let part = self.saved.to_write();
+        self.write(vec![part], Pending::Newest);
     }
 
     pub(crate) fn on_reset_evidence(&mut self, id: NodeId) {
@@ -79,10 +109,12 @@ impl Replica {
     }
 
     pub(crate) fn evidence(&self, record: &EpochRecord, id: NodeId) -> Evidence {
-        if self.peers.get(&id).is_some_and(crate::link::Peer::is_gone) {
-            return Evidence::Gone;
+        match self.peers.get(&id).and_then(|p| p.gone) {
+            Some(Gone::Ended) => Evidence::Ended,
+            Some(Gone::Refuses) => Evidence::Refuses,
+            None if self.is_silent(record, id) => Evidence::Silence,
+            None => Evidence::None,
         }
-        if self.is_silent(record, id) { Evidence::Silence } else { Evidence::None }
     }
 
     /// As `evidence`; what was only not heard since boot, or in the hold-down, is none for going on alone.
@@ -114,12 +146,10 @@ impl Replica {
         if evidence.contains(&Evidence::None) {
             return;
         }
-        let certain = evidence.iter().all(|e| *e == Evidence::Gone);
-        let why = if certain { Evidence::Gone } else { Evidence::Silence };
-        self.go_solo(certain, why.name());
+        self.go_solo(evidence.into_iter().min().unwrap_or(Evidence::None));
     }
 
-    fn go_solo(&mut self, certain: bool, why: &str) {
+    fn go_solo(&mut self, evidence: Evidence) {
         let Some(record) = self.record.clone() else { return };
         let me = self.me();
         let solo = EpochRecord {
@@ -130,12 +160,13 @@ impl Replica {
             home: me,
             homes: std::collections::BTreeMap::new(),
             parents: vec![record.id],
-            certain,
+            certain: evidence >= Evidence::Ended,
+            on_silence: evidence == Evidence::Silence,
             anchor: None,
             guest: None,
             gap: true,
         };
-        let text = format!("going on alone in epoch {} after {}: {why}", solo.id, record.id);
+        let text = format!("going on alone in epoch {} after {}: {}", solo.id, record.id, evidence.name());
         self.outputs.push_back(Output::Alert(text));
         self.enter(solo);
     }
@@ -144,7 +175,7 @@ impl Replica {
         let answer = self.may_start_alone();
         self.outputs.push_back(Output::StartAlone(answer));
         if answer.is_ok() {
-            self.go_solo(true, "the word of an operator");
+            self.go_solo(Evidence::Operator);
         }
     }
 

@@ -24,6 +24,7 @@ fn record() -> EpochRecord {
         homes: BTreeMap::from([(7, NodeId(1))]),
         parents: vec![EpochId { number: 4, author: 0 }],
         certain: true,
+        on_silence: false,
         anchor: Some(NodeId(2)),
         guest: Some(NodeId(1)),
         gap: true,

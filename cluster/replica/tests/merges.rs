@@ -4,10 +4,10 @@
 
 mod toy;
 
-use replica::Output;
+use replica::{MayRead, Output};
 use topology::EpochKind;
 use toy::{A, B, World};
-use vocab::{AccountId, NodeId, Version};
+use vocab::{AccountId, NodeId, Version, limits};
 
 /// Both nodes were alone and changed the same accounts; connected again, nothing is exchanged yet.
 fn parted() -> (World, Vec<u64>, Version) {
@@ -193,6 +193,66 @@ fn x15(keeps: bool) {
         _ => None,
     });
     assert_eq!(merge, Some((Some(base), false, keeps)));
+}
+
+#[test]
+fn h28_what_the_guest_has_of_an_account_is_merged_before_anybody_is_shown_it() {
+    for waits in [true, false] {
+        let mut world = World::pair_with(true);
+        world.without = (!waits).then_some(replica::Rule::MergedReads);
+        world.kill(A);
+        world.boot(A);
+        world.run(1_000);
+        world.cut();
+        world.run(2_000);
+        let (both, mine) = (AccountId(16), AccountId(17));
+        world.submit(A, &[both.0]);
+        world.submit(A, &[mine.0]);
+        let theirs = world.submit(B, &[both.0]);
+        world.connected = true;
+        world.tell_register();
+        world.connect();
+        let (mut held, mut unheld) = (0, 0);
+        let read = |w: &World, account: AccountId| w.replica(A).may_read(account, w.version(A, account.0), w.now);
+        for _ in 0..3_000 {
+            let guest_is_sealed = world.kind(B) == EpochKind::Heal;
+            let lacks = !world.tokens(A, both.0).contains(&theirs);
+            if guest_is_sealed && lacks && world.replica(A).guest_in_touch().is_some() {
+                match read(&world, both) {
+                    MayRead::Merging => held += 1,
+                    MayRead::Yes => unheld += 1,
+                    other => panic!("{other:?}"),
+                }
+            }
+            run_steps(&mut world, 1);
+        }
+        world.run(5_000);
+        assert_eq!((world.kind(A), world.kind(B)), (EpochKind::Joint, EpochKind::Joint));
+        assert_eq!((read(&world, both), read(&world, mine)), (MayRead::Yes, MayRead::Yes));
+        assert_eq!((held > 0, unheld > 0), (waits, !waits), "{held} held, {unheld} shown");
+    }
+}
+
+#[test]
+fn h28_a_merge_that_does_not_come_about_takes_no_account_away() {
+    let mut world = World::pair_with(true);
+    world.cut();
+    world.run(2_000);
+    world.submit(A, &[16]);
+    world.submit(B, &[16]);
+    world.connected = true;
+    world.tell_register();
+    world.connect();
+    for _ in 0..20_000 {
+        if world.replica(A).is_behind(AccountId(16)) && world.kind(A) == EpochKind::Heal {
+            break;
+        }
+        run_steps(&mut world, 1);
+    }
+    world.event(A, replica::Event::Wanted(AccountId(16)));
+    let read = |w: &World, later: u64| w.replica(A).may_read(AccountId(16), Default::default(), w.now.plus_ms(later));
+    assert_eq!(read(&world, 0), MayRead::Merging);
+    assert_eq!(read(&world, limits::HEAL_READ_WAIT_MAX_MS), MayRead::Yes);
 }
 
 #[test]

@@ -119,6 +119,42 @@ fn h22_process_gone_opens_a_certain_solo_epoch_at_once_and_the_pair_heals() {
 }
 
 #[test]
+fn refused_connections_act_at_once_and_leave_the_solo_epoch_uncertain() {
+    let mut world = World::pair();
+    world.kill(A);
+    world.event(B, Event::ResetEvidence { peer: A });
+    world.drain();
+    let record = world.replica(B).record().unwrap().clone();
+    assert_eq!((record.kind, record.certain, record.on_silence), (EpochKind::Solo, false, false));
+    assert_eq!(world.replica(B).serving(world.now), Serving::Home);
+    // The guard's word often comes a moment later; it lasts through a restart.
+    world.guard_word(A);
+    world.drain();
+    assert!(world.replica(B).record().unwrap().certain);
+    world.kill(B);
+    world.boot(B);
+    assert!(world.replica(B).record().unwrap().certain);
+    world.boot(A);
+    world.run(1000);
+    let joint = world.replica(B).record().unwrap().clone();
+    assert_eq!((joint.kind, joint.on_silence), (EpochKind::Joint, false), "no hold-down after it");
+}
+
+#[test]
+fn the_guards_word_counts_while_the_solo_epoch_is_being_written() {
+    let mut world = World::pair();
+    world.kill(A);
+    world.nodes.get_mut(&B).unwrap().slow_disk = true;
+    world.event(B, Event::ResetEvidence { peer: A });
+    world.drain();
+    assert_eq!(world.kind(B), EpochKind::Joint, "still being written");
+    world.guard_word(A);
+    world.release_disk(B);
+    let record = world.replica(B).record().unwrap();
+    assert_eq!((record.kind, record.certain), (EpochKind::Solo, true));
+}
+
+#[test]
 fn h22_the_dead_backup_is_left_and_taken_back() {
     let mut world = World::pair();
     world.kill(B);
@@ -151,7 +187,8 @@ fn h24_silence_needs_the_full_window_and_the_address_holder_goes_first() {
     assert_eq!((world.kind(A), world.kind(B)), (EpochKind::Solo, EpochKind::Joint));
     world.run(300);
     assert_eq!(world.kind(B), EpochKind::Solo);
-    assert!(!world.replica(B).record().unwrap().certain);
+    let record = world.replica(B).record().unwrap();
+    assert_eq!((record.certain, record.on_silence), (false, true));
 }
 
 #[test]

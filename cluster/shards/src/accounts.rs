@@ -16,6 +16,8 @@ use crate::work::{Done, Work};
 
 /// A waiting read looks again after this time even if nothing woke it.
 const RECHECK: Duration = Duration::from_millis(250);
+/// A read that waits for a merge looks again after this time.
+const MERGE_RECHECK: Duration = Duration::from_millis(5);
 /// How long a read waits for its version to be confirmed or for a lease.
 const READ_WAIT: Duration = Duration::from_secs(5);
 
@@ -112,7 +114,7 @@ impl Engine {
 
     /// A snapshot this node may show (DESIGN 5): snapshot first, then ask whether its version may be read.
     pub(crate) async fn readable(&self, account: AccountId) -> Result<Arc<dyn Rows>, SubmitError> {
-        let deadline = tokio::time::Instant::now() + READ_WAIT;
+        let mut deadline = tokio::time::Instant::now() + READ_WAIT;
         let mut entered = None;
         loop {
             let confirmed = self.confirmed.notified();
@@ -135,6 +137,12 @@ impl Engine {
                     }
                 }
                 replica::MayRead::Wait => {}
+                // The machine says how long.
+                replica::MayRead::Merging => {
+                    deadline = tokio::time::Instant::now() + READ_WAIT;
+                    tokio::time::sleep(MERGE_RECHECK).await;
+                    continue;
+                }
                 replica::MayRead::No(reason) => {
                     tracing::debug!(account = account.0, reason, "read refused for now");
                     if tokio::time::Instant::now() >= deadline {

@@ -1,4 +1,4 @@
-//! What of the queue a node alone on mere silence leaves to the other side, and until when (DESIGN 7).
+//! What of the queue a node alone in an uncertain solo epoch leaves to the other side, and until when (DESIGN 7).
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -41,7 +41,8 @@ impl Grace {
         tracing::warn!(
             %epoch,
             wait_s = self.length_ms / 1000,
-            "alone on mere silence: queue items of the other node wait, `twinpost queue release` sends them"
+            "alone without a sure word that the other process has ended: queue items of the other node wait, \
+             `twinpost queue release` sends them"
         );
         *seen.insert(new)
     }

@@ -145,8 +145,8 @@ impl Engine {
         }
         if !record.certain && others == Others::Unheard {
             return refused(
-                "this node went on alone on mere silence, so the other may be running: make sure that it is off, then say \
-                 --others-are-down"
+                "this node went on alone without a sure word that the other's process has ended, so it may be running: \
+                 make sure that it is off, then say --others-are-down"
                     .to_owned(),
             );
         }

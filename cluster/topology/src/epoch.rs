@@ -40,9 +40,12 @@ pub struct EpochRecord {
     pub homes: BTreeMap<u8, NodeId>,
     /// Epochs this one follows; two when it heals a fork.
     pub parents: Vec<EpochId>,
-    /// Whether whoever was left out is surely gone (guard's word, reset evidence, planned stop, fence, operator). A
-    /// heal and the joint epoch after it carry it on: after a solo epoch on mere silence a hold-down begins.
+    /// Whether whoever was left out is surely gone (guard's word, planned stop, fence, operator). Refused connections leave
+    /// it uncertain: a firewall that starts to reject looks like a dead process.
     pub certain: bool,
+    /// Whether somebody was left out on mere silence. A heal and the joint epoch after it carry it on: a hold-down begins.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub on_silence: bool,
     /// Heal only: who keeps serving.
     pub anchor: Option<NodeId>,
     /// Heal only: who is brought to the anchor's state. One at a time.

@@ -52,6 +52,7 @@ pub(crate) fn found(
         homes: BTreeMap::new(),
         parents: Vec::new(),
         certain: true,
+        on_silence: false,
         anchor: None,
         guest: None,
         gap: false,

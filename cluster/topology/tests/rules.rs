@@ -183,6 +183,7 @@ fn epoch(number: u64, kind: EpochKind, members: &[NodeId], in_sync: &[NodeId]) -
         homes: BTreeMap::new(),
         parents: Vec::new(),
         certain: false,
+        on_silence: false,
         anchor: None,
         guest: None,
         gap: false,

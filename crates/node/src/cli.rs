@@ -166,7 +166,7 @@ enum ClusterCommand {
     Rescue {
         #[command(flatten)]
         server: ServerArgs,
-        /// You made sure that the others are off: wanted when this node went on alone on mere silence.
+        /// You made sure that the others are off: wanted when this node went on alone without their guard's word.
         #[arg(long)]
         others_are_down: bool,
         #[command(flatten)]

@@ -18,6 +18,9 @@ pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
 pub const BLOB_CHUNK_BYTES: usize = 1024 * 1024;
 /// How long a change may wait for its commit before the client is told "unknown" (ms).
 pub const COMMIT_WAIT_MAX_MS: u64 = 20_000;
+/// How long who reads an account waits until the branch of a returned node is merged into it; then the state without that
+/// branch is shown (ms).
+pub const HEAL_READ_WAIT_MAX_MS: u64 = 20_000;
 /// Recipients of one SMTP transaction; 452 4.5.3 above it (never below 100, RFC 5321 §4.5.3.1.8).
 pub const RECIPIENTS_MAX: usize = 1000;
 /// Received fields before a message counts as looping; 554 5.4.6 (RFC 5321 §6.3).

@@ -61,12 +61,17 @@ async fn story(pair: &mut Pair) -> anyhow::Result<()> {
     await_given(pair, primary, SESSIONS as u64 / 2).await?;
     // Mail comes in by either node, and every session hears of it.
     let to = &pair.options.accounts.first().context("account")?.address;
-    for number in 0..4 {
-        let mut smtp = SmtpClient::connect(SocketAddr::new(CLUSTER_ADDRESS, pair.ports.smtp), ANSWER_LIMIT).await?;
+    let mut senders = Vec::new();
+    for _ in 0..4 {
+        // Open at the same time: of one after the other the first node would have each.
+        senders.push(SmtpClient::connect(SocketAddr::new(CLUSTER_ADDRESS, pair.ports.smtp), ANSWER_LIMIT).await?);
+    }
+    for (number, smtp) in senders.iter_mut().enumerate() {
         let text = format!("From: a@example.org\r\nSubject: {number}\r\n\r\nx\r\n");
         let sent = smtp.send("a@example.org", &[to], text.as_bytes()).await;
         ensure!(matches!(sent, Sent::Accepted(_)), "{sent:?}");
     }
+    drop(senders);
     for client in &mut both {
         let seen = client.select("INBOX").await?;
         ensure!(seen.exists == 4, "{} messages", seen.exists);

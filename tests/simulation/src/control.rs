@@ -46,6 +46,8 @@ pub enum Control {
     ShowsUnconfirmed,
     /// A node that was paused takes its own pause for the silence of the others.
     CountsOwnPause,
+    /// The anchor of a heal shows accounts before the guest's branch is merged.
+    ShowsUnmerged,
     /// The served marks are cleared with the merge, not with the next joint epoch.
     ForgetsMarks,
     /// A backup shows what it has without a lease.
@@ -106,7 +108,7 @@ pub enum Control {
 
 impl Control {
     /// Every control that switches something off.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 47] = [
         Self::AcknowledgesEarly,
         Self::AcknowledgesUnsynced,
         Self::WritesHomeFirst,
@@ -125,6 +127,7 @@ impl Control {
         Self::OverwritesBranches,
         Self::ShowsUnconfirmed,
         Self::CountsOwnPause,
+        Self::ShowsUnmerged,
         Self::ForgetsMarks,
         Self::ShowsWithoutLease,
         Self::WaitsForNoLease,
@@ -163,6 +166,7 @@ impl Control {
             Self::OverwritesBranches => Rule::MergesBranches,
             Self::ShowsUnconfirmed => Rule::ConfirmedReads,
             Self::CountsOwnPause => Rule::OwnPause,
+            Self::ShowsUnmerged => Rule::MergedReads,
             Self::ShowsWithoutLease => Rule::ReadLease,
             Self::WaitsForNoLease => Rule::LeaseWaits,
             Self::ServesWithoutContact => Rule::HomeLease,
@@ -227,6 +231,7 @@ impl Control {
             Self::OverwritesBranches => "H19",
             Self::ShowsUnconfirmed => "H20, X2",
             Self::CountsOwnPause => "H25",
+            Self::ShowsUnmerged => "H28",
             Self::ForgetsMarks => "H29",
             Self::ShowsWithoutLease => "X1",
             Self::WaitsForNoLease => "X3, X4",

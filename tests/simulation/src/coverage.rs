@@ -71,6 +71,8 @@ counters! {
     reads: "reads", Must;
     /// Reads of a backup under lease.
     backup_reads: "backup reads", Must;
+    /// Reads that were held back by H28.
+    merge_waits: "reads that waited for the merge of a heal", Must;
     /// Reads of a client that was shown both sides of a split.
     wandering_reads: "reads on both sides of a split", Must;
     /// Changes forwarded to the other node.

@@ -2,7 +2,7 @@
 //! command id; a read waits until this node may show its snapshot.
 
 use bytes::Bytes;
-use replica::{MayRead, Serving};
+use replica::{Event, MayRead, Serving};
 use vocab::{AccountId, Boot, SubmitError};
 
 use crate::Control;
@@ -195,8 +195,13 @@ impl World {
         let Some(process) = self.nodes[n].process.as_mut() else { return };
         let Some(job) = process.jobs.get_mut(&id) else { return };
         let verdict = process.replica.may_read(account, head.version, now);
+        let (behind, deadline) = (process.replica.is_behind(account), job.deadline);
         if verdict != MayRead::Yes {
-            if self.now >= job.deadline {
+            self.coverage.merge_waits += u64::from(verdict == MayRead::Merging);
+            if behind {
+                self.to(n, 0, Inner::Event(Event::Wanted(account)));
+            }
+            if self.now >= deadline {
                 return self.finish(n, id, Err(NOT_SERVING));
             }
             return self.to(n, RETRY_MS, Inner::Step(id));

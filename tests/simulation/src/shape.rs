@@ -112,7 +112,7 @@ impl World {
         let opened = record.kind == EpochKind::Solo && record.home == me && before.is_some_and(|b| b.id < record.id);
         let operator = self.nodes[n].process.as_ref().is_some_and(|p| p.operator);
         let heard = self.now - self.nodes[n].woke;
-        if opened && !record.certain && !operator && heard < crate::world::timing().t1 {
+        if opened && record.on_silence && !operator && heard < crate::world::timing().t1 {
             self.broken("H25", format!("node {} went on alone {heard} ms after a pause of its own", n + 1));
         }
     }
@@ -121,7 +121,7 @@ impl World {
     pub(crate) fn view_apart(&self, node: usize) -> View {
         let side = self.nodes[node].apart;
         let by_right = |s: usize| self.nodes.get(s).is_none_or(|n| n.alone_by_right);
-        View { node, side, excused: side.is_some_and(by_right) }
+        View { node, side, excused: side.is_some_and(by_right), heard_out: None }
     }
 
     /// Counts who went on by quorum, and who was left alone by an operator's word.

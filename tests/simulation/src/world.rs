@@ -370,7 +370,15 @@ impl World {
             return self.view_apart(node);
         }
         let side = self.side(node);
-        View { node, side, excused: side.is_some() && self.nodes[node].alone_by_right }
+        View { node, side, excused: side.is_some() && self.nodes[node].alone_by_right, heard_out: self.heard_out(node) }
+    }
+
+    /// The guest of the heal this node leads, once it has entered it and so serves nobody any more.
+    fn heard_out(&self, node: usize) -> Option<usize> {
+        let guest = self.nodes[node].process.as_ref()?.replica.guest_in_touch()?;
+        let guest = crate::vocabulary::index_of(guest);
+        let epoch = |n: usize| self.nodes[n].record.as_ref().map(|r| r.id);
+        (epoch(guest) == epoch(node)).then_some(guest)
     }
 
     /// Ticks come at least this often, and at the machine's deadline.

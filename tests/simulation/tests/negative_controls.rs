@@ -8,7 +8,7 @@ const SEEDS: u64 = 2_000;
 
 /// Control, and the first history that notices it. When the simulator changes, another one may be the first: then all are
 /// tried in turn, and the test says which belongs here.
-const NOTICED: [(Control, u64); 37] = [
+const NOTICED: [(Control, u64); 38] = [
     (Control::AcknowledgesEarly, 0),
     (Control::AcknowledgesUnsynced, 1),
     (Control::WritesHomeFirst, 3),
@@ -27,6 +27,7 @@ const NOTICED: [(Control, u64); 37] = [
     (Control::OverwritesBranches, 9),
     (Control::ShowsUnconfirmed, 53),
     (Control::CountsOwnPause, 18),
+    (Control::ShowsUnmerged, 9),
     (Control::ShowsWithoutLease, 23),
     (Control::ServesWithoutContact, 113),
     (Control::GoesAloneUncompared, 794),

@@ -104,7 +104,9 @@ impl World {
                     Err(damaged) => self.broken("rows", format!("node {}: {damaged}", n + 1)),
                 }
             }
-            MayRead::Wait if self.now < since + PATIENCE_MS => self.to(n, RETRY_MS, Inner::WatchLook(c)),
+            MayRead::Wait | MayRead::Merging if self.now < since + PATIENCE_MS => {
+                self.to(n, RETRY_MS, Inner::WatchLook(c))
+            }
             _ => watch.session = None,
         }
     }

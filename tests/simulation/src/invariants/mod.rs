@@ -55,12 +55,14 @@ pub(crate) struct View {
     pub(crate) side: Option<usize>,
     /// It does so by right: what others told meanwhile is not held against it.
     pub(crate) excused: bool,
+    /// The guest of the heal it leads, once that is sealed and in touch: what it told must be known here too (H28).
+    pub(crate) heard_out: Option<usize>,
 }
 
 impl View {
     /// Whether a fact of this side must be known here.
     pub(crate) fn must_know(&self, side: Option<usize>) -> bool {
-        side.is_none() || side == self.side || !self.excused
+        side.is_none() || side == self.side || side == self.heard_out || !self.excused
     }
 }
 

@@ -27,6 +27,8 @@ pub(crate) struct Attempt {
     item: QueueItem,
     /// When it was started.
     at: Timestamp,
+    /// The guest that was heard out then (H28).
+    heard_out: Option<usize>,
     step: Step,
     tries: u32,
 }

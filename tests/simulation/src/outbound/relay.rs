@@ -5,7 +5,7 @@ use bytes::Bytes;
 use queue::bounce::{report_id, write_bounce};
 use queue::op::{AttemptResult, Failure, Hold, QueueItem, QueueOp, QueueOutcome};
 use queue::schedule::next_attempt;
-use replica::Serving;
+use replica::{Event, MayRead, Serving};
 use vocab::{AccountId, MemoryRows, ReversePath, Timestamp};
 
 use super::{Attempt, RELAY, Step};
@@ -37,6 +37,11 @@ impl World {
         if !home || process.replica.serving(now) != Serving::Home || process.worker.attempts.len() >= AT_ONCE {
             return;
         }
+        // What the other side has sent meanwhile is known with its branch.
+        let version = self.nodes[n].disk.image.head(AccountId::QUEUE).version;
+        if process.replica.may_read(AccountId::QUEUE, version, now) == MayRead::Merging {
+            return self.tell(n, Event::Wanted(AccountId::QUEUE));
+        }
         let (clock, hold) = (self.queue_clock(n), self.hold(n));
         let empty = MemoryRows::default();
         let rows = self.nodes[n].disk.image.accounts.get(&AccountId::QUEUE).unwrap_or(&empty);
@@ -50,6 +55,7 @@ impl World {
     }
 
     fn try_item(&mut self, n: usize, item: QueueItem, at: Timestamp) {
+        let heard_out = self.view(n).heard_out;
         let Some(process) = self.nodes[n].process.as_mut() else { return };
         if process.worker.attempts.values().any(|attempt| attempt.item.id == item.id) {
             return;
@@ -58,7 +64,7 @@ impl World {
         let number = process.worker.count;
         let id = process.command_id(n);
         let op = QueueOp::AttemptStart { id: item.id, node: node_id(n), at, attempts: item.attempts };
-        process.worker.attempts.insert(number, Attempt { item, at, step: Step::Start, tries: 0 });
+        process.worker.attempts.insert(number, Attempt { item, at, heard_out, step: Step::Start, tries: 0 });
         self.begin_job(n, RELAY, number, JobKind::Submit(Work::Queue { id, op, body: None }));
     }
 
@@ -74,6 +80,7 @@ impl World {
                 let mut view = self.view(n);
                 view.excused |= side.is_some();
                 view.side = view.side.or(*side);
+                view.heard_out = attempt.heard_out;
                 self.checks.on_told(&Told::Started { item: attempt.item.id, view });
             }
             (Step::Start, _) => drop(process.worker.attempts.remove(&number)),
