@@ -6,12 +6,18 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
 
+use anyhow::Context as _;
+use node::demo::clients::smtp::{Sent, SmtpClient};
 use node::demo::pair::{Pair, PairOptions};
 use testkit::cut_proxy::CutProxy;
 
 pub mod load;
 pub mod watch;
+
+/// How long a client waits for any answer.
+pub const ANSWER_LIMIT: Duration = Duration::from_secs(25);
 
 /// A pair in a folder that goes when the test ends.
 pub struct Fixture {
@@ -110,4 +116,19 @@ pub async fn pair(accounts: usize) -> anyhow::Result<Fixture> {
 #[must_use]
 pub fn logs(pair: &Pair) -> String {
     pair.nodes.iter().map(|node| format!("--- {}\n{}\n", node.name, node.log_end())).collect()
+}
+
+/// Delivers a small message to the account of this number, by the node itself.
+///
+/// # Errors
+/// The node is not reached or does not accept it.
+pub async fn mail(pair: &Pair, node: usize, account: usize, subject: &str) -> anyhow::Result<()> {
+    let to = &pair.options.accounts.get(account).context("account")?.address;
+    let peer = SocketAddr::new(pair.node(node)?.address, pair.ports.smtp);
+    let mut client = SmtpClient::connect(peer, ANSWER_LIMIT).await?;
+    let text = format!("From: a@example.org\r\nSubject: {subject}\r\n\r\n{subject}\r\n");
+    match client.send("a@example.org", &[to], text.as_bytes()).await {
+        Sent::Accepted(_) => Ok(()),
+        other => anyhow::bail!("{subject}: {other:?}"),
+    }
 }

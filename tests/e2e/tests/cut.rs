@@ -3,36 +3,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context as _, bail, ensure};
-use e2e::Cabled;
+use anyhow::{Context as _, ensure};
+use e2e::{ANSWER_LIMIT, Cabled};
 use node::demo::clients::imap::ImapClient;
 use node::demo::clients::pop3::Pop3Client;
-use node::demo::clients::smtp::{Sent, SmtpClient};
 use node::demo::pair::{JOINT_LIMIT, LOOK_INTERVAL, Pair, START_LIMIT};
 use ports::mail_store::MailStore as _;
 use serde_json::Value;
 use store::{Store, StoreOptions};
 
-/// How long a client waits for any answer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(25);
 /// Accounts; both sides change all of them.
 const ACCOUNTS: usize = 3;
 /// Messages each account has before the split, and gets on each side.
 const BEFORE: usize = 12;
 const EACH: usize = 15;
-
-async fn mail(pair: &Pair, node: usize, account: usize, subject: &str) -> anyhow::Result<()> {
-    let to = &pair.options.accounts.get(account).context("account")?.address;
-    let peer = SocketAddr::new(pair.node(node)?.address, pair.ports.smtp);
-    let mut client = SmtpClient::connect(peer, ANSWER_LIMIT).await?;
-    let text = format!("From: a@example.org\r\nSubject: {subject}\r\n\r\n{subject}\r\n");
-    match client.send("a@example.org", &[to], text.as_bytes()).await {
-        Sent::Accepted(_) => Ok(()),
-        other => bail!("{subject}: {other:?}"),
-    }
-}
 
 async fn imap(pair: &Pair, node: usize, account: usize) -> anyhow::Result<ImapClient> {
     let login = pair.options.accounts.get(account).context("account")?;
@@ -86,7 +72,7 @@ async fn write(pair: &Pair, node: usize, name: &str) -> anyhow::Result<Side> {
         let mut client = imap(pair, node, account).await?;
         client.select("INBOX").await?;
         for number in 0..EACH {
-            mail(pair, node, account, &format!("{name} {number}")).await?;
+            e2e::mail(pair, node, account, &format!("{name} {number}")).await?;
         }
         // Each side has messages of its own to change; one of them both change: the first.
         let first = if name == "left" { 2 } else { 6 };
@@ -178,7 +164,7 @@ async fn story(cabled: &Cabled) -> anyhow::Result<()> {
     let pair = &cabled.pair;
     for account in 0..ACCOUNTS {
         for number in 1..=BEFORE {
-            mail(pair, 0, account, &format!("before {number}")).await?;
+            e2e::mail(pair, 0, account, &format!("before {number}")).await?;
         }
     }
     cabled.cut(true);

@@ -1,16 +1,11 @@
 //! An account changed on both sides of a true split is merged.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
-use e2e::Fixture;
+use anyhow::{Context as _, ensure};
+use e2e::{ANSWER_LIMIT, Fixture};
 use node::demo::clients::imap::{ImapClient, Selected};
-use node::demo::clients::smtp::{Sent, SmtpClient};
 use node::demo::pair::{JOINT_LIMIT, Pair, START_LIMIT};
-
-/// How long a client waits for any answer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(25);
 
 async fn inbox(pair: &Pair, node: usize, account: usize) -> anyhow::Result<(ImapClient, Selected)> {
     let login = pair.options.accounts.get(account).context("account")?;
@@ -19,17 +14,6 @@ async fn inbox(pair: &Pair, node: usize, account: usize) -> anyhow::Result<(Imap
     client.login(&login.address, &login.password).await?;
     let selected = client.select("INBOX").await?;
     Ok((client, selected))
-}
-
-async fn mail(pair: &Pair, node: usize, account: usize, subject: &str) -> anyhow::Result<()> {
-    let to = &pair.options.accounts.get(account).context("account")?.address;
-    let peer = SocketAddr::new(pair.node(node)?.address, pair.ports.smtp);
-    let mut client = SmtpClient::connect(peer, ANSWER_LIMIT).await?;
-    let text = format!("From: a@example.org\r\nSubject: {subject}\r\n\r\n{subject}\r\n");
-    match client.send("a@example.org", &[to], text.as_bytes()).await {
-        Sent::Accepted(_) => Ok(()),
-        other => bail!("{subject}: {other:?}"),
-    }
 }
 
 async fn subjects(pair: &Pair, node: usize, account: usize) -> anyhow::Result<Vec<String>> {
@@ -41,24 +25,27 @@ async fn subjects(pair: &Pair, node: usize, account: usize) -> anyhow::Result<Ve
 
 async fn split(pair: &mut Pair) -> anyhow::Result<()> {
     for account in 0..3 {
-        mail(pair, 0, account, "before").await?;
+        e2e::mail(pair, 0, account, "before").await?;
     }
     let primary = pair.primary().await?;
     let other = 1 - primary;
     // One side goes on alone ...
     pair.kill(other).await?;
     e2e::load::await_service(pair, START_LIMIT).await?;
-    mail(pair, primary, 0, "first side").await?;
-    mail(pair, primary, 1, "first side").await?;
+    e2e::mail(pair, primary, 0, "first side").await?;
+    e2e::mail(pair, primary, 1, "first side").await?;
     let (_, first) = inbox(pair, primary, 0).await?;
     pair.kill_group(primary).await?;
     // ... and the other one too, on an operator's word: it waits until it is given.
     pair.start_node(other).await?;
-    ensure!(mail(pair, other, 0, "too early").await.is_err(), "a node that boots alone serves without an operator");
+    ensure!(
+        e2e::mail(pair, other, 0, "too early").await.is_err(),
+        "a node that boots alone serves without an operator"
+    );
     pair.command(other, &["cluster", "start-alone"], &["--confirm", "demo"], None).await?;
     pair.await_ready(other, START_LIMIT).await?;
-    mail(pair, other, 0, "second side").await?;
-    mail(pair, other, 2, "second side").await?;
+    e2e::mail(pair, other, 0, "second side").await?;
+    e2e::mail(pair, other, 2, "second side").await?;
     let (_, second) = inbox(pair, other, 0).await?;
     ensure!(second.uid_next > first.uid_next || second.uid_validity != first.uid_validity, "the gap was not taken");
 
@@ -120,8 +107,8 @@ async fn ha_15_an_account_changed_on_both_sides_is_merged_and_nothing_is_lost() 
 
 /// One account, a true split: flagged on the first side, expunged on the second.
 async fn expunge_against_change(pair: &mut Pair) -> anyhow::Result<()> {
-    mail(pair, 0, 0, "kept").await?;
-    mail(pair, 0, 0, "lost").await?;
+    e2e::mail(pair, 0, 0, "kept").await?;
+    e2e::mail(pair, 0, 0, "lost").await?;
     let primary = pair.primary().await?;
     let other = 1 - primary;
     pair.kill(other).await?;
