@@ -70,15 +70,19 @@ impl Holding {
 
     async fn run(mut self, mut stop: oneshot::Receiver<()>) {
         let mut revision = self.config.config.watch();
+        let mut told = false;
         loop {
             self.follow_address().await;
             let wanted = *self.hold.borrow_and_update() && self.address.is_some();
             self.schedule.want(wanted, self.now());
+            if std::mem::take(&mut told) {
+                self.schedule.claim(self.now());
+            }
             self.steps().await;
             let wait = Duration::from_millis(self.schedule.wait_ms(self.now()));
             tokio::select! {
                 _ = &mut stop => break,
-                changed = self.hold.changed() => if changed.is_err() { break },
+                changed = self.hold.changed() => if changed.is_ok() { told = true } else { break },
                 changed = revision.changed() => if changed.is_err() { break },
                 () = tokio::time::sleep(wait) => {}
             }

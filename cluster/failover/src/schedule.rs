@@ -61,6 +61,8 @@ pub struct Schedule {
     check_at: Instant,
     release_at: Option<Instant>,
     announce_at: VecDeque<Instant>,
+    /// It is held and to be added again.
+    claims: bool,
     /// This process stood still: until the engine orders again it may have been superseded.
     paused: bool,
     looked: Instant,
@@ -79,6 +81,7 @@ impl Schedule {
             check_at: now,
             release_at: None,
             announce_at: VecDeque::new(),
+            claims: false,
             paused: false,
             looked: now,
         }
@@ -97,8 +100,18 @@ impl Schedule {
                 self.announce_from(now);
             }
         } else {
+            self.claims = false;
             self.announce_at.clear();
             self.release_at = self.held.map(|_| now.plus_ms(GOODBYE_MS));
+        }
+    }
+
+    /// Another node held the address too and let it go: what is told to the network is told anew. Without effect while it is not
+    /// held here.
+    pub fn claim(&mut self, now: Instant) {
+        if self.wanted && self.held.is_some() {
+            self.claims = true;
+            self.not_before = now;
         }
     }
 
@@ -131,6 +144,7 @@ impl Schedule {
         }
         match self.held {
             None if now >= self.not_before => Some(Step::Acquire),
+            Some(_) if self.claims && now >= self.not_before => Some(Step::Acquire),
             Some(last) if self.leased && now.since(last) >= LAPSED_MS => Some(Step::Acquire),
             Some(_) if self.announce_at.front().is_some_and(|at| now >= *at) => Some(Step::Announce),
             Some(last) if self.leased && now.since(last) >= RENEW_MS && now >= self.not_before => Some(Step::Renew),
@@ -159,6 +173,7 @@ impl Schedule {
             (Step::Check, false) => self.check_at = now.plus_ms(CHECK_AGAIN_MS),
             (Step::Acquire, true) => {
                 self.held = Some(now);
+                self.claims = false;
                 self.announce_from(now);
             }
             (Step::Renew, true) => self.held = Some(now),
@@ -251,6 +266,21 @@ mod tests {
         let done = run(&mut schedule, 8_050, 8_300, WELL);
         assert!(times(&done, Step::Release).is_empty());
         assert_eq!(times(&done, Step::Announce), [8_050, 8_150]);
+    }
+
+    #[test]
+    fn what_another_node_held_too_is_claimed_anew() {
+        let mut schedule = checked();
+        schedule.claim(Instant(50));
+        schedule.want(true, Instant(100));
+        run(&mut schedule, 100, 8_000, WELL);
+        schedule.claim(Instant(8_000));
+        let done = run(&mut schedule, 8_000, 14_000, WELL);
+        assert_eq!(times(&done, Step::Acquire), [8_000], "hooks move an address by this alone");
+        assert_eq!(times(&done, Step::Announce), [8_000, 8_100, 8_500, 10_000, 13_000]);
+        schedule.claim(Instant(14_000));
+        schedule.want(false, Instant(14_000));
+        assert_eq!(run(&mut schedule, 14_000, 15_000, WELL), [(14_100, Step::Release)], "not any more");
     }
 
     #[test]

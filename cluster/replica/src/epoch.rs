@@ -232,6 +232,11 @@ impl Replica {
             // The solo epoch that was healed had been opened on silence.
             self.hold_down_until = self.now.plus_ms(self.config.timing.hold_down);
         }
+        // Its letting go may not have been heard: the link can come back later than the register.
+        let alone = |o: &EpochRecord| o.kind == EpochKind::Solo && !o.certain && o.home == me;
+        if old.as_ref().is_some_and(alone) && new.kind == EpochKind::Heal && new.home == me {
+            self.claim_address();
+        }
         self.previous = old.clone().filter(|old| new.only_moves(old));
         self.follow.compared.clear();
         self.follow.confirmed.clear();

@@ -7,7 +7,7 @@ use vocab::{AccountId, Instant, NodeId, Version};
 use crate::Replica;
 use crate::config::Rule;
 use crate::epoch::is_full;
-use crate::output::{MayRead, Serving, StampBase};
+use crate::output::{MayRead, Output, Serving, StampBase};
 use crate::status::{Mode, ReplicaStatus, SyncProgress};
 
 impl Replica {
@@ -216,6 +216,14 @@ impl Replica {
             return if record.kind == EpochKind::Heal { Mode::Anchor } else { Mode::Joined };
         }
         if self.peers.values().any(|p| p.hello) { Mode::Comparing } else { Mode::Waiting }
+    }
+
+    /// Two sides of a split each hold the cluster address, and the network sends clients to whoever announced it last. The one
+    /// that keeps it claims it anew when the other lets go. While both hold it neither does: they would fight for ever.
+    pub(crate) fn claim_address(&mut self) {
+        if self.address_held {
+            self.outputs.push_back(Output::AddressHeld(true));
+        }
     }
 
     fn warnings(&self) -> Vec<String> {

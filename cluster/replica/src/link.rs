@@ -233,8 +233,16 @@ impl Replica {
         peer.hello = true;
         peer.record = record;
         peer.newest = newest;
-        peer.holds_address = hello.holds_address;
+        self.on_holds_address(id, hello.holds_address);
         Some(())
+    }
+
+    fn on_holds_address(&mut self, id: NodeId, holds: bool) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let held = std::mem::replace(&mut peer.holds_address, holds);
+        if held && !holds {
+            self.claim_address();
+        }
     }
 
     fn on_heartbeat(&mut self, id: NodeId, beat: &link::Heartbeat) -> Option<()> {
@@ -255,7 +263,7 @@ impl Replica {
         peer.newest = newest;
         let had_room = std::mem::replace(&mut peer.disk_ok, beat.disk_ok);
         let has_room_again = beat.disk_ok && !had_room;
-        peer.holds_address = beat.holds_address;
+        self.on_holds_address(id, beat.holds_address);
         if beat.grant && beat.echo > 0 {
             self.on_grant(id, Instant(beat.echo));
         }

@@ -201,7 +201,8 @@ pub enum Output {
         /// The peer.
         peer: NodeId,
     },
-    /// This node should hold the cluster address, or give it up.
+    /// This node should hold the cluster address, or give it up. Said again while it is held: another node held it too, so it is
+    /// to be claimed anew.
     AddressHeld(bool),
     /// What `serving` answers has changed: end sessions that may not go on, open listeners that may.
     ServingChanged,

@@ -357,6 +357,45 @@ fn x10_both_sides_changed_different_accounts_and_nothing_is_lost() {
 }
 
 #[test]
+fn who_keeps_the_address_after_a_split_claims_it_anew_once_the_other_lets_go() {
+    let mut world = World::pair();
+    world.cut();
+    world.run(3000);
+    assert!(world.nodes[&A].holds_address && world.nodes[&B].holds_address, "both serve whom they reach");
+    let claims =
+        |world: &World, id| world.nodes[&id].orders.iter().filter(|o| matches!(o, Output::AddressHeld(true))).count();
+    let before = (claims(&world, A), claims(&world, B));
+    world.mend();
+    world.run(3000);
+    assert!(world.nodes[&A].holds_address && !world.nodes[&B].holds_address);
+    // The network still sends clients to the other one: it announced the address last.
+    assert!(claims(&world, A) > before.0 && claims(&world, B) == before.1);
+    let orders = &world.nodes[&A].orders;
+    assert!(!orders.iter().any(|o| matches!(o, Output::AddressHeld(false))), "it never let go itself");
+}
+
+#[test]
+fn the_address_is_claimed_anew_also_when_the_others_letting_go_was_not_heard() {
+    let mut world = World::pair();
+    world.cut();
+    world.run(3000);
+    let claims =
+        |world: &World| world.nodes[&A].orders.iter().filter(|o| matches!(o, Output::AddressHeld(true))).count();
+    let before = claims(&world);
+    // Heartbeats of the other one stop short once its link has come up, as behind lost packets.
+    world.connected = true;
+    world.connect();
+    world.tell_register();
+    world.mute = Some(B);
+    world.run(3000);
+    world.unmute();
+    world.mend();
+    world.run(5000);
+    assert!(world.nodes[&A].holds_address && !world.nodes[&B].holds_address);
+    assert!(claims(&world) > before);
+}
+
+#[test]
 fn x10_out_of_its_own_solo_epoch_a_node_enters_another_only_as_guest() {
     for keeps in [true, false] {
         let mut world = World::pair();

@@ -146,13 +146,14 @@ impl Engine {
             Output::StopFetch { fetch } => self.stop_fetch(fetch),
             Output::ReadChain { account } => self.read_chain(account),
             Output::AddressHeld(held) => {
-                if *self.holds_address.borrow() != held {
-                    tracing::info!(held, "cluster address");
-                    let what =
-                        if held { "this node holds the cluster address" } else { "the cluster address is let go" };
-                    self.note(EventKind::Address, what);
-                    self.holds_address.send_replace(held);
-                }
+                let what = match (*self.holds_address.borrow(), held) {
+                    (true, true) => "this node claims the cluster address anew",
+                    (false, true) => "this node holds the cluster address",
+                    (_, false) => "the cluster address is let go",
+                };
+                tracing::info!(held, what, "cluster address");
+                self.note(EventKind::Address, what);
+                self.holds_address.send_replace(held);
             }
             Output::ServingChanged => {
                 self.confirmed.notify_waiters();

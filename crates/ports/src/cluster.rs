@@ -131,7 +131,7 @@ pub trait Cluster: Send + Sync {
     fn partners(&self) -> Vec<NodeId>;
     /// What this node decided and why: the newest events, the oldest of them first.
     fn events(&self, limit: usize) -> Vec<ClusterEvent>;
-    /// Whether this node should hold the cluster address now.
+    /// Whether this node should hold the cluster address now. `true` sent again is an order to claim it anew.
     fn holds_address(&self) -> tokio::sync::watch::Receiver<bool>;
     /// Archived branches on this node, with their sizes.
     ///
