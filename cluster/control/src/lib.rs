@@ -2,6 +2,7 @@
 //! changes go to the leader, are durable on a majority of voters, and fail fast with the ways out when there is none.
 
 mod disk;
+mod elect;
 mod life;
 mod log_store;
 mod network;

@@ -268,6 +268,34 @@ async fn with_a_witness_settings_can_be_changed_whichever_node_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_process_ended_is_succeeded_before_its_lease_runs_out() {
+    for lost in [ONE, TWO] {
+        let (pair, one, two, witness, _folder) = with_witness().await;
+        // Whoever may lead: the word about another one means nothing.
+        let led = one.quorum().borrow().leader.expect("a leader");
+        [&one, &two, &witness].iter().for_each(|control| control.process_ended(NodeId(4)));
+        let all = BTreeMap::from([(ONE, one), (TWO, two), (THREE, witness)]);
+        let (gone, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|(id, _)| *id == led);
+        close(&pair.net, led).await;
+        drop(gone);
+        let begun = Instant::now();
+        // The second one hears the word when the first has asked for its vote, or before.
+        for (id, control) in if lost == ONE { rest.iter().collect::<Vec<_>>() } else { rest.iter().rev().collect() } {
+            control.process_ended(led);
+            println!("{} is told", id.0);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for (_, control) in &rest {
+            let mut quorum = control.quorum();
+            let wait = quorum.wait_for(|status| status.quorum && status.leader.is_some_and(|leader| leader != led));
+            tokio::time::timeout(Duration::from_secs(20), wait).await.expect("in time").expect("raft runs");
+        }
+        // A lease is 800 ms, and without the word nobody stands before another 400 ms.
+        assert!(begun.elapsed() < Duration::from_millis(800), "{:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_witness_that_another_replaced_has_no_vote() {
     let (pair, one, _two, witness, _folder) = with_witness().await;
     close(&pair.net, THREE).await;

@@ -87,13 +87,16 @@ async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
         evidence: Arc::new(Probes { config: control.clone(), node, smtp_port: config.ports.smtp }),
         queue_grace_ms: config.queue.grace_ms.unwrap_or(shards::QUEUE_GRACE_MS),
     })?;
-    let word = Arc::clone(&engine);
+    let (word, votes) = (Arc::clone(&engine), Arc::clone(&control));
     let bound = transport
         .start(Handlers {
             events: engine.peer_events(),
             services: vec![(Service::Control, control.clone()), (Service::Shards, engine.peer_service())],
             join: Arc::new(Admission { config: control.clone(), data: data.clone() }),
-            on_guard_word: Arc::new(move |peer, ended| word.guard_word(peer, ended)),
+            on_guard_word: Arc::new(move |peer, ended| {
+                word.guard_word(peer, ended);
+                votes.process_ended(peer);
+            }),
         })
         .await?;
     tracing::info!(?bound, "listening for other nodes");

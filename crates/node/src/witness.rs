@@ -28,12 +28,13 @@ pub(crate) async fn serve(config: &NodeConfig, data: &DataDir, identity: &Identi
     tracing::info!(node = node.0, boot = boot.0, name = config.name, "starting as a witness");
     let (transport, members) = serve::open_transport(config, data, identity, boot)?;
     let control = Control::open(&data.raft(), node, transport.clone()).await.context("open the configuration")?;
+    let votes = Arc::clone(&control);
     let bound = transport
         .start(Handlers {
             events: Arc::new(Deaf),
             services: vec![(Service::Control, control.clone())],
             join: Arc::new(Closed),
-            on_guard_word: Arc::new(|_, _| {}),
+            on_guard_word: Arc::new(move |peer, _| votes.process_ended(peer)),
         })
         .await?;
     tracing::info!(?bound, "listening for other nodes");
