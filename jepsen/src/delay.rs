@@ -20,7 +20,10 @@ const STEP: Duration = Duration::from_millis(1);
 pub enum Which {
     /// All that come.
     Coming,
-    /// Those that leave for another node, on whatever path.
+    /// Those that come from another node, on whatever path.
+    FromNodes,
+    /// Those that leave for another node: they are lost with the machine. The kernel lets a connection have but two or so of them
+    /// waiting on its own machine (TCP small queues), so little goes through.
     ToNodes,
 }
 
@@ -28,6 +31,7 @@ impl Which {
     const fn rules(self) -> &'static [&'static str] {
         match self {
             Self::Coming => &["INPUT ! -i lo"],
+            Self::FromNodes => &["INPUT -p tcp --dport 6420", "INPUT -p tcp --sport 6420"],
             Self::ToNodes => &["OUTPUT -p tcp --dport 6420", "OUTPUT -p tcp --sport 6420"],
         }
     }

@@ -25,6 +25,7 @@ use anyhow::Context as _;
 use clap::Parser;
 
 use crate::cluster::{Cluster, Shape};
+use crate::delay::Which;
 use crate::fault::Fault;
 use crate::nemesis::Nemesis;
 use crate::net::Net;
@@ -178,7 +179,7 @@ async fn faults_and_verdict(
     let mut nemesis = Nemesis::new(cluster.clone(), args.seed);
     // What is answered before the backup has it is lost with the machine only while it is still on its way.
     run.crash_late = args.control.as_deref() == Some(BACKUP_FIRST);
-    let _late = if args.late { run.slow_links()? } else { Vec::new() };
+    let _late = if args.late { run.slow_links(Which::FromNodes)? } else { Vec::new() };
     let done = inject(args, &mut run, &mut nemesis, faults).await;
     let (violations, shots, missing, work) = match done {
         Ok(()) => run.judge().await?,

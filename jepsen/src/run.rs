@@ -198,7 +198,7 @@ impl Run {
         let primary = self.cluster.primary().await.unwrap_or(target);
         let place = if !fault.has_target() || target == primary { "" } else { " (secondary)" };
         let name = format!("{}{place}", fault.name());
-        let late = if self.crash_late && fault == Fault::Crash { self.slow_links()? } else { Vec::new() };
+        let late = if self.crash_late && fault == Fault::Crash { self.slow_links(Which::ToNodes)? } else { Vec::new() };
         if !late.is_empty() {
             tokio::time::sleep(CONTROL_LATE * 10).await;
         }
@@ -371,9 +371,9 @@ impl Run {
     ///
     /// # Errors
     /// The kernel cannot.
-    pub fn slow_links(&self) -> anyhow::Result<Vec<Delay>> {
+    pub fn slow_links(&self, which: Which) -> anyhow::Result<Vec<Delay>> {
         let nodes = (0..self.cluster.shape.data_nodes).map(node_name);
-        let slow = |name: String| Delay::begin(&self.cluster.net, &name, Which::ToNodes, CONTROL_LATE);
+        let slow = |name: String| Delay::begin(&self.cluster.net, &name, which, CONTROL_LATE);
         nodes.map(slow).collect()
     }
 
