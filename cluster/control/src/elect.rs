@@ -1,5 +1,7 @@
 //! A leader whose process surely ended is succeeded at once, not after its lease.
 
+use std::collections::BTreeSet;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use vocab::NodeId;
@@ -19,7 +21,17 @@ impl Control {
     /// at once. A word that comes late, when the node leads again, costs an election and nothing else. Returns at once.
     pub fn process_ended(&self, node: NodeId) {
         let Some(me) = self.me.upgrade() else { return };
-        tokio::spawn(async move { me.succeed(node).await });
+        tokio::spawn(async move {
+            // The word comes by every path: once is enough.
+            if me.ended().insert(node) {
+                me.succeed(node).await;
+                me.ended().remove(&node);
+            }
+        });
+    }
+
+    fn ended(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A voter refuses its vote while the lease of the leader it follows runs, unless it has stood for election itself. So all

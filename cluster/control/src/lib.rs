@@ -12,7 +12,7 @@ mod service;
 mod state_machine;
 mod types;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock, Weak};
 use std::time::{Duration, Instant};
@@ -61,6 +61,8 @@ pub struct Control {
     /// Replaced when the store is begun anew.
     life: RwLock<Life>,
     renewing: tokio::sync::Mutex<()>,
+    /// Nodes whose processes have ended just now.
+    ended: Mutex<BTreeSet<NodeId>>,
     peers: Arc<dyn Peers>,
     shared: Arc<Shared>,
     heard: Arc<Heard>,
@@ -88,6 +90,7 @@ impl Control {
             me: me.clone(),
             life: RwLock::new(life),
             renewing: tokio::sync::Mutex::default(),
+            ended: Mutex::default(),
             peers,
             shared,
             heard,

@@ -65,7 +65,7 @@ pub(crate) async fn dial_any(table: &Arc<PeerTable>, to: NodeId) -> Result<Chann
     Ok(channel)
 }
 
-/// Dials these paths, each beside those that have not answered yet; the first that stands counts.
+/// Dials these paths; the first that stands counts.
 async fn dial_in_order(
     table: &PeerTable,
     to: NodeId,
@@ -73,20 +73,31 @@ async fn dial_in_order(
     order: &[usize],
 ) -> Result<(Channel, usize), String> {
     let watched = addresses.len() > 1;
-    let one = |(place, path): (u32, usize)| async move {
-        tokio::time::sleep(STAGGER * place).await;
+    first_of(order, |path| async move {
         let address = addresses.get(path).map(String::as_str).unwrap_or_default();
-        dial(&table.config.tls, to, address, watched).await.map(|channel| (channel, path))
-    };
-    let mut tries: FuturesUnordered<_> = (0u32..).zip(order.iter().copied()).map(one).collect();
+        dial(&table.config.tls, to, address, watched).await.map(|channel| (channel, path)).map_err(|fault| fault.reason)
+    })
+    .await
+}
+
+/// Tries these in order, each once the one before has failed or not answered for [`STAGGER`]; the first that succeeds
+/// counts.
+async fn first_of<T, F>(order: &[usize], attempt: impl Fn(usize) -> F) -> Result<T, String>
+where
+    F: Future<Output = Result<T, String>>,
+{
+    let mut rest = order.iter().copied();
+    let mut tries: FuturesUnordered<F> = rest.next().map(&attempt).into_iter().collect();
     let mut reasons = Vec::new();
-    while let Some(dialled) = tries.next().await {
-        match dialled {
-            Ok(found) => return Ok(found),
-            Err(fault) => reasons.push(fault.reason),
+    loop {
+        match tokio::time::timeout(STAGGER, tries.next()).await {
+            Ok(Some(Ok(found))) => return Ok(found),
+            Ok(Some(Err(reason))) => reasons.push(reason),
+            Ok(None) => return Err(reasons.join("; ")),
+            Err(_) => {}
         }
+        tries.extend(rest.next().map(&attempt));
     }
-    Err(reasons.join("; "))
 }
 
 /// Watches a link that this node dialled and ends it when another path is better: any, when it is silent; the first, when
@@ -138,4 +149,37 @@ fn named(addresses: &[String], path: usize) -> String {
 pub async fn refuses_on_every_path(addresses: &[String]) -> bool {
     let probes = futures_util::future::join_all(addresses.iter().map(|address| probe_reset(address))).await;
     !probes.is_empty() && probes.iter().all(|probe| *probe == Probe::Refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Paths 1 and up answer or fail at once, 0 never does.
+    async fn tried(order: &[usize]) -> (Result<usize, String>, Duration) {
+        let begun = Instant::now();
+        let attempt = |path| async move {
+            match path {
+                0 => std::future::pending().await,
+                1 | 2 => Err(format!("path {path} refuses")),
+                path => Ok(path),
+            }
+        };
+        (first_of(order, attempt).await, begun.elapsed())
+    }
+
+    #[tokio::test]
+    async fn a_path_that_refuses_holds_nobody_up() {
+        let (found, after) = tried(&[1, 3]).await;
+        assert!(found == Ok(3) && after < STAGGER, "{found:?} {after:?}");
+        let (none, after) = tried(&[1, 2]).await;
+        assert!(none == Err("path 1 refuses; path 2 refuses".into()) && after < STAGGER, "{none:?} {after:?}");
+        assert_eq!(tried(&[]).await.0, Err(String::new()));
+    }
+
+    #[tokio::test]
+    async fn a_silent_path_is_left_behind() {
+        let (found, after) = tried(&[0, 3]).await;
+        assert!(found == Ok(3) && after >= STAGGER, "{found:?} {after:?}");
+    }
 }
