@@ -82,7 +82,7 @@ pub struct Versions {
 
 impl Versions {
     /// What this build speaks.
-    pub const CURRENT: Self = Self { protocol: (1, 1), row_format: (1, 2) };
+    pub const CURRENT: Self = Self { protocol: (1, 1), row_format: (1, 3) };
 }
 
 /// Addresses (`host:port`) of all members by node, this one included or not: one for each path to it, the one to be used

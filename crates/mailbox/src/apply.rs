@@ -23,6 +23,14 @@ impl<'a> Applier<'a> {
         Self { account, work: Work::new(view, stamp) }
     }
 
+    /// Without I2: a mailbox keeps its UIDVALIDITY when it is renamed, to see that a test would notice.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn without_growing_names(mut self) -> Self {
+        self.work.names_grow = false;
+        self
+    }
+
     /// Applies one command: its outcome, and what observers hear after the commit. A command that ran before returns
     /// its stored outcome and changes nothing; so does a refused one.
     ///

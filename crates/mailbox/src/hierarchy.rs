@@ -7,6 +7,7 @@ use vocab::{Damaged, MailboxId, ModSeq, Table, Timestamp, Uid};
 
 use crate::copy::move_placements;
 use crate::expunge::forget_placement;
+use crate::former;
 use crate::modseq::{next_uid_validity, raise_modseq};
 use crate::names::{INBOX, SEPARATOR, normal_name, superiors};
 use crate::op::{Change, Outcome, Refusal, Role};
@@ -28,6 +29,7 @@ pub(crate) fn init(work: &mut Work<'_>) -> Result<Outcome, Fail> {
     if read::exists(&work.rows)? {
         return Ok(Outcome::Done);
     }
+    former::begin(work)?;
     for (name, role) in FIRST_MAILBOXES {
         let mut mailbox = new_mailbox(work, name.to_owned(), Some(role))?;
         mailbox.subscribed = true;
@@ -60,7 +62,7 @@ fn new_mailbox(work: &mut Work<'_>, name: String, role: Option<Role>) -> Result<
     let stamp = &mut work.stamp;
     let id = MailboxId { epoch: stamp.epoch, home: stamp.home, counter: stamp.mailbox_counter };
     stamp.mailbox_counter += 1;
-    let mailbox = Mailbox {
+    let mut mailbox = Mailbox {
         id,
         uid_validity: next_uid_validity(work)?,
         uid_next: Uid(1),
@@ -73,6 +75,7 @@ fn new_mailbox(work: &mut Work<'_>, name: String, role: Option<Role>) -> Result<
         renamed: Timestamp::default(),
         name,
     };
+    former::come(work, &mut mailbox)?;
     work.write(Table::NAMES, mailbox.name.as_bytes(), encode_name(Some(id)))?;
     work.save(&mailbox)?;
     work.announce(Change::Hierarchy);
@@ -120,13 +123,11 @@ fn children(work: &Work<'_>, name: &str) -> Result<Vec<Mailbox>, Damaged> {
     ids.into_iter().map(|id| read::mailbox(&work.rows, id)?.ok_or_else(|| missing(id))).collect()
 }
 
-/// Leaves a name: it stays as a row of its own when it is subscribed (RFC 9051 §6.3.7).
-fn release_name(work: &mut Work<'_>, name: &str, still_subscribed: bool) -> Result<(), Damaged> {
-    if still_subscribed {
-        work.write(Table::NAMES, name.as_bytes(), encode_name(None))
-    } else {
-        work.delete(Table::NAMES, name.as_bytes())
-    }
+/// The mailbox leaves its name, which stays as a row of its own when it is subscribed (RFC 9051 §6.3.7).
+fn release_name(work: &mut Work<'_>, mailbox: &Mailbox, still_subscribed: bool) -> Result<(), Damaged> {
+    former::leave(work, mailbox)?;
+    let name = mailbox.name.as_bytes();
+    if still_subscribed { work.write(Table::NAMES, name, encode_name(None)) } else { work.delete(Table::NAMES, name) }
 }
 
 pub(crate) fn delete(work: &mut Work<'_>, mailbox: MailboxId) -> Result<Outcome, Fail> {
@@ -142,7 +143,8 @@ pub(crate) fn delete(work: &mut Work<'_>, mailbox: MailboxId) -> Result<Outcome,
     }
     delete_prefix(work, Table::TOMBSTONES, &mailbox.id.to_bytes())?;
     work.delete(Table::MAILBOXES, mailbox.id.to_bytes())?;
-    release_name(work, &mailbox.name, mailbox.subscribed)?;
+    release_name(work, &mailbox, mailbox.subscribed)?;
+    former::shorten(work)?;
     work.announce(Change::Mailbox(mailbox.id));
     work.announce(Change::Hierarchy);
     Ok(Outcome::Done)
@@ -175,16 +177,18 @@ pub(crate) fn rename(work: &mut Work<'_>, mailbox: MailboxId, name: &str) -> Res
         let tail = mailbox.name.get(old_root.len()..).unwrap_or_default();
         // Length and depth of every child's new name.
         let new_name = free_name(work, &format!("{name}{tail}"))?;
-        release_name(work, &mailbox.name, false)?;
+        release_name(work, &mailbox, false)?;
         mailbox.subscribed |= name_row(work, &new_name)?.is_some();
         mailbox.name = new_name;
         // Of two names that two sides gave, the later one stays (M2).
         mailbox.modseq = raise_modseq(work);
         // By the clock, but after every earlier rename whatever the clock says.
         mailbox.renamed = work.stamp.at.max(mailbox.renamed.plus_ms(1));
+        former::come(work, &mut mailbox)?;
         work.write(Table::NAMES, mailbox.name.as_bytes(), encode_name(Some(mailbox.id)))?;
         work.save(&mailbox)?;
     }
+    former::shorten(work)?;
     work.announce(Change::Hierarchy);
     Ok(Outcome::Done)
 }

@@ -11,6 +11,7 @@ mod copy;
 mod documents;
 mod expunge;
 mod flags;
+pub mod former;
 mod hierarchy;
 pub mod merge;
 mod modseq;

@@ -35,6 +35,7 @@ pub(crate) fn take_gap(work: &mut Work<'_>) -> Result<(), vocab::Damaged> {
     let Some(gap) = work.stamp.gap.filter(|gap| work.rows.head.gap_taken != Some(gap.epoch)) else {
         return Ok(());
     };
+    crate::former::before_gap(work)?;
     let narrow = |wide: u64| u32::try_from(wide).unwrap_or(u32::MAX);
     for mut mailbox in read::mailboxes(&work.rows)? {
         mailbox.uid_next.0 = narrow(gap.above(u64::from(mailbox.uid_next.0), GAP_UIDS));
@@ -48,10 +49,12 @@ pub(crate) fn take_gap(work: &mut Work<'_>) -> Result<(), vocab::Damaged> {
     crate::state::begin_branch(work, gap.epoch, before)
 }
 
-/// Gives every mailbox a UIDVALIDITY above `floor` and the account's clock. UIDs stay; nobody's cache does.
+/// Gives every mailbox a UIDVALIDITY above `floor` and the account's clock; so will every name be told that none has now.
+/// UIDs stay; nobody's cache does.
 pub(crate) fn raise_uid_validity(work: &mut Work<'_>, floor: UidValidity) -> Result<Outcome, Fail> {
     let modseq = raise_modseq(work);
     work.rows.head.uidvalidity = work.rows.head.uidvalidity.max(floor.0);
+    crate::former::raise_floor(work, UidValidity(work.rows.head.uidvalidity))?;
     for mut mailbox in read::mailboxes(&work.rows)? {
         mailbox.uid_validity = next_uid_validity(work)?;
         mailbox.vanish_floor = modseq;

@@ -24,8 +24,10 @@ impl RowFormat {
     pub const LOWEST: Self = Self(FIRST_ROW_VERSION);
     /// Mailbox rows say when the mailbox got its name, so that the later of two renames wins a merge (M2).
     pub const RENAMES: Self = Self(2);
+    /// There are rows of former names (I2).
+    pub const FORMER_NAMES: Self = Self(3);
     /// The newest one this release reads and writes.
-    pub const HIGHEST: Self = Self::RENAMES;
+    pub const HIGHEST: Self = Self::FORMER_NAMES;
 
     /// The highest format this release can write for somebody who reads up to `number`; what is below
     /// [`RowFormat::LOWEST`], or not said, counts as that.
@@ -286,12 +288,12 @@ struct SettledV1 {
 
 /// Row version byte, then the message.
 pub(crate) fn versioned(message: &impl Message) -> Bytes {
-    versioned_as(FIRST_ROW_VERSION, message)
+    versioned_as(RowFormat::LOWEST, message)
 }
 
-fn versioned_as(version: u8, message: &impl Message) -> Bytes {
+pub(crate) fn versioned_as(version: RowFormat, message: &impl Message) -> Bytes {
     let mut out = Vec::with_capacity(message.encoded_len() + 1);
-    out.push(version);
+    out.push(version.0);
     out.extend(message.encode_to_vec());
     Bytes::from(out)
 }
@@ -361,7 +363,7 @@ impl Mailbox {
         // Nothing to say in the new field: whoever reads the old version reads this row.
         let version = if renamed > 0 { RowFormat::RENAMES } else { RowFormat::LOWEST };
         versioned_as(
-            version.0,
+            version,
             &MailboxV2 {
                 name: self.name.clone(),
                 uid_validity: self.uid_validity.0,

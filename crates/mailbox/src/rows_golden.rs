@@ -7,6 +7,7 @@ use vocab::{
     Uid, UidValidity,
 };
 
+use crate::former::{FLOOR_KEY, decode_former, encode_former};
 use crate::op::{Outcome, Refusal, Role, StoredFlags};
 use crate::rows::*;
 
@@ -63,6 +64,17 @@ fn mailbox_row() {
     assert!(Mailbox::decode(&key, &[3, 0]).is_err(), "an unknown version is refused");
     assert!(Mailbox::decode(&key, &[2, 0]).is_err());
     assert!(Mailbox::decode(&key, &[]).is_err());
+}
+
+#[test]
+fn former_name_row() {
+    let bytes = encode_former(UidValidity(1_700_000_000));
+    assert_eq!(hex(&bytes), "030880e2cfaa06");
+    assert_eq!(decode_former(&bytes), Ok(UidValidity(1_700_000_000)));
+    assert_eq!((hex(FLOOR_KEY), hex(&encode_former(UidValidity(0)))), ("00".to_owned(), "03".to_owned()));
+    for broken in [&bytes[1..], &[1, 8, 1], &[3, 0], &[]] {
+        assert!(decode_former(broken).is_err());
+    }
 }
 
 #[test]

@@ -49,6 +49,8 @@ pub(crate) struct Work<'a> {
     /// Its modseq, once it has changed something.
     pub(crate) modseq: Option<ModSeq>,
     pub(crate) bytes_at_begin: usize,
+    /// I2; off: a mailbox keeps its UIDVALIDITY whatever its new name was told with.
+    pub(crate) names_grow: bool,
     /// References of the running command.
     own_refs: Refs,
     changes: Vec<Change>,
@@ -66,6 +68,7 @@ impl<'a> Work<'a> {
             command: CommandId::default(),
             modseq: None,
             bytes_at_begin: 0,
+            names_grow: true,
             own_refs: Refs::new(),
             changes: Vec::new(),
             saved: None,

@@ -84,6 +84,10 @@ fn x20_one_placement_in_two_mailboxes_stays_in_the_lower() {
     }
     let merged = symmetric(&pair);
     assert_eq!((merged.ids("later").len(), merged.ids("Archive").len()), (0, 1));
+    // Without the rule the rows do not agree with each other, which the bed checks.
+    let rules = Rules { one_place: false, ..Rules::default() };
+    let without = std::panic::AssertUnwindSafe(|| pair.merged_by(rules, Some(&pair.base)));
+    assert!(std::panic::catch_unwind(without).is_err());
 }
 
 #[test]

@@ -234,6 +234,7 @@ fn clients_hold(history: &History, rules: Rules) -> Result<(), String> {
         return Ok(());
     }
     let (merged, _) = pair.merged_by(rules, Some(&pair.base));
+    merged.holds_what_was_told()?;
     clients.iter_mut().try_for_each(|client| {
         client.sync(&merged.rows);
         client.check(&merged.rows)
@@ -271,6 +272,7 @@ proptest! {
             let with = (Rules::default(), pair.stamp());
             let (again, made) = merge_rows(&merged.rows, &pair.g.rows, pair.served, Some(&pair.base), with);
             prop_assert_eq!((made.batch.rows.len(), again.rows.rows), (0, merged.rows.rows));
+            // Checks I2, too.
             let (blind, _) = pair.merged_by(Rules::default(), None);
             let both: BTreeSet<_> = placed(&pair.a.rows).intersection(&placed(&pair.g.rows)).copied().collect();
             prop_assert!(both.is_subset(&placed(&blind.rows)));
@@ -291,6 +293,7 @@ proptest! {
     fn a_silent_side_is_a_fast_forward(history in history()) {
         let (mut pair, _) = split(&history);
         pair.g.rows = pair.base.clone();
+        pair.g.told.clear();
         pair.served = [true, false];
         if pair.a.rows.head.version != pair.base.head.version {
             prop_assert_eq!(picture(&pair.merged()), picture(&pair.a));
@@ -327,7 +330,10 @@ fn nested_holds(history: &History, more: &History) -> Result<(), String> {
     }
     let epoch = EpochId { number: 15, author: 1 };
     let stamp = Stamp { epoch, ..pair.stamp() };
-    let (second, _) = merge_rows(&pair.a.rows, &pair.g.rows, pair.served, Some(&pair.base), (Rules::default(), stamp));
+    let with = (Rules::default(), stamp);
+    let (mut second, _) = merge_rows(&pair.a.rows, &pair.g.rows, pair.served, Some(&pair.base), with);
+    second.told = pair.told();
+    second.holds_what_was_told()?;
     nothing_lost_nothing_back(&pair, &second.rows);
     clients.iter_mut().try_for_each(|client| {
         client.sync(&second.rows);
@@ -348,7 +354,8 @@ fn control_the_histories_notice_a_rule_that_is_off() {
     let rule_w = noticed(Rules { numbering: Numbering::AnchorFirst, ..Rules::default() });
     let floor = noticed(Rules { floor: false, ..Rules::default() });
     let restamp = noticed(Rules { restamp: false, ..Rules::default() });
-    assert!(rule_w > 0 && floor > 0 && restamp > 0, "{rule_w} {floor} {restamp}");
+    let names_grow = noticed(Rules { names_grow: false, ..Rules::default() });
+    assert!(rule_w > 0 && floor > 0 && restamp > 0 && names_grow > 0, "{rule_w} {floor} {restamp} {names_grow}");
     // H1 and H2; H3 needs a client that remembers the UIDNEXT of both sides (`merge.rs`).
     for numbering in [Numbering::Colliding, Numbering::Unassigned] {
         let count = noticed(Rules { numbering, ..Rules::default() });

@@ -33,6 +33,8 @@ pub const MAILBOX_NAME_BYTES_MAX: usize = 1000;
 pub const MAILBOX_DEPTH_MAX: usize = 32;
 /// Mailboxes of one account.
 pub const MAILBOXES_MAX: usize = 10_000;
+/// Names of one account that no mailbox has any more and whose UIDVALIDITY is remembered; of further ones only the greatest.
+pub const FORMER_NAMES_MAX: usize = 10_000;
 /// Keywords on one message.
 pub const KEYWORDS_MAX: usize = 100;
 /// Length of one keyword in bytes.

@@ -35,6 +35,8 @@ impl Table {
     pub const RECOVERY: Self = Self(10);
     /// branch of numbers -> modseq at which it begins: which states of clients this account can answer
     pub const BRANCHES: Self = Self(11);
+    /// mailbox name that no mailbox has -> greatest UIDVALIDITY told for it; byte 0 -> what all others were told with at most
+    pub const FORMER_NAMES: Self = Self(12);
     /// queue item id -> item (system account of the queue)
     pub const QUEUE: Self = Self(16);
     /// due time, item id -> nothing

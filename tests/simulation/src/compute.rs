@@ -6,11 +6,12 @@ use bytes::Bytes;
 use mailbox::Applier;
 use mailbox::merge::MergeInput;
 use mailbox::op::{AccountOp, Command, Gap, MailboxRef, NewMessage, Outcome, Refusal, Role, Stamp};
+use mailbox::rows::Mailbox;
 use queue::op::Standing;
 use replica::{Event, MergeBase, StampBase};
 use vocab::{
     AccountBatch, AccountId, Batch, BatchId, BlobHash, BlobRef, Damaged, Flags, InlineBody, MailboxId, MemoryRows,
-    Overlay, Rows, SubmitError, Table, Timestamp, UidValidity, Version,
+    Overlay, RowWrite, Rows, SubmitError, Table, Timestamp, UidValidity, Version,
 };
 
 use crate::Control;
@@ -118,6 +119,7 @@ impl World {
             self.coverage.gaps += gap as u64;
         }
         self.coverage.batches += u64::from(result.is_some());
+        self.coverage.renamed_anew += result.iter().flat_map(|batch| &batch.accounts).map(renamed_anew).sum::<u64>();
         if result.is_none() || self.control == Control::AcknowledgesEarly {
             answers.into_iter().for_each(|(token, done)| self.answer(n, token, Ok(done)));
         } else if let Some(process) = self.nodes[n].process.as_mut() {
@@ -196,6 +198,7 @@ impl World {
                 self.note(|| format!("account {account}: {a} and {g} become {result}; {}", said.join("; ")));
             }
             self.coverage.renumbered += merged.report.renumbered;
+            self.coverage.merged_anew += merged.report.outdone;
             self.coverage.merge(merged.report.taken);
             if let Some(process) = self.nodes[n].process.as_mut() {
                 process.merging.insert(order.batch);
@@ -257,6 +260,17 @@ fn merge_queue(
     mailbox::finish_rows(anchor, AccountId::QUEUE, rows, refs, head, batch)
 }
 
+/// Mailboxes with another name and another UIDVALIDITY than before.
+fn renamed_anew(part: &AccountBatch) -> u64 {
+    let pairs = part.rows.iter().zip(&part.undo).filter(|(row, _)| row.table == Table::MAILBOXES);
+    let read = |row: &RowWrite| Mailbox::decode(&row.key, row.value.as_ref()?).ok();
+    let anew = |(new, old): (&RowWrite, &RowWrite)| {
+        let (new, old) = (read(new)?, read(old)?);
+        Some(new.name != old.name && new.uid_validity != old.uid_validity)
+    };
+    pairs.filter(|pair| anew(*pair) == Some(true)).count() as u64
+}
+
 type Built = (Option<Batch>, Vec<(u64, Done)>, Vec<AccountId>);
 
 fn build(
@@ -277,7 +291,11 @@ fn build(
         }
     }
     let rows = |account: AccountId| without.get(&account).or_else(|| image.accounts.get(&account)).unwrap_or(&empty);
-    let applier = |account: &AccountId| (*account, Applier::new(rows(*account), *account, stamp));
+    let applier = |account: &AccountId| {
+        let applier = Applier::new(rows(*account), *account, stamp);
+        let keeps = control == Control::RenamesKeepValidity;
+        (*account, if keeps { applier.without_growing_names() } else { applier })
+    };
     let queue = accounts.contains(&AccountId::QUEUE).then(|| (Overlay::new(rows(AccountId::QUEUE)), Vec::new()));
     let appliers = accounts.iter().filter(|account| **account != AccountId::QUEUE).map(applier).collect();
     let mut building = Building {

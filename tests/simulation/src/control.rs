@@ -104,11 +104,15 @@ pub enum Control {
     GoesOnWithoutQuorum,
     /// A node writes the newest row format it knows, whoever reads it.
     WritesNewestRows,
+    /// A mailbox keeps its UIDVALIDITY when it is renamed, whatever its new name was told with before.
+    RenamesKeepValidity,
+    /// A merge leaves a name with the UIDVALIDITY of its mailbox, whatever either side told for it.
+    MergesKeepValidity,
 }
 
 impl Control {
     /// Every control that switches something off.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 49] = [
         Self::AcknowledgesEarly,
         Self::AcknowledgesUnsynced,
         Self::WritesHomeFirst,
@@ -156,6 +160,8 @@ impl Control {
         Self::ForgetsOutcomes,
         Self::GoesOnWithoutQuorum,
         Self::WritesNewestRows,
+        Self::RenamesKeepValidity,
+        Self::MergesKeepValidity,
     ];
 
     /// The rule of the machine it switches off, if it is one.
@@ -204,6 +210,7 @@ impl Control {
             remembers: self != Self::ForgetsExpunged,
             one_place: self != Self::KeepsTwoPlaces,
             survivor_anew: self != Self::SurvivorKeepsNumbers,
+            names_grow: self != Self::MergesKeepValidity,
             marks_inherited: self != Self::ForgetsMarks,
         }
     }
@@ -260,6 +267,7 @@ impl Control {
             Self::ForgetsOutcomes => "D3",
             Self::GoesOnWithoutQuorum => "DESIGN 6",
             Self::WritesNewestRows => "DESIGN 5",
+            Self::RenamesKeepValidity | Self::MergesKeepValidity => "I2",
         }
     }
 }

@@ -135,6 +135,10 @@ counters! {
     merged_without_base: "branches merged without a base", Must;
     /// Messages that got a new UID in a merge.
     renumbered: "messages renumbered", Must;
+    /// Mailboxes that took a new UIDVALIDITY with their new name (I2).
+    renamed_anew: "mailboxes numbered anew by a rename", Must;
+    /// Mailboxes that took one in a merge, for what either side told for their name.
+    merged_anew: "mailboxes numbered anew for a name in a merge", May;
     /// Accounts transferred.
     transfers: "accounts transferred", Must;
     /// Of these, by differences alone.

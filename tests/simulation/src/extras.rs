@@ -151,8 +151,8 @@ impl World {
         if ids.is_empty() || !rng.percent(if apart { 40 } else { 18 }) {
             return None;
         }
-        // Names nobody had before: a mailbox that takes a name which another had is not numbered anew.
-        let fresh = format!("R{}", rng.range(0, 1_000_000));
+        // Few of them, so that mailboxes come to names that others had (I2).
+        let fresh = format!("R{}", rng.range(0, 12));
         let own: Vec<&(String, MailboxId)> = ids.iter().filter(|(name, _)| name.starts_with('R')).collect();
         let mine = if own.is_empty() { None } else { Some(own[rng.index(own.len())].1) };
         let to = mine.filter(|_| rng.percent(60)).unwrap_or(ids[rng.index(ids.len())].1);
@@ -199,8 +199,8 @@ impl World {
     }
 }
 
-/// First byte of a row of the table whose layout grew.
+/// First byte of a row of the tables whose layout grew, or that are new.
 fn format_of(row: &RowWrite) -> Option<u32> {
-    let value = row.value.as_ref().filter(|_| row.table == Table::MAILBOXES)?;
+    let value = row.value.as_ref().filter(|_| [Table::MAILBOXES, Table::FORMER_NAMES].contains(&row.table))?;
     value.first().map(|byte| u32::from(*byte))
 }

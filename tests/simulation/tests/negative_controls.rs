@@ -8,45 +8,46 @@ const SEEDS: u64 = 2_000;
 
 /// Control, and the first history that notices it. When the simulator changes, another one may be the first: then all are
 /// tried in turn, and the test says which belongs here.
-const NOTICED: [(Control, u64); 38] = [
+const NOTICED: [(Control, u64); 39] = [
     (Control::AcknowledgesEarly, 0),
     (Control::AcknowledgesUnsynced, 1),
     (Control::WritesHomeFirst, 3),
     (Control::StartsAloneByItself, 7),
-    (Control::RenumbersCollisions, 9),
-    (Control::KeepsUnassigned, 9),
-    (Control::KeepsAboveUidNext, 9),
-    (Control::KeepsFreeNumbers, 9),
-    (Control::MergesWithoutStamp, 9),
-    (Control::MergesWithoutFloor, 9),
+    (Control::RenumbersCollisions, 2),
+    (Control::KeepsUnassigned, 2),
+    (Control::KeepsAboveUidNext, 14),
+    (Control::KeepsFreeNumbers, 2),
+    (Control::MergesWithoutStamp, 2),
+    (Control::MergesWithoutFloor, 2),
     (Control::UnitesByContent, 14),
     (Control::RetriesAsNew, 3),
     (Control::IgnoresBodies, 2),
-    (Control::TrustsDisks, 54),
-    (Control::TransfersInPlace, 0),
-    (Control::OverwritesBranches, 9),
-    (Control::ShowsUnconfirmed, 53),
+    (Control::TrustsDisks, 6),
+    (Control::TransfersInPlace, 2),
+    (Control::OverwritesBranches, 2),
+    (Control::ShowsUnconfirmed, 73),
     (Control::CountsOwnPause, 18),
     (Control::ShowsUnmerged, 9),
-    (Control::ShowsWithoutLease, 23),
+    (Control::ShowsWithoutLease, 57),
     (Control::ServesWithoutContact, 113),
-    (Control::GoesAloneUncompared, 794),
+    (Control::GoesAloneUncompared, 1584),
     (Control::ForgetsNewest, 788),
-    (Control::SkipsNoNumbers, 20),
+    (Control::SkipsNoNumbers, 25),
     (Control::SkipsEqually, 2),
-    (Control::CommitsWithoutGuest, 0),
-    (Control::MergesUnderFlight, 9),
-    (Control::MarksNothingServed, 92),
-    (Control::MergesFromOwnBase, 9),
-    (Control::ForgetsExpunged, 22),
+    (Control::CommitsWithoutGuest, 3),
+    (Control::MergesUnderFlight, 19),
+    (Control::MarksNothingServed, 299),
+    (Control::MergesFromOwnBase, 2),
+    (Control::ForgetsExpunged, 25),
     (Control::PlacesByHome, 4),
-    (Control::KeepsTwoPlaces, 247),
     (Control::AnswersForUnknown, 19),
-    (Control::SurvivorKeepsNumbers, 187),
+    (Control::SurvivorKeepsNumbers, 578),
     (Control::AcknowledgesFirstHome, 44),
-    (Control::ForgetsOutcomes, 5),
+    (Control::ForgetsOutcomes, 28),
     (Control::GoesOnWithoutQuorum, 1),
-    (Control::WritesNewestRows, 38),
+    (Control::WritesNewestRows, 7),
+    (Control::RenamesKeepValidity, 7),
+    (Control::MergesKeepValidity, 900),
 ];
 
 /// The history of this seed under the control: what it broke.
@@ -83,9 +84,10 @@ fn every_control_is_noticed_here_or_played_by_a_script() {
     assert_eq!(missing, []);
 }
 
-/// X3, X4: `quorum.rs`; X6, X10: `scripts.rs`; X12 to X15: `quorum.rs`, `merges.rs`, all of cluster/replica/tests. H29, X23:
-/// crates/mailbox/tests/merge.rs.
-const SCRIPTED: [Control; 9] = [
+/// X3, X4: `quorum.rs`; X6, X10: `scripts.rs`; X12 to X15: `quorum.rs`, `merges.rs`, all of cluster/replica/tests. H29, X20,
+/// X23: crates/mailbox/tests/merge.rs.
+const SCRIPTED: [Control; 10] = [
+    Control::KeepsTwoPlaces,
     Control::ForgetsMarks,
     Control::WaitsForNoLease,
     Control::SplitsSoloWrite,

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
+use mailbox::rows::RowFormat;
 use replica::{Event, META_KEY, MergeBase, Output, Replica, ReplicaConfig, Rule, Saved, Timing};
 use topology::EpochRecord;
 use vocab::*;
@@ -199,7 +200,7 @@ impl World {
             boot: Boot(node.disk.boot),
             timing: Timing::default(),
             merge: self.merges,
-            rows: self.reads_rows.get(&id).copied().unwrap_or(2),
+            rows: self.reads_rows.get(&id).copied().unwrap_or(RowFormat::HIGHEST.number()),
             without: self.without,
         };
         node.replica = Some(Replica::new(config, saved, now));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mailbox::read;
+use mailbox::rows::Mailbox;
 use vocab::session::Output;
 use vocab::{Damaged, Rows};
 
@@ -148,14 +149,37 @@ impl ImapSession {
         }
     }
 
+    /// News, then the tagged text; but before the end of the session when the mailbox is gone: what was asked is done, and a
+    /// RENAME may number the selected mailbox anew itself.
+    fn finish_done(&mut self, tag: &str, text: &str, rows: &dyn Rows) {
+        let gone = self.selected_row(rows).is_ok_and(|mailbox| mailbox.is_none());
+        if gone {
+            self.finish(tag, text);
+        }
+        // If they cannot be read news can wait.
+        let shown = self.show_news(rows, News::All);
+        if !gone && shown != Ok(false) {
+            self.finish(tag, text);
+        }
+    }
+
+    /// The mailbox that is selected, under the UIDVALIDITY it was selected with.
+    fn selected_row(&self, rows: &dyn Rows) -> Result<Option<Mailbox>, Damaged> {
+        let Some(selected) = self.selected.as_deref() else { return Ok(None) };
+        let mailbox = read::mailbox(rows, selected.mailbox)?;
+        Ok(mailbox.filter(|m| m.uid_validity == selected.uid_validity))
+    }
+
     /// Shows news; `false` when the mailbox is gone and the session with it.
     pub(super) fn show_news(&mut self, rows: &dyn Rows, news: News) -> Result<bool, Damaged> {
-        let Some(selected) = self.selected.as_deref_mut() else { return Ok(true) };
-        let mailbox = read::mailbox(rows, selected.mailbox)?;
-        let Some(mailbox) = mailbox.filter(|m| m.uid_validity == selected.uid_validity) else {
+        if self.selected.is_none() {
+            return Ok(true);
+        }
+        let Some(mailbox) = self.selected_row(rows)? else {
             self.goodbye("the selected mailbox was deleted or renumbered");
             return Ok(false);
         };
+        let Some(selected) = self.selected.as_deref_mut() else { return Ok(true) };
         sync_view(&mut selected.view, rows, &mailbox, (news, self.condstore), &mut self.said)?;
         Ok(true)
     }
@@ -182,12 +206,7 @@ impl ImapSession {
             }
             (Pending::Appended { tag, mailbox }, Answer::Outcome(outcome)) => self.on_appended(tag, mailbox, &outcome),
             (Pending::Changed { tag, name }, Answer::Outcome(outcome)) => self.on_changed(tag, name, &outcome),
-            (Pending::Finish { tag, text }, Answer::Snapshot(rows)) => match self.show_news(rows.as_ref(), News::All) {
-                Ok(true) => self.finish(&tag, &text),
-                Ok(false) => {}
-                // The command itself is done; news can wait.
-                Err(_) => self.finish(&tag, &text),
-            },
+            (Pending::Finish { tag, text }, Answer::Snapshot(rows)) => self.finish_done(&tag, &text, rows.as_ref()),
             (Pending::Finish { tag, text }, _) => self.finish(&tag, &text),
             (Pending::News, answer) => self.on_news(answer),
             (Pending::Body, answer) => {

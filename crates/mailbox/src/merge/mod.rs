@@ -50,6 +50,8 @@ pub struct MergeInput<'a> {
 pub struct MergeReport {
     /// Messages under another UID than on one of the sides.
     pub renumbered: u64,
+    /// Mailboxes that took a new UIDVALIDITY for what either side told for their name (I2).
+    pub outdone: u64,
     /// Messages put into the recovery table.
     pub recovered: u64,
     /// Documents kept twice: the winner, and the loser under a conflict name.
@@ -109,6 +111,8 @@ pub struct Rules {
     pub one_place: bool,
     /// X22: a mailbox that survives its deletion begins anew.
     pub survivor_anew: bool,
+    /// I2: a mailbox under a name that either side told with a greater UIDVALIDITY takes a new one.
+    pub names_grow: bool,
     /// H29: the marks of both sides count until every branch has adopted the result.
     pub marks_inherited: bool,
 }
@@ -123,6 +127,7 @@ impl Default for Rules {
             remembers: true,
             one_place: true,
             survivor_anew: true,
+            names_grow: true,
             marks_inherited: true,
         }
     }

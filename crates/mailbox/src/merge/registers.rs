@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use vocab::limits::FORMER_NAMES_MAX;
 use vocab::{CommandId, Damaged, MailboxId, ModSeq, PlacementId, Rows, Table, Version};
 
 use super::MergeReport;
 use super::side::{Sides, three_way};
 use super::tree::Tree;
+use crate::former::FormerNames;
 use crate::op::Change;
 use crate::read::scan_prefix;
-use crate::rows::{Document, Expunged, Settled, damaged, encode_name, settled_key};
+use crate::rows::{Document, Expunged, RowFormat, Settled, damaged, encode_name, settled_key};
 
 /// Rows as they are to be, by table and key.
 pub(super) type Wanted = BTreeMap<(Table, Vec<u8>), Bytes>;
@@ -58,6 +60,21 @@ pub(super) fn names(wanted: &mut Wanted, sides: &Sides, tree: &Tree) -> BTreeSet
         }
     }
     subscribed
+}
+
+/// What either side told for names that no mailbox has now, the greater for each (I2). Unknown on both sides it stays so.
+pub(super) fn former(wanted: &mut Wanted, sides: &Sides, tree: &Tree, format: RowFormat) {
+    let [a, g] = sides.both();
+    if format < RowFormat::FORMER_NAMES || (a.former.floor.is_none() && g.former.floor.is_none()) {
+        return;
+    }
+    let floor = a.former.bound(&a.head).max(g.former.bound(&g.head));
+    let held: BTreeSet<&String> = tree.mailboxes.values().map(|planned| &planned.mailbox.name).collect();
+    let left = [a, g].into_iter().flat_map(|side| side.names.keys().chain(side.former.names.keys()));
+    let told = left.filter(|name| !held.contains(name)).map(|name| (name.clone(), sides.told(name)));
+    let mut joined = FormerNames { floor: Some(floor), names: told.filter(|(_, value)| *value > floor).collect() };
+    joined.shorten(FORMER_NAMES_MAX);
+    wanted.extend(joined.rows().map(|(key, value)| ((Table::FORMER_NAMES, key), value)));
 }
 
 /// Three-way; both changed it: the later one wins and the other is kept under a conflict name.

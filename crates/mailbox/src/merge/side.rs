@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use vocab::{AccountHead, Damaged, MailboxId, PlacementId, Rows, Table, Uid, UidValidity};
 
 use super::MergeInput;
+use crate::former::FormerNames;
 use crate::names::INBOX;
 use crate::read::{self, scan_prefix};
 use crate::rows::{Expunged, Mailbox, Placement, decode_name, mailbox_id, placement_id};
@@ -20,16 +21,21 @@ pub(super) struct Side {
     pub expunged: BTreeMap<PlacementId, Expunged>,
     /// Subscribed names, with or without mailbox.
     pub subscribed: BTreeSet<String>,
+    /// UIDVALIDITY of the mailboxes by name, and what names that no mailbox has were told with.
+    pub names: BTreeMap<String, UidValidity>,
+    pub former: FormerNames,
     pub served: bool,
 }
 
 impl Side {
     fn load(rows: &dyn Rows, served: bool) -> Result<Self, Damaged> {
-        let mut side = Self { head: rows.head(), served, ..Self::default() };
+        let former = FormerNames::read(rows)?;
+        let mut side = Self { head: rows.head(), served, former, ..Self::default() };
         for mailbox in read::mailboxes(rows)? {
             if mailbox.subscribed {
                 side.subscribed.insert(mailbox.name.clone());
             }
+            side.names.insert(mailbox.name.clone(), mailbox.uid_validity);
             side.mailboxes.insert(mailbox.id, mailbox);
         }
         scan_prefix(rows, Table::NAMES, &[], &mut |key, value| {
@@ -54,6 +60,12 @@ impl Side {
 
     pub(super) fn place(&self, id: PlacementId) -> Option<(MailboxId, Uid)> {
         self.placed.get(&id).map(|(mailbox, placement)| (*mailbox, placement.uid))
+    }
+
+    /// The greatest UIDVALIDITY this side may have told for a name.
+    pub(super) fn told(&self, name: &str) -> UidValidity {
+        let known = self.names.get(name).or_else(|| self.former.names.get(name));
+        known.copied().unwrap_or_else(|| self.former.bound(&self.head))
     }
 
     fn exists(&self) -> bool {
@@ -84,6 +96,11 @@ impl Sides {
     /// Whether one side removed the account, which only the cluster's configuration may order.
     pub(super) fn purged(&self) -> bool {
         self.base.as_ref().is_some_and(Side::exists) && self.both().iter().any(|side| !side.exists())
+    }
+
+    /// The greatest UIDVALIDITY either side may have told for a name.
+    pub(super) fn told(&self, name: &str) -> UidValidity {
+        self.anchor.told(name).max(self.guest.told(name))
     }
 
     /// The two rows of a mailbox, anchor first.

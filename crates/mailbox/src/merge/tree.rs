@@ -60,6 +60,9 @@ impl Tree {
         if sides.base.is_none() {
             tree.raise_differing(sides, &mut clock, report);
         }
+        if rules.names_grow {
+            tree.grow(sides, &mut clock, report);
+        }
         tree
     }
 
@@ -254,6 +257,18 @@ impl Tree {
                 planned.from_one = true;
                 planned.mailbox.uid_validity = clock.next();
                 report.raised.push(format!("{}: no common version to merge from", planned.mailbox.name));
+            }
+        }
+    }
+
+    /// I2: what either side told for a name is not undercut by the mailbox that has it now. UIDs stay.
+    fn grow(&mut self, sides: &Sides, clock: &mut Clock<'_>, report: &mut MergeReport) {
+        for planned in self.mailboxes.values_mut() {
+            let mailbox = &mut planned.mailbox;
+            if mailbox.uid_validity < sides.told(&mailbox.name) {
+                mailbox.uid_validity = clock.next();
+                report.outdone += 1;
+                report.raised.push(format!("{}: a greater one was told for this name", mailbox.name));
             }
         }
     }

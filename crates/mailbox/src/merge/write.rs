@@ -31,7 +31,7 @@ pub(super) struct Plan<'p> {
 }
 
 /// Tables the merge makes as a whole; facts are handled by key.
-const WHOLE: [Table; 11] = [
+const WHOLE: [Table; 12] = [
     Table::MAILBOXES,
     Table::NAMES,
     Table::PLACEMENTS,
@@ -42,6 +42,7 @@ const WHOLE: [Table; 11] = [
     Table::DOCUMENTS,
     Table::RECOVERY,
     Table::BRANCHES,
+    Table::FORMER_NAMES,
     Table::OUTCOMES,
 ];
 
@@ -74,6 +75,7 @@ pub(super) fn write(
     registers::branches(&mut wanted, three, stamp)?;
     let counts = placements(work, &mut wanted, plan, (stamp, &mut touched), report);
     let subscribed = registers::names(&mut wanted, plan.sides, plan.tree);
+    registers::former(&mut wanted, plan.sides, plan.tree, work.stamp.rows);
     for planned in plan.tree.mailboxes.values() {
         let mut mailbox = planned.mailbox.clone();
         mailbox.subscribed |= subscribed.contains(&mailbox.id);

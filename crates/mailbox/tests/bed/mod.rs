@@ -3,13 +3,16 @@
 
 pub mod pair;
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
+use mailbox::former::FormerNames;
 use mailbox::op::{AccountOp, Change, Command, MailboxRef, NewMessage, Outcome, Role, Stamp};
 use mailbox::rows::{Mailbox, Placement, RowFormat};
 use mailbox::{Applier, digest_of, read};
 use vocab::{
     AccountBatch, AccountId, BatchId, BlobHash, Boot, CommandId, EpochId, Flags, MemoryRows, NodeId, PlacementId,
-    Timestamp,
+    Timestamp, UidValidity,
 };
 
 pub struct Bed {
@@ -20,6 +23,21 @@ pub struct Bed {
     pub batches: u64,
     pub changes: Vec<Change>,
     pub last: Option<AccountBatch>,
+    /// The greatest UIDVALIDITY that each name had.
+    pub told: Told,
+}
+
+pub type Told = BTreeMap<String, UidValidity>;
+
+/// The first name that has a lower UIDVALIDITY than it was told with (I2).
+pub fn undercut(rows: &MemoryRows, told: &Told) -> Result<(), String> {
+    for mailbox in read::mailboxes(rows).expect("sound rows") {
+        let (name, now, before) = (&mailbox.name, mailbox.uid_validity, told.get(&mailbox.name));
+        if before.is_some_and(|before| now < *before) {
+            return Err(format!("{name} was told with {before:?} and is {now:?}"));
+        }
+    }
+    Ok(())
 }
 
 pub const ACCOUNT: AccountId = AccountId(16);
@@ -56,7 +74,8 @@ impl Bed {
             rows: RowFormat::HIGHEST,
         };
         let rows = MemoryRows::default();
-        Self { rows, stamp, counter: 0, settled: 0, batches: 0, changes: Vec::new(), last: None }
+        let (changes, told) = (Vec::new(), Told::new());
+        Self { rows, stamp, counter: 0, settled: 0, batches: 0, changes, last: None, told }
     }
     pub fn new() -> Self {
         let mut bed = Self::empty();
@@ -91,8 +110,28 @@ impl Bed {
             self.rows.write(&batch.rows);
             self.rows.head = batch.head.clone();
             assert_eq!(digest_of(&self.rows).expect("sound rows"), self.rows.head.digest);
+            assert_eq!(self.holds_what_was_told(), Ok(()));
+            for mailbox in read::mailboxes(&self.rows).expect("sound rows") {
+                self.told.insert(mailbox.name, mailbox.uid_validity);
+            }
         }
         self.last = batch;
+    }
+    /// I2; what the rows say of names nobody has is no less than what was told for them, and each row says something.
+    pub fn holds_what_was_told(&self) -> Result<(), String> {
+        undercut(&self.rows, &self.told)?;
+        let former = FormerNames::read(&self.rows).expect("sound rows");
+        let floor = former.floor.unwrap_or(UidValidity(self.rows.head.uidvalidity));
+        for (name, told) in self.told.iter().filter(|(name, _)| self.find(name).is_none()) {
+            let known = former.names.get(name).copied().unwrap_or(floor);
+            if known < *told {
+                return Err(format!("{name}: told {told:?}, known {known:?}"));
+            }
+        }
+        match former.names.iter().find(|(name, value)| self.find(name).is_some() || **value <= floor) {
+            Some(row) => Err(format!("{row:?} says nothing beside {floor:?}")),
+            None => Ok(()),
+        }
     }
     pub fn mailbox(&self, name: &str) -> Mailbox {
         self.find(name).expect("is there")

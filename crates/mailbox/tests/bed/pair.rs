@@ -1,6 +1,7 @@
 //! Two branches of one account from a common base, with their own gaps, and the merge of them.
 #![allow(dead_code)]
 
+use mailbox::former::FormerNames;
 use mailbox::merge::{Branch, MergeInput, Merged, Rules, merge_by};
 use mailbox::op::{Gap, Stamp};
 use mailbox::rows::RowFormat;
@@ -8,7 +9,7 @@ use mailbox::{digest_of, read};
 use std::collections::BTreeMap;
 use vocab::{BatchId, EpochId, Flags, MemoryRows, NodeId, PlacementId, Timestamp};
 
-use super::{ACCOUNT, Bed};
+use super::{ACCOUNT, Bed, Told};
 
 pub struct Pair {
     pub base: MemoryRows,
@@ -17,8 +18,10 @@ pub struct Pair {
     pub served: [bool; 2],
 }
 
-/// What two merges with swapped roles must have in common: mailboxes with their messages, documents, subscriptions.
-pub type Picture = (BTreeMap<String, (String, u32, u32, Vec<(u32, PlacementId, Flags)>)>, Vec<String>, Vec<Vec<u8>>);
+/// What two merges with swapped roles must have in common: mailboxes with their messages, documents, subscriptions, former
+/// names.
+pub type Picture =
+    (BTreeMap<String, (String, u32, u32, Vec<(u32, PlacementId, Flags)>)>, Vec<String>, Vec<Vec<u8>>, FormerNames);
 
 fn side(bed: &Bed, node: u32, k: u64) -> Bed {
     let epoch = EpochId { number: 2, author: node };
@@ -42,6 +45,7 @@ fn side(bed: &Bed, node: u32, k: u64) -> Bed {
         batches: 0,
         changes: Vec::new(),
         last: None,
+        told: bed.told.clone(),
     }
 }
 
@@ -63,11 +67,25 @@ impl Pair {
             rows: RowFormat::HIGHEST,
         }
     }
+    /// What both sides told for names.
+    pub fn told(&self) -> Told {
+        let mut told = self.a.told.clone();
+        for (name, value) in &self.g.told {
+            let known = told.entry(name.clone()).or_default();
+            *known = (*known).max(*value);
+        }
+        told
+    }
     pub fn merged(&self) -> Bed {
         self.merged_by(Rules::default(), Some(&self.base)).0
     }
     pub fn merged_by(&self, rules: Rules, base: Option<&MemoryRows>) -> (Bed, Merged) {
-        merge_rows(&self.a.rows, &self.g.rows, self.served, base, (rules, self.stamp()))
+        let (mut bed, made) = merge_rows(&self.a.rows, &self.g.rows, self.served, base, (rules, self.stamp()));
+        bed.told = self.told();
+        if rules.names_grow {
+            assert_eq!(bed.holds_what_was_told(), Ok(()));
+        }
+        (bed, made)
     }
     pub fn swapped(&self) -> Bed {
         let served = [self.served[1], self.served[0]];
@@ -138,5 +156,6 @@ pub fn picture(bed: &Bed) -> Picture {
     }
     let documents = bed.rows.rows.iter().filter(|((table, _), _)| *table == vocab::Table::DOCUMENTS);
     let documents = documents.map(|((_, key), value)| [key, value.as_ref()].concat()).collect();
-    (boxes, read::subscriptions(&bed.rows).expect("sound"), documents)
+    let former = FormerNames::read(&bed.rows).expect("sound");
+    (boxes, read::subscriptions(&bed.rows).expect("sound"), documents, former)
 }

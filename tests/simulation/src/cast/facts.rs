@@ -50,13 +50,13 @@ impl World {
             AccountOp::DeleteMailbox { mailbox } => {
                 tell(self, Told::EmptyAsked { account, mailbox: *mailbox });
             }
-            AccountOp::RenameMailbox { mailbox, name } => {
+            AccountOp::RenameMailbox { mailbox, .. } => {
                 // Of INBOX: what is in it moves away.
                 if self.clients[c].ids.get("INBOX") == Some(mailbox) {
                     tell(self, Told::InboxMoved { account });
                     tell(self, Told::EmptyAsked { account, mailbox: *mailbox });
                 } else {
-                    tell(self, Told::RenameAsked { account, mailbox: *mailbox, to: name.clone() });
+                    tell(self, Told::RenameAsked { account, mailbox: *mailbox });
                 }
             }
             AccountOp::SetDocument { kind, name, body } if kind == super::NOTE => {

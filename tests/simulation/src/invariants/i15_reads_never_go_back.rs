@@ -32,7 +32,7 @@ impl Invariant for Monotonic {
         if let Told::EmptyAsked { account, mailbox } = told {
             self.ending.insert((*account, *mailbox));
         }
-        if let Told::EmptyAsked { account, mailbox } | Told::RenameAsked { account, mailbox, .. } = told {
+        if let Told::EmptyAsked { account, mailbox } | Told::RenameAsked { account, mailbox } = told {
             self.ending_names.extend(self.names.of(*account, *mailbox));
         }
         Ok(())

@@ -71,7 +71,7 @@ impl Invariant for OwnWrites {
     }
     fn on_told(&mut self, told: &Told) -> Verdict {
         self.names.told(told);
-        if let Told::EmptyAsked { account, mailbox } | Told::RenameAsked { account, mailbox, .. } = told {
+        if let Told::EmptyAsked { account, mailbox } | Told::RenameAsked { account, mailbox } = told {
             self.ending_names.extend(self.names.of(*account, *mailbox));
         }
         match told {
@@ -88,7 +88,7 @@ impl Invariant for OwnWrites {
             Told::Renamed { account, mailbox, to, side } => {
                 keep(self.renamed.entry(*account).or_default(), (*mailbox, to.clone()), *side);
             }
-            Told::RenameAsked { account, mailbox, .. } => {
+            Told::RenameAsked { account, mailbox } => {
                 *self.renames.entry((*account, *mailbox)).or_default() += 1;
             }
             Told::Merged { account, blind } => {
@@ -172,7 +172,7 @@ mod tests {
         for (to, fine) in [("INBOX", true), ("Other", false)] {
             let mut check = OwnWrites::default();
             let to = to.to_owned();
-            assert_eq!(check.on_told(&Told::RenameAsked { account, mailbox, to: to.clone() }), Ok(()));
+            assert_eq!(check.on_told(&Told::RenameAsked { account, mailbox }), Ok(()));
             assert_eq!(check.on_told(&Told::Renamed { account, mailbox, to, side: None }), Ok(()));
             assert_eq!(scene.read(&mut check).is_ok(), fine);
         }

@@ -1,63 +1,44 @@
-//! I2: the UIDVALIDITY told for a name never decreases.
-//!
-//! A mailbox keeps its UIDVALIDITY when it is renamed, so a name it was renamed to may have had a greater one before. Each
-//! value still names one mailbox for ever (I13), which is what caches need; such names are left out here. So are those of
-//! mailboxes that one side of a split deleted or renamed: the other side's of that name may be older.
-
-use std::collections::{BTreeMap, BTreeSet};
+//! I2: the UIDVALIDITY told for a name never decreases, whichever mailboxes have the name one after the other.
 
 use vocab::AccountId;
 
-use super::{Highest, Invariant, NamesOf, Reading, Told, Verdict};
+use super::{Highest, Invariant, Reading, Verdict};
 
 #[derive(Default)]
-pub(crate) struct Validity {
-    highest: Highest<(AccountId, String)>,
-    renamed: BTreeMap<AccountId, BTreeSet<String>>,
-    names: NamesOf,
-    left_apart: BTreeSet<(AccountId, String)>,
-}
-
-impl Validity {
-    fn was_renamed_to(&self, account: AccountId, name: &str) -> bool {
-        let below =
-            |to: &String| name.strip_prefix(to.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        self.renamed.get(&account).is_some_and(|all| all.iter().any(below))
-    }
-}
+pub(crate) struct Validity(Highest<(AccountId, String)>);
 
 impl Invariant for Validity {
     fn name(&self) -> &'static str {
         "I2"
     }
-    fn on_told(&mut self, told: &Told) -> Verdict {
-        self.names.told(told);
-        match told {
-            Told::RenameAsked { account, to, .. } => {
-                self.renamed.entry(*account).or_default().insert(to.clone());
-            }
-            Told::Deleted { account, mailbox, side: Some(_) }
-            | Told::Renamed { account, mailbox, side: Some(_), .. } => {
-                self.left_apart.extend(self.names.of(*account, *mailbox));
-            }
-            _ => {}
-        }
-        Ok(())
-    }
     fn on_read(&mut self, reading: &Reading<'_>) -> Verdict {
-        self.names.read(reading);
         for mailbox in reading.mailboxes.iter().map(|shown| &shown.mailbox) {
-            if !self.was_renamed_to(reading.account, &mailbox.name) {
-                let key = (reading.account, mailbox.name.clone());
-                if self.left_apart.contains(&key) {
-                    continue;
-                }
-                self.highest.tell(&reading.view, key, u64::from(mailbox.uid_validity.0))?;
-            }
+            let key = (reading.account, mailbox.name.clone());
+            self.0.tell(&reading.view, key, u64::from(mailbox.uid_validity.0))?;
         }
         Ok(())
     }
     fn on_joint(&mut self) {
-        self.highest.join();
+        self.0.join();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariants::tests::Scene;
+
+    #[test]
+    fn a_lower_value_is_noticed_whichever_mailbox_has_it() {
+        let (mut check, mut scene) = (Validity::default(), Scene::new(&[]));
+        assert_eq!(scene.read(&mut check), Ok(()));
+        scene.shown[0].mailbox.id.counter += 1;
+        scene.shown[0].mailbox.uid_validity.0 += 1;
+        assert_eq!(scene.read(&mut check), Ok(()));
+        scene.shown[0].mailbox.uid_validity.0 -= 1;
+        assert!(scene.read(&mut check).is_err());
+        // Another name was told nothing.
+        scene.shown[0].mailbox.name.push('x');
+        assert_eq!(scene.read(&mut check), Ok(()));
     }
 }

@@ -154,7 +154,7 @@ pub(crate) enum Told {
     /// OK for DELETE.
     Deleted { account: AccountId, mailbox: MailboxId, side: Option<usize> },
     /// A mailbox may have another name from now on.
-    RenameAsked { account: AccountId, mailbox: MailboxId, to: String },
+    RenameAsked { account: AccountId, mailbox: MailboxId },
     /// OK for RENAME.
     Renamed { account: AccountId, mailbox: MailboxId, to: String, side: Option<usize> },
     /// Two branches of the account were merged: a deleted mailbox may live on with new mail (M3). `blind`: without a common
