@@ -121,7 +121,10 @@ impl World {
     pub(crate) fn view_apart(&self, node: usize) -> View {
         let side = self.nodes[node].apart;
         let by_right = |s: usize| self.nodes.get(s).is_none_or(|n| n.alone_by_right);
-        View { node, side, excused: side.is_some_and(by_right), heard_out: None }
+        let started = |n: usize| self.nodes[n].record.as_ref().is_some_and(|r| r.kind == EpochKind::Solo);
+        let alone = |n: &usize| self.nodes[*n].apart == Some(*n) && self.nodes[*n].alone_by_right && started(*n);
+        let elsewhere = (0..self.nodes.len()).filter(|n| *n != node && Some(*n) != side).find(alone);
+        View { node, side, excused: side.is_some_and(by_right), heard_out: None, elsewhere }
     }
 
     /// Counts who went on by quorum, and who was left alone by an operator's word.

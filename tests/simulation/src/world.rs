@@ -370,7 +370,8 @@ impl World {
             return self.view_apart(node);
         }
         let side = self.side(node);
-        View { node, side, excused: side.is_some() && self.nodes[node].alone_by_right, heard_out: self.heard_out(node) }
+        let excused = side.is_some() && self.nodes[node].alone_by_right;
+        View { node, side, excused, heard_out: self.heard_out(node), elsewhere: None }
     }
 
     /// The guest of the heal this node leads, once it has entered it and so serves nobody any more.

@@ -30,7 +30,7 @@ impl World {
         let known = all.filter(|(_, (id, _))| named.contains(id)).map(|(uid, known)| (*uid, known.clone())).collect();
         let blobs: Vec<BlobHash> = named.iter().filter_map(|id| client.blobs.get(id).copied()).collect();
         let blob = body.map(|body| BlobHash::of(body)).or_else(|| blobs.first().copied());
-        let intent = Intent { account, id, op: op.clone(), known, side: client.side, blob };
+        let intent = Intent { account, id, op: op.clone(), known, side: client.side, wanders: client.wanders, blob };
         let tell = |world: &mut Self, told: Told| world.checks.on_told(&told);
         let again = !matches!(op, AccountOp::Append { .. });
         let places = match op {
@@ -113,7 +113,7 @@ impl World {
             let Some((id, before)) = intent.known.get(&now.uid) else { continue };
             facts.push(Told::Flagged { account, id: *id, modseq: now.modseq, side });
             // What another side did meanwhile has numbers of its own.
-            let comparable = intent.side.is_none() || side.is_none() || intent.side == side;
+            let comparable = !intent.wanders && (intent.side.is_none() || side.is_none() || intent.side == side);
             if unchanged_since.is_some() && comparable {
                 let wanted = flagged(before, *mode, flags);
                 facts.push(Told::Conditional { account, id: *id, wanted, now: now.flags.clone() });

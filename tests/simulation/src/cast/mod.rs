@@ -56,6 +56,8 @@ pub(crate) struct Intent {
     pub(crate) known: BTreeMap<Uid, (PlacementId, Flags)>,
     /// The side that told it.
     pub(crate) side: Option<usize>,
+    /// It knows things of both sides of a split.
+    pub(crate) wanders: bool,
     pub(crate) blob: Option<BlobHash>,
 }
 

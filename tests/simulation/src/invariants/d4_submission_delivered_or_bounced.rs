@@ -89,7 +89,7 @@ mod tests {
     use super::*;
     use crate::invariants::tests::id;
 
-    const VIEW: View = View { node: 1, side: Some(1), excused: true, heard_out: None };
+    const VIEW: View = View { node: 1, side: Some(1), excused: true, heard_out: None, elsewhere: None };
 
     #[test]
     fn a_submission_that_is_lost_is_noticed() {

@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn another_content_and_a_missing_uidl_are_noticed() {
         let account = AccountId(40);
-        let view = View { node: 0, side: None, excused: false, heard_out: None };
+        let view = View { node: 0, side: None, excused: false, heard_out: None, elsewhere: None };
         let inbox = MailboxId::default();
         let mut check = Uidl::default();
         let look = |uidls: &[(PlacementId, BlobHash)], check: &mut Uidl| {

@@ -41,7 +41,7 @@ mod tests {
         for (followed, fine) in [(Emails::new(), false), (one.clone(), true)] {
             let reading = JmapReading {
                 account: AccountId(40),
-                view: View { node: 0, side: None, excused: false, heard_out: None },
+                view: View { node: 0, side: None, excused: false, heard_out: None, elsewhere: None },
                 followed: &followed,
                 truth: &one,
                 identities: &BTreeMap::new(),

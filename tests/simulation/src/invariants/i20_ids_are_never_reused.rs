@@ -70,7 +70,7 @@ mod tests {
             let identities = BTreeMap::from([(id(1), (blob(1), ThreadId([thread; 16])))]);
             let reading = JmapReading {
                 account: scene.account,
-                view: View { node: 0, side: None, excused: false, heard_out: None },
+                view: View { node: 0, side: None, excused: false, heard_out: None, elsewhere: None },
                 followed: &BTreeMap::new(),
                 truth: &BTreeMap::new(),
                 identities: &identities,

@@ -57,12 +57,15 @@ pub(crate) struct View {
     pub(crate) excused: bool,
     /// The guest of the heal it leads, once that is sealed and in touch: what it told must be known here too (H28).
     pub(crate) heard_out: Option<usize>,
+    /// One that an operator has started alone although the others have the quorum.
+    pub(crate) elsewhere: Option<usize>,
 }
 
 impl View {
     /// Whether a fact of this side must be known here.
     pub(crate) fn must_know(&self, side: Option<usize>) -> bool {
-        side.is_none() || side == self.side || side == self.heard_out || !self.excused
+        let known = side.is_none() || side == self.side || side == self.heard_out;
+        known || !(self.excused || side == self.elsewhere)
     }
 }
 

@@ -110,7 +110,7 @@ impl Scene {
         check.on_read(&Reading {
             promised: &BTreeSet::new(),
             account: self.account,
-            view: View { node: 0, side: None, excused: false, heard_out: None },
+            view: View { node: 0, side: None, excused: false, heard_out: None, elsewhere: None },
             mailboxes: &self.shown,
             archived: None,
             modseq: self.modseq,
