@@ -37,9 +37,6 @@ const LOG_KEPT: u64 = 200;
 const SNAPSHOT_WAIT_MS: u64 = 5_000;
 /// Key of the lineage; no key but that of a log entry begins with an `l`.
 const LINEAGE_KEY: &[u8] = b"founders";
-/// A new life goes on so many indices higher, times the founder's id: no id made from an index in one life is made again
-/// in another, whatever the lost nodes had decided and whoever else was made sole voter.
-const INDEX_SPAN: u64 = 1 << 32;
 
 /// Who founded this store anew, oldest first; empty: nobody ever did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -247,7 +244,7 @@ fn refound(node: NodeId, disk: &Disk, batch: &mut WriteBatch) {
     let id = RaftId::from(node.0);
     let vote: Vote<RaftId> = disk.read(VOTE_KEY).unwrap_or_default();
     let term = vote.leader_id.term.max(last.map_or(0, |last| last.leader_id.term)) + 1;
-    let index = last.map_or(0, |last| last.index) + INDEX_SPAN * id.max(1);
+    let index = last.map_or(0, |last| last.index) + topology::LIFE_SPAN * id.max(1);
     let begin = LogId::new(CommittedLeaderId::new(term, id), index);
     let members = Membership::new(vec![BTreeSet::from([id])], BTreeMap::from([(id, BasicNode::default())]));
     record.applied = Some(begin);

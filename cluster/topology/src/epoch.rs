@@ -115,7 +115,12 @@ impl EpochRecord {
     }
 }
 
-/// Compare-and-set of the epoch register.
+/// The settings of a survivor that was made the only voter go on so many indices higher, times its node id (ADR 0009): nothing
+/// made from an index in one life of the settings is made again in another.
+pub const LIFE_SPAN: u64 = 1 << 32;
+
+/// Compare-and-set of the epoch register. In a later life of the settings epochs are numbered from its first index on: those
+/// that the lost voters decided without the survivor may have had the next numbers, and an id names one epoch for ever.
 pub(crate) fn set_epoch(next: &mut ClusterState, expect: EpochId, record: &EpochRecord) -> Result<(), Rejection> {
     let have = next.epoch.as_ref().map(|epoch| epoch.id).unwrap_or_default();
     if have != expect {
@@ -126,7 +131,12 @@ pub(crate) fn set_epoch(next: &mut ClusterState, expect: EpochId, record: &Epoch
     check_sets(next, record, &mut faults);
     check_kind(record, &mut faults);
     faults.check()?;
-    next.epoch = Some(record.clone());
+    let mut record = record.clone();
+    let life = next.revision / LIFE_SPAN * LIFE_SPAN;
+    if record.id.number < life {
+        record.id.number += life;
+    }
+    next.epoch = Some(record);
     Ok(())
 }
 

@@ -206,6 +206,25 @@ fn the_register_is_compare_and_set() {
 }
 
 #[test]
+fn epochs_of_two_lives_of_the_settings_never_have_one_id() {
+    let mut run = Run::pair();
+    run.ok(set(1, epoch(2, EpochKind::Joint, &[ONE, TWO], &[ONE, TWO])));
+    // Decided by the lost voters, and proposed by the survivor that was made the only one.
+    let next = |node: NodeId| epoch(3, EpochKind::Reduced, &[ONE, TWO], &[node]);
+    let index = |life: u64| life * topology::LIFE_SPAN + 900;
+    let first = topology::apply(&run.state, &set(2, next(TWO)), index(0)).expect("decided").0;
+    let later = topology::apply(&run.state, &set(2, next(ONE)), index(1)).expect("decided").0;
+    let id = |state: &ClusterState| state.epoch.as_ref().map(|r| r.id.number).expect("an epoch");
+    assert_eq!((id(&first), id(&later)), (3, topology::LIFE_SPAN + 3));
+    let after = topology::apply(
+        &later,
+        &set(id(&later), epoch(id(&later) + 1, EpochKind::Joint, &[ONE, TWO], &[ONE, TWO])),
+        index(1),
+    );
+    assert_eq!(id(&after.expect("decided").0), topology::LIFE_SPAN + 4, "once is enough");
+}
+
+#[test]
 fn an_epoch_is_above_the_register_and_every_parent() {
     let run = Run::pair();
     assert_eq!(run.places(set(1, epoch(1, EpochKind::Joint, &[ONE], &[ONE]))), ["epoch/id"]);

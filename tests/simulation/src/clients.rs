@@ -75,6 +75,8 @@ pub(crate) struct Client {
     pub(crate) side: Option<usize>,
     /// It was shown both sides of a split: what it sees is not held against anybody before all are one again.
     pub(crate) wanders: bool,
+    /// Merges without a base of its account when it last looked.
+    pub(crate) blind_merges: u64,
 }
 
 impl Client {
@@ -91,6 +93,7 @@ impl Client {
             blobs: BTreeMap::new(),
             side: None,
             wanders: false,
+            blind_merges: 0,
         }
     }
 
@@ -323,6 +326,7 @@ impl World {
     /// A snapshot is shown to a client: it resynchronises, and everything it is told is checked.
     pub(crate) fn show(&mut self, n: usize, c: usize, account: AccountId) {
         let Kind::Reader { resync, .. } = self.clients[c].kind else { return self.show_part(n, c, account) };
+        self.clients[c].blind_merges = self.blind_merges.get(&account).copied().unwrap_or(0);
         let view = self.view(n);
         let comparable = view.must_know(self.clients[c].side);
         if !comparable || self.clients[c].wanders {

@@ -217,6 +217,7 @@ impl World {
                 self.coverage.merges += 1;
                 let blind = order.base.is_none();
                 self.coverage.merged_without_base += u64::from(blind);
+                *self.blind_merges.entry(order.account).or_default() += u64::from(blind);
                 self.checks.on_told(&Told::Merged { account: order.account, blind });
                 let batch = Batch { id: order.batch, accounts: vec![part], bodies: Vec::new() };
                 self.tell(n, Event::Computed { batch: order.batch, result: Some(batch) });

@@ -369,7 +369,7 @@ impl World {
             Output::FetchBranch { fetch, account, from } => {
                 self.ask_account(n, index_of(from), Pull::Branch(fetch), account);
             }
-            Output::StopFetch { .. } => {}
+            Output::StopFetch { fetch } => self.stop_pull(n, fetch),
             Output::ServingChanged => self.hint(n, None),
             Output::ArchiveBranch { archive, account, from } => match from {
                 Some(from) => self.ask_account(n, index_of(from), Pull::Archive(archive), account),

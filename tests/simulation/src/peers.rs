@@ -181,6 +181,12 @@ impl World {
         process.pulls.len() < before
     }
 
+    /// What still comes of this transfer is not taken: stages of two never mix.
+    pub(crate) fn stop_pull(&mut self, n: usize, fetch: u64) {
+        self.take_pull(n, Pull::Fetch(fetch));
+        self.take_pull(n, Pull::Branch(fetch));
+    }
+
     pub(crate) fn pull_lost(&mut self, n: usize, pull: Pull) {
         if self.take_pull(n, pull) {
             self.tell(

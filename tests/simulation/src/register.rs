@@ -111,6 +111,7 @@ impl World {
         self.coverage.sole_voters += 1;
         self.register.sole = Some(n);
         self.register.state.epoch.clone_from(&self.nodes[n].known);
+        self.register.index += topology::LIFE_SPAN * (n as u64 + 1);
         self.disturb_quorum();
     }
 

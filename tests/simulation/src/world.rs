@@ -76,6 +76,8 @@ pub(crate) struct World {
     healing: bool,
     /// Accounts whose UIDVALIDITYs were raised over an archived branch, because they could not be merged.
     pub(crate) raised: BTreeSet<AccountId>,
+    /// Merges without a base (M12).
+    pub(crate) blind_merges: BTreeMap<AccountId, u64>,
     /// What went with a mailbox that this command deleted.
     pub(crate) covered: BTreeMap<CommandId, Vec<PlacementId>>,
 }
@@ -121,6 +123,7 @@ impl World {
             was_split: false,
             healing: false,
             raised: BTreeSet::new(),
+            blind_merges: BTreeMap::new(),
             covered: BTreeMap::new(),
             rng,
         };

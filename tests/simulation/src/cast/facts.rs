@@ -30,7 +30,16 @@ impl World {
         let known = all.filter(|(_, (id, _))| named.contains(id)).map(|(uid, known)| (*uid, known.clone())).collect();
         let blobs: Vec<BlobHash> = named.iter().filter_map(|id| client.blobs.get(id).copied()).collect();
         let blob = body.map(|body| BlobHash::of(body)).or_else(|| blobs.first().copied());
-        let intent = Intent { account, id, op: op.clone(), known, side: client.side, wanders: client.wanders, blob };
+        let intent = Intent {
+            account,
+            id,
+            op: op.clone(),
+            known,
+            side: client.side,
+            wanders: client.wanders,
+            blind_merges: client.blind_merges,
+            blob,
+        };
         let tell = |world: &mut Self, told: Told| world.checks.on_told(&told);
         let again = !matches!(op, AccountOp::Append { .. });
         let places = match op {
@@ -109,6 +118,9 @@ impl World {
         else {
             return;
         };
+        if intent.blind_merges != self.blind_merges.get(&account).copied().unwrap_or(0) {
+            return;
+        }
         for now in stored {
             let Some((id, before)) = intent.known.get(&now.uid) else { continue };
             facts.push(Told::Flagged { account, id: *id, modseq: now.modseq, side });

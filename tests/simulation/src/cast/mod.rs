@@ -58,6 +58,8 @@ pub(crate) struct Intent {
     pub(crate) side: Option<usize>,
     /// It knows things of both sides of a split.
     pub(crate) wanders: bool,
+    /// Merges without a base when it last looked: after another one its UIDs mean nothing (M12).
+    pub(crate) blind_merges: u64,
     pub(crate) blob: Option<BlobHash>,
 }
 

@@ -29,6 +29,8 @@ pub(crate) struct Attempt {
     at: Timestamp,
     /// The guest that was heard out then (H28).
     heard_out: Option<usize>,
+    /// The epoch it was begun in.
+    epoch: EpochId,
     step: Step,
     tries: u32,
 }

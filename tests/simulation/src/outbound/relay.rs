@@ -6,7 +6,7 @@ use queue::bounce::{report_id, write_bounce};
 use queue::op::{AttemptResult, Failure, Hold, QueueItem, QueueOp, QueueOutcome};
 use queue::schedule::next_attempt;
 use replica::{Event, MayRead, Serving};
-use vocab::{AccountId, MemoryRows, ReversePath, Timestamp};
+use vocab::{AccountId, EpochId, MemoryRows, ReversePath, Timestamp};
 
 use super::{Attempt, RELAY, Step};
 use crate::clients::FIRST_ACCOUNT;
@@ -56,6 +56,7 @@ impl World {
 
     fn try_item(&mut self, n: usize, item: QueueItem, at: Timestamp) {
         let heard_out = self.view(n).heard_out;
+        let epoch = self.epoch_of(n);
         let Some(process) = self.nodes[n].process.as_mut() else { return };
         if process.worker.attempts.values().any(|attempt| attempt.item.id == item.id) {
             return;
@@ -64,7 +65,7 @@ impl World {
         let number = process.worker.count;
         let id = process.command_id(n);
         let op = QueueOp::AttemptStart { id: item.id, node: node_id(n), at, attempts: item.attempts };
-        process.worker.attempts.insert(number, Attempt { item, at, heard_out, step: Step::Start, tries: 0 });
+        process.worker.attempts.insert(number, Attempt { item, at, heard_out, epoch, step: Step::Start, tries: 0 });
         self.begin_job(n, RELAY, number, JobKind::Submit(Work::Queue { id, op, body: None }));
     }
 
@@ -136,7 +137,9 @@ impl World {
     pub(crate) fn dialogue(&mut self, n: usize, number: u64) {
         let hold = self.hold(n);
         let Some(process) = self.nodes[n].process.as_ref() else { return };
-        let Some(item) = process.worker.attempts.get(&number).map(|attempt| attempt.item.clone()) else { return };
+        let Some(Attempt { item, epoch, .. }) = process.worker.attempts.get(&number).cloned() else { return };
+        // A dialogue that was begun before is not broken off by the grace.
+        let held = hold.filter(|_| epoch == self.epoch_of(n));
         let failure = |status: &str, diagnostic: &str| Failure {
             status: status.to_owned(),
             diagnostic: diagnostic.to_owned(),
@@ -144,11 +147,11 @@ impl World {
         };
         match self.rng.range(0, 100) {
             0..58 => {
-                self.taken(n, &item, hold);
+                self.taken(n, &item, held);
                 self.end_attempt(n, number, AttemptResult::Delivered);
             }
             58..68 => {
-                self.taken(n, &item, hold);
+                self.taken(n, &item, held);
                 self.coverage.lost_after_dot += 1;
                 self.judge(n, number, &item, (false, failure("4.4.2", "connection lost after the dot")), hold);
             }
@@ -156,6 +159,10 @@ impl World {
             _ => self.judge(n, number, &item, (true, failure("5.1.1", "nobody here")), hold),
         }
         self.take_landed_faults();
+    }
+
+    fn epoch_of(&self, n: usize) -> EpochId {
+        self.nodes[n].record.as_ref().map(|r| r.id).unwrap_or_default()
     }
 
     /// The message is at the remote host, whatever this node comes to know of it.
