@@ -247,6 +247,7 @@ impl Replica {
         for peer in leading {
             self.stop_compare(peer);
         }
+        self.stop_guests();
         self.hold = None;
         // From the join mark on the guest stays level: every batch went to it.
         let takes_in =

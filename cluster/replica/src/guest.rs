@@ -132,6 +132,17 @@ impl Replica {
         self.stop_fetches(peer, true);
     }
 
+    /// Another epoch is in effect: who led a comparison in an older one, and may not know of this one yet, tells this node
+    /// nothing any more. What was asked for this epoch is answered.
+    pub(crate) fn stop_guests(&mut self) {
+        let asked = std::mem::take(&mut self.guest.asked);
+        let leading: Vec<NodeId> = self.guest.sessions.keys().copied().collect();
+        for peer in leading {
+            self.stop_guest(peer);
+        }
+        self.guest.asked = asked;
+    }
+
     pub(crate) fn stop_fetches(&mut self, peer: NodeId, asked: bool) {
         let over: Vec<u64> = self
             .guest

@@ -218,7 +218,9 @@ impl World {
                 let blind = order.base.is_none();
                 self.coverage.merged_without_base += u64::from(blind);
                 *self.blind_merges.entry(order.account).or_default() += u64::from(blind);
-                self.checks.on_told(&Told::Merged { account: order.account, blind });
+                // What was done since an old disk was copied may be remembered no more: the known limit of such disks.
+                let old = order.account == AccountId::QUEUE && self.nodes.iter().any(|node| node.rolled_back);
+                self.checks.on_told(&Told::Merged { account: order.account, blind: blind || old });
                 let batch = Batch { id: order.batch, accounts: vec![part], bodies: Vec::new() };
                 self.tell(n, Event::Computed { batch: order.batch, result: Some(batch) });
             }

@@ -119,7 +119,9 @@ impl World {
 
     /// What a reader at this node may be held to while some are apart.
     pub(crate) fn view_apart(&self, node: usize) -> View {
-        let side = self.nodes[node].apart;
+        // What its home has committed without others it may show before it has entered the epoch without them.
+        let home = self.nodes[node].record.as_ref().map(|r| crate::vocabulary::index_of(r.home));
+        let side = self.nodes[node].apart.or_else(|| self.nodes.get(home?)?.apart);
         let by_right = |s: usize| self.nodes.get(s).is_none_or(|n| n.alone_by_right);
         let started = |n: usize| self.nodes[n].record.as_ref().is_some_and(|r| r.kind == EpochKind::Solo);
         let alone = |n: &usize| self.nodes[*n].apart == Some(*n) && self.nodes[*n].alone_by_right && started(*n);
