@@ -161,6 +161,8 @@ impl World {
         let alive = self.nodes[n].boot() == Some(boot);
         let decided =
             self.has_quorum(n) && self.register.change(&ConfigOp::SetEpoch { expect, record: record.clone() });
+        // Its number may be another than proposed: the one it is decided with counts.
+        let record = self.register.record().filter(|_| decided).unwrap_or(record);
         if decided {
             self.note(|| format!("register: {}", crate::describe_record(&record)));
             self.heal_decided(&record);
