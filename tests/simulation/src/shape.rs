@@ -119,14 +119,21 @@ impl World {
 
     /// What a reader at this node may be held to while some are apart.
     pub(crate) fn view_apart(&self, node: usize) -> View {
-        // What its home has committed without others it may show before it has entered the epoch without them.
-        let home = self.nodes[node].record.as_ref().map(|r| crate::vocabulary::index_of(r.home));
-        let side = self.nodes[node].apart.or_else(|| self.nodes.get(home?)?.apart);
+        let side = self.nodes[node].apart.or_else(|| self.side_of_home(node));
         let by_right = |s: usize| self.nodes.get(s).is_none_or(|n| n.alone_by_right);
         let started = |n: usize| self.nodes[n].record.as_ref().is_some_and(|r| r.kind == EpochKind::Solo);
         let alone = |n: &usize| self.nodes[*n].apart == Some(*n) && self.nodes[*n].alone_by_right && started(*n);
         let elsewhere = (0..self.nodes.len()).filter(|n| *n != node && Some(*n) != side).find(alone);
         View { node, side, excused: side.is_some_and(by_right), heard_out: None, elsewhere }
+    }
+
+    /// The side a home of this backup has gone to already, and takes it along: what the home confirms is shown before the
+    /// backup has written the epoch, and was told by that side.
+    fn side_of_home(&self, node: usize) -> Option<usize> {
+        let me = node_id(node);
+        let homes = self.nodes[node].record.as_ref()?.all_homes();
+        let ahead = homes.into_iter().map(|home| &self.nodes[crate::vocabulary::index_of(home)]);
+        ahead.filter(|home| home.record.as_ref().is_some_and(|r| r.in_sync.contains(&me))).find_map(|home| home.apart)
     }
 
     /// Counts who went on by quorum, and who was left alone by an operator's word.
