@@ -36,14 +36,15 @@ type Items = BTreeMap<CommandId, QueueItem>;
 /// Merges two branches of the queue's rows (items, due index, accept records, remembered accept ids) that both come
 /// from `base`. Gives what has to be written over the rows of `anchor`, with the references that come and go with it.
 ///
-/// An item or accept record of the base that one side no longer has is done and stays done. The rows do not tell
-/// whether it was delivered or given up with a bounce, so a failure on one side ends an item that the other side still
-/// had pending: its sender was told, and a delivery after the report would contradict it. An item that is not in the base
-/// and on one side only was accepted there: it stays. Without a base (`None`: it cannot be had any more) nothing counts as
-/// done, so no item is lost and some may be sent twice. In either case an item or record that one side lacks and whose
-/// accept id it remembers is done there: the message was accepted on both sides under one id.
+/// An item of the base that one side no longer has is done and stays done. The rows do not tell whether it was
+/// delivered or given up with a bounce, so a failure on one side ends an item that the other side still had pending: its
+/// sender was told, and a delivery after the report would contradict it. An item that is not in the base and on one side
+/// only was accepted there: it stays. Without a base (`None`: it cannot be had any more) nothing counts as done, so no
+/// item is lost and some may be sent twice. In either case an item that one side lacks and whose accept id it remembers
+/// is done there: the message was accepted on both sides under one id.
 ///
-/// A record that is kept though all of its recipients have the message does no harm: its fan-out places nothing twice.
+/// An accept record that either side has stays: what the other side placed may be in accounts that are not merged yet, and
+/// a fan-out places nothing twice.
 ///
 /// An item on both sides: changed on one side only, that side's; changed on both, attempts add up over the base (without
 /// one, the greater number), the later due time and the words of the side it is from, and an open attempt when either
@@ -103,8 +104,7 @@ pub fn merge(
             _ => {}
         }
     }
-    let sides = [(anchor, &knows_here), (guest, &knows_there)];
-    let (rows, named, kept) = merge_accepts(base, sides)?;
+    let (rows, named, kept) = merge_accepts(base, anchor, guest)?;
     report.accepts = kept;
     writes.extend(rows);
     refs.extend(named);
@@ -161,36 +161,30 @@ pub(crate) fn all(rows: &dyn Rows, table: Table) -> Result<BTreeMap<Vec<u8>, Byt
     Ok(found)
 }
 
-/// Union of the accept records, but for those one side has fanned out: of the base and no longer there, or remembered.
+/// Union of the accept records.
 fn merge_accepts(
     base: Option<&dyn Rows>,
-    [(anchor, knows_here), (guest, knows_there)]: [(&dyn Rows, &Remembered); 2],
+    anchor: &dyn Rows,
+    guest: &dyn Rows,
 ) -> Result<(Vec<RowWrite>, Vec<BlobRef>, usize), Damaged> {
     let before = base.map(|rows| all(rows, Table::ACCEPTS)).transpose()?.unwrap_or_default();
     let (here, there) = (all(anchor, Table::ACCEPTS)?, all(guest, Table::ACCEPTS)?);
-    let (mut writes, mut refs, mut kept) = (Vec::new(), Vec::new(), 0);
-    let keys: BTreeSet<&Vec<u8>> = here.keys().chain(there.keys()).collect();
-    for key in keys {
-        let (old, a, b) = (before.get(key), here.get(key), there.get(key));
-        let pending = |other: &Remembered| old.is_none() && !other.has_key(key);
-        let merged = match (a, b) {
-            (Some(a), Some(b)) if old == Some(a) => Some(b),
-            (Some(a), Some(b)) if old == Some(b) => Some(a),
-            (Some(a), Some(b)) => Some(a.max(b)),
-            (one @ Some(_), None) => one.filter(|_| pending(knows_there)),
-            (None, other) => other.filter(|_| pending(knows_here)),
+    let (mut writes, mut refs) = (Vec::new(), Vec::new());
+    for (key, theirs) in &there {
+        let (old, mine) = (before.get(key), here.get(key));
+        let merged = match mine {
+            Some(mine) if old == Some(theirs) => mine,
+            Some(mine) if old != Some(mine) => mine.max(theirs),
+            _ => theirs,
         };
-        kept += usize::from(merged.is_some());
-        if merged == a {
-            continue;
+        if mine.is_none() {
+            refs.push(accepts::blob_ref(&accepts::decode(theirs)?, true));
         }
-        let record = |row: &Bytes| accepts::decode(row);
-        match (a, merged) {
-            (None, Some(row)) => refs.push(accepts::blob_ref(&record(row)?, true)),
-            (Some(row), None) => refs.push(accepts::blob_ref(&record(row)?, false)),
-            _ => {}
+        if mine != Some(merged) {
+            let key = Bytes::copy_from_slice(key);
+            writes.push(RowWrite { table: Table::ACCEPTS, key, value: Some(merged.clone()) });
         }
-        writes.push(RowWrite { table: Table::ACCEPTS, key: Bytes::copy_from_slice(key), value: merged.cloned() });
     }
+    let kept = here.len() + there.keys().filter(|key| !here.contains_key(*key)).count();
     Ok((writes, refs, kept))
 }

@@ -134,11 +134,7 @@ impl Remembered {
 
     /// Whether it knows for certain that this accept id ran here; that it is settled would not say where.
     pub(crate) fn has(&self, accept: CommandId) -> bool {
-        self.has_key(&accept.to_bytes())
-    }
-
-    pub(crate) fn has_key(&self, key: &[u8]) -> bool {
-        self.ran.contains_key(key)
+        self.ran.contains_key(&accept.to_bytes()[..])
     }
 
     fn is_settled(&self, id: CommandId) -> bool {
