@@ -334,7 +334,10 @@ impl World {
         let me = node_id(node);
         if record.is_alone(me) {
             let was_alone = before.is_some_and(|b| b.is_alone(me));
-            let by_right = self.nodes[node].process.as_ref().map_or(self.nodes[node].had_right, Process::has_right);
+            // While one is the only voter the others are to it as in a pair without a witness.
+            let pair = self.register.sole.is_some();
+            let has_right = |p: &Process| p.has_right() || (p.compared && pair);
+            let by_right = self.nodes[node].process.as_ref().map_or(self.nodes[node].had_right, has_right);
             if record.author_is(me) {
                 self.nodes[node].alone_by_right = by_right || (was_alone && self.nodes[node].alone_by_right);
             } else if !was_alone {
