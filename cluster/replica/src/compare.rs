@@ -33,6 +33,8 @@ pub(crate) enum Step {
     OwnChain,
     /// Our chain, this one, lacks their version.
     TheirChain(Side),
+    /// They are to fetch the queue once they have everything else.
+    WantPull { keep: bool },
     /// They fetch; batches committed meanwhile follow.
     Pulling { tail: Option<Vec<(BatchId, Batch)>> },
     /// They are ahead: to be fetched once no batch of the account is in flight (X12). `keep`: our branch is archived
@@ -217,6 +219,8 @@ impl Replica {
                 _ => false,
             };
             let Some(compare) = self.compares.get(&peer) else { continue };
+            let last = compare.todo.len() == 1;
+            let ready = |s: &Step| ready(s) || (last && matches!(s, Step::WantPull { .. }));
             let under_way = |s: &&Step| !matches!(s, Step::Start(_) | Step::Pulling { .. });
             let mut room = STARTS_MAX.saturating_sub(compare.todo.values().filter(under_way).count());
             let wanted = self.wanted.keys().filter_map(|account| compare.todo.get_key_value(account));
@@ -328,6 +332,10 @@ impl Replica {
                     self.fetch(FetchJob::new(account, peer, session, Why::Takeover { keep }));
                 }
             }
+            Some(Step::WantPull { keep }) => {
+                let keep = *keep;
+                self.begin_pull(peer, account, keep);
+            }
             Some(Step::WantMerge(_)) => self.begin_merge(peer, account),
             Some(Step::WantBranch(_)) => self.fetch_branch(peer, account, session),
             Some(Step::WantArchive) => self.begin_archive(peer, account, session),
@@ -362,11 +370,21 @@ impl Replica {
         self.lock(peer, account)
     }
 
+    /// Our state contains theirs: they fetch. A guest takes the queue last: its accept records are settled in ours, and until
+    /// it has the accounts whose mail they promise it keeps its own, which it would place once more if it had to go on alone.
     pub(crate) fn order_pull(&mut self, peer: NodeId, account: AccountId, keep_branch: bool) {
         self.unlock(peer, account);
         let Some(compare) = self.compares.get_mut(&peer) else { return };
         compare.contained.insert(account);
-        let session = compare.session;
+        if account == AccountId::QUEUE && compare.heal && self.config.without != Some(Rule::QueueLast) {
+            self.set_step(peer, account, Step::WantPull { keep: keep_branch });
+        } else {
+            self.begin_pull(peer, account, keep_branch);
+        }
+    }
+
+    fn begin_pull(&mut self, peer: NodeId, account: AccountId, keep_branch: bool) {
+        let Some(session) = self.compares.get(&peer).map(|c| c.session) else { return };
         self.set_step(peer, account, Step::Pulling { tail: Some(Vec::new()) });
         self.say(peer, Kind::Pull(link::Pull { session, account: account.0, keep_branch }));
     }
@@ -397,10 +415,13 @@ impl Replica {
     pub(crate) fn on_their_chain(&mut self, peer: NodeId, session: u64, account: AccountId, chain: Side) {
         let (mine, merge, never_solo) = (self.version(account), self.config.merge, self.saved.never_solo);
         let Some(compare) = self.compare(peer, session) else { return };
+        let heal = compare.heal;
         let Some(Step::TheirChain(own)) = compare.todo.get(&account) else { return };
         let tail = compare.heal && never_solo && chain.is_tail_on(own);
         let dropped = tail && self.config.without != Some(Rule::DropsTail);
-        if chain.knows(mine) {
+        // What is settled in their queue may be promised to accounts that are not here yet: merged, its records stay until then.
+        let queue = account == AccountId::QUEUE && merge && heal && self.keeps(Rule::QueueLast);
+        if chain.knows(mine) && !queue {
             self.log(format!("node {} is ahead in account {}", peer.0, account.0));
             let keep = merge && chain.position(mine).is_none();
             self.set_step(peer, account, Step::WantFetch { keep, mine });

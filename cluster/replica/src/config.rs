@@ -103,6 +103,8 @@ pub enum Rule {
     MergesBranches,
     /// H28: an account is shown only with the branch of the guest merged.
     MergedReads,
+    /// A guest takes the queue over after the accounts whose mail its accept records promise.
+    QueueLast,
     /// H25: a pause of one's own is no silence of the others.
     OwnPause,
 }

@@ -234,6 +234,35 @@ fn h28_what_the_guest_has_of_an_account_is_merged_before_anybody_is_shown_it() {
 }
 
 #[test]
+fn h14_a_guest_takes_the_queue_over_after_the_accounts_its_accept_records_promise_mail_to() {
+    for last in [true, false] {
+        let mut world = World::pair_with(true);
+        world.without = (!last).then_some(replica::Rule::QueueLast);
+        world.kill(A);
+        world.boot(A);
+        world.run(1_000);
+        world.kill(B);
+        world.guard_word(B);
+        world.drain();
+        for account in [AccountId::QUEUE.0, 16, 17, 18] {
+            let token = world.submit(A, &[account]);
+            assert!(world.is_committed(A, token));
+        }
+        world.boot(B);
+        world.run(2_000);
+        assert_eq!((world.kind(A), world.kind(B)), (EpochKind::Joint, EpochKind::Joint));
+        world.assert_equal();
+        let fetched = world.nodes[&B].orders.iter().filter_map(|order| match order {
+            Output::Fetch { account, .. } => Some(*account),
+            _ => None,
+        });
+        let fetched: Vec<AccountId> = fetched.collect();
+        let at = fetched.iter().position(|account| *account == AccountId::QUEUE);
+        assert_eq!(at, Some(if last { fetched.len() - 1 } else { 0 }), "{fetched:?}");
+    }
+}
+
+#[test]
 fn h28_a_merge_that_does_not_come_about_takes_no_account_away() {
     let mut world = World::pair_with(true);
     world.cut();

@@ -120,7 +120,7 @@ impl World {
         }
         self.coverage.batches += u64::from(result.is_some());
         self.coverage.renamed_anew += result.iter().flat_map(|batch| &batch.accounts).map(renamed_anew).sum::<u64>();
-        if result.is_none() || self.control == Control::AcknowledgesEarly {
+        if self.control == Control::AcknowledgesEarly {
             answers.into_iter().for_each(|(token, done)| self.answer(n, token, Ok(done)));
         } else if let Some(process) = self.nodes[n].process.as_mut() {
             process.computed.insert(batch, answers);

@@ -48,6 +48,8 @@ pub enum Control {
     CountsOwnPause,
     /// The anchor of a heal shows accounts before the guest's branch is merged.
     ShowsUnmerged,
+    /// A guest takes the queue over before it has the accounts.
+    TakesQueueFirst,
     /// The served marks are cleared with the merge, not with the next joint epoch.
     ForgetsMarks,
     /// A backup shows what it has without a lease.
@@ -112,7 +114,7 @@ pub enum Control {
 
 impl Control {
     /// Every control that switches something off.
-    pub const ALL: [Self; 49] = [
+    pub const ALL: [Self; 50] = [
         Self::AcknowledgesEarly,
         Self::AcknowledgesUnsynced,
         Self::WritesHomeFirst,
@@ -132,6 +134,7 @@ impl Control {
         Self::ShowsUnconfirmed,
         Self::CountsOwnPause,
         Self::ShowsUnmerged,
+        Self::TakesQueueFirst,
         Self::ForgetsMarks,
         Self::ShowsWithoutLease,
         Self::WaitsForNoLease,
@@ -173,6 +176,7 @@ impl Control {
             Self::ShowsUnconfirmed => Rule::ConfirmedReads,
             Self::CountsOwnPause => Rule::OwnPause,
             Self::ShowsUnmerged => Rule::MergedReads,
+            Self::TakesQueueFirst => Rule::QueueLast,
             Self::ShowsWithoutLease => Rule::ReadLease,
             Self::WaitsForNoLease => Rule::LeaseWaits,
             Self::ServesWithoutContact => Rule::HomeLease,
@@ -239,6 +243,7 @@ impl Control {
             Self::ShowsUnconfirmed => "H20, X2",
             Self::CountsOwnPause => "H25",
             Self::ShowsUnmerged => "H28",
+            Self::TakesQueueFirst => "H14",
             Self::ForgetsMarks => "H29",
             Self::ShowsWithoutLease => "X1",
             Self::WaitsForNoLease => "X3, X4",

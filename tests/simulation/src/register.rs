@@ -124,6 +124,7 @@ impl World {
             let known = self.register.state.epoch.clone();
             self.nodes.iter_mut().for_each(|node| node.known.clone_from(&known));
             self.note(|| "every member votes again".to_owned());
+            (0..self.nodes.len()).for_each(|node| self.tell_register(node));
         }
     }
 

@@ -85,8 +85,9 @@ fn every_control_is_noticed_here_or_played_by_a_script() {
 }
 
 /// X3, X4: `quorum.rs`; X6, X10: `scripts.rs`; X12 to X15: `quorum.rs`, `merges.rs`, all of cluster/replica/tests. H29, X20,
-/// X23: crates/mailbox/tests/merge.rs.
-const SCRIPTED: [Control; 10] = [
+/// X23: crates/mailbox/tests/merge.rs. H14: `merges.rs`.
+const SCRIPTED: [Control; 11] = [
+    Control::TakesQueueFirst,
     Control::KeepsTwoPlaces,
     Control::ForgetsMarks,
     Control::WaitsForNoLease,
