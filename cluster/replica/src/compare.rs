@@ -390,7 +390,7 @@ impl Replica {
     }
 
     pub(crate) fn on_own_chain(&mut self, account: AccountId, links: Vec<ChainLink>, head: AccountHead) {
-        let served = head.is_served_since(self.saved.joint);
+        let served = head.is_served_from(self.saved.marks_from());
         let mine = Side { links, lineage: head.lineage, served, never_alone: self.saved.never_alone };
         self.say_chain(account, &mine);
         let waits = |c: &Compare| matches!(c.todo.get(&account), Some(Step::OwnChain | Step::MergeChain(_)));

@@ -188,7 +188,9 @@ impl Replica {
         };
         let due = record.gap_epoch().filter(|epoch| *epoch == record.id || self.keeps(Rule::GapUntilJoint));
         let gap = due.map(|epoch| Gap { k: record.gap_k(node), of: record.gap_round(), epoch });
-        let marks = (!is_full(record)).then_some(Marks { since: self.saved.joint });
+        // Who took a gap may have missed a joint epoch that others entered, and then marks from before it tell them nothing.
+        let from = record.gap_epoch().unwrap_or_default().max(self.saved.marks_from());
+        let marks = (!is_full(record)).then_some(Marks { from });
         let joint = record.kind == EpochKind::Joint;
         StampBase { epoch: record.id, home: node, joint, gap, marks, rows: self.row_format() }
     }

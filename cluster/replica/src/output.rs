@@ -32,7 +32,7 @@ impl StampBase {
     #[must_use]
     pub fn entry_due(&self, head: &AccountHead) -> bool {
         let gap = self.gap.is_some_and(|gap| head.gap_taken != Some(gap.epoch));
-        let mark = self.marks.is_some_and(|marks| !head.is_served_since(marks.since));
+        let mark = self.marks.is_some_and(|marks| !head.is_served_from(marks.from));
         (gap || mark) && head.version != Version::default()
     }
 }

@@ -62,6 +62,11 @@ impl Saved {
         })
     }
 
+    /// The first epoch after the last joint one, also of those that a node opened alone without having heard of that one.
+    pub(crate) fn marks_from(&self) -> EpochId {
+        EpochId { number: self.joint, author: 1 }
+    }
+
     /// The write that stores it.
     #[must_use]
     pub fn to_write(&self) -> StoreWrite {

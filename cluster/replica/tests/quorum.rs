@@ -7,7 +7,7 @@ mod toy;
 use replica::{Event, Mode, Output, Serving};
 use topology::EpochKind;
 use toy::{A, B, C, W, World};
-use vocab::{AccountId, NodeId};
+use vocab::{AccountHead, AccountId, NodeId};
 
 fn serves(world: &World, id: NodeId) -> bool {
     world.replica(id).serving(world.now) == Serving::Home
@@ -301,6 +301,54 @@ fn three_nodes_two_are_lost_one_after_the_other_and_taken_back_one_at_a_time() {
     assert!(all_joint(&world), "{:?}", world.register);
     world.assert_equal();
     assert!(world.tokens(A, 16).contains(&token));
+}
+
+/// What A showed before a joint epoch that it never entered says nothing about what it shows after it, alone.
+#[test]
+fn x16_marks_from_before_a_joint_epoch_that_a_node_missed_are_made_again() {
+    let mut world = World::three();
+    world.submit(A, &[16]);
+    for id in [A, C] {
+        world.kill(id);
+        world.guard_word(id);
+        world.run(1_000);
+        if id == A {
+            world.boot(A);
+            world.run(3_000);
+            assert!(all_joint(&world) && serves(&world, B));
+        }
+    }
+    let reduced = world.replica(B).record().unwrap().id;
+    assert_eq!(in_sync(&world, A), [A, B]);
+    let mut shown = world.nodes[&A].disk.accounts[&AccountId(16)].head.clone();
+    shown.served = Some(reduced);
+    world.boot(C);
+    let mut steps = 0;
+    while world.register.as_ref().unwrap().kind != EpochKind::Joint {
+        // A keeps its links, and hears nothing of the register.
+        if world.kind(A) == EpochKind::Heal {
+            world.isolated.insert(A);
+        }
+        [A, B, C].into_iter().for_each(|id| world.step(id));
+        steps += 1;
+        if steps % 100 == 0 {
+            world.now = world.now.plus_ms(50);
+            [A, B, C].into_iter().for_each(|id| world.event(id, Event::Tick));
+        }
+    }
+    world.isolate(A);
+    world.run(100);
+    let joint = world.replica(B).record().unwrap().id;
+    assert_eq!((world.kind(B), world.kind(A)), (EpochKind::Joint, EpochKind::Heal));
+    world.event(A, Event::StartAlone);
+    world.drain();
+    let solo = world.replica(A).record().unwrap().id;
+    assert_eq!((solo.number, solo.author), (joint.number, A.0));
+    let due = |w: &World, id: NodeId, head: &AccountHead| w.replica(id).stamp(AccountId(16)).entry_due(head);
+    shown.gap_taken = Some(solo);
+    assert!(due(&world, A, &shown), "a mark that B does not count");
+    shown.served = Some(solo);
+    assert!(!due(&world, A, &shown));
 }
 
 /// A node that was started alone brings mail of its own back to two others.

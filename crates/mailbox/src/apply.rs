@@ -130,7 +130,7 @@ impl<'a> Applier<'a> {
         self.take_gap()?;
         let (marks, epoch) = (self.work.stamp.marks, self.work.stamp.epoch);
         let head = &self.work.rows.head;
-        if marks.is_some_and(|marks| !head.is_served_since(marks.since)) && read::exists(&self.work.rows)? {
+        if marks.is_some_and(|marks| !head.is_served_from(marks.from)) && read::exists(&self.work.rows)? {
             self.work.rows.head.served = Some(epoch);
         }
         Ok(())

@@ -205,8 +205,9 @@ pub struct Stamp {
 /// What a served mark needs to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Marks {
-    /// Number of the last joint epoch of this node: a mark of an epoch above it still counts.
-    pub since: u64,
+    /// The first epoch whose mark is enough: one that every node counts, also a node that entered a joint epoch of which
+    /// this one did not hear.
+    pub from: EpochId,
 }
 
 /// Where numbers go on after a gap: UIDs, modseqs and UIDVALIDITYs are cut into windows of 65,536, 2^32 and 100, and each

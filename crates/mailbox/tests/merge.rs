@@ -385,7 +385,7 @@ fn h29_marks_are_inherited_until_every_branch_has_the_result() {
     for inherited in [true, false] {
         let mut pair = Pair::from(&three());
         let epoch = EpochId { number: 2, author: 2 };
-        pair.g.stamp.marks = Some(Marks { since: 1 });
+        pair.g.stamp.marks = Some(Marks { from: EpochId { number: 1, author: 1 } });
         append_to(&mut pair.a, "INBOX", "here");
         append_to(&mut pair.g, "INBOX", "there");
         pair.g.rows.head.served = Some(epoch);

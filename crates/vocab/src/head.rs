@@ -24,7 +24,8 @@ pub struct AccountHead {
     /// Epoch whose gap was taken last (DESIGN 6); a gap is due when the present epoch asks for one and is not this.
     pub gap_taken: Option<EpochId>,
     /// Epoch in which a client was last shown numbers of this account while the in-sync set lacked a member: the served
-    /// mark (DESIGN 7). It counts while its epoch is newer than the last joint one, so nobody has to clear it.
+    /// mark (DESIGN 7). It counts while its epoch is newer than the last joint one, so nobody has to clear it. An epoch that
+    /// a node opened alone, without having heard of a joint one of the same number, is newer: clients saw its numbers since.
     pub served: Option<EpochId>,
 }
 
@@ -51,10 +52,10 @@ struct HeadV1 {
 }
 
 impl AccountHead {
-    /// Whether a client was shown numbers since the joint epoch with this number.
+    /// Whether a client was shown numbers in an epoch from this one on.
     #[must_use]
-    pub fn is_served_since(&self, joint: u64) -> bool {
-        self.served.is_some_and(|epoch| epoch.number > joint)
+    pub fn is_served_from(&self, first: EpochId) -> bool {
+        self.served.is_some_and(|epoch| epoch >= first)
     }
 
     /// Row version byte, then protobuf.
@@ -122,6 +123,16 @@ mod tests {
              010101010101010101013004380240054801"
         );
         assert_eq!(AccountHead::decode(&head.encode()), Ok(head));
+    }
+
+    #[test]
+    fn a_mark_of_a_node_alone_counts_after_a_joint_epoch_of_the_same_number() {
+        let marked =
+            |number, author| AccountHead { served: Some(EpochId { number, author }), ..AccountHead::default() };
+        let after_joint_11 = EpochId { number: 11, author: 1 };
+        let counts = [(10, 2), (11, 0), (11, 1), (12, 0)].map(|(n, a)| marked(n, a).is_served_from(after_joint_11));
+        assert_eq!(counts, [false, false, true, true]);
+        assert!(!AccountHead::default().is_served_from(EpochId::default()));
     }
 
     #[test]
