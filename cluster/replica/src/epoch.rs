@@ -238,6 +238,11 @@ impl Replica {
             self.claim_address();
         }
         self.previous = old.clone().filter(|old| new.only_moves(old));
+        if new.is_alone(me)
+            && let Some(old) = &old
+        {
+            self.show_unconfirmed(old);
+        }
         self.follow.compared.clear();
         self.follow.confirmed.clear();
         for id in flights {

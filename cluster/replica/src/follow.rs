@@ -248,6 +248,18 @@ impl Replica {
         }
     }
 
+    /// This node alone orders everything now: what another home of the epoch before had not confirmed is what holds.
+    pub(crate) fn show_unconfirmed(&mut self, old: &EpochRecord) {
+        let me = self.me();
+        let open = |(account, version): &(&AccountId, &Version)| {
+            old.home_of_account(**account) != me && self.follow.confirmed.get(account) != Some(version)
+        };
+        let accounts: Vec<AccountId> = self.versions.iter().flatten().filter(open).map(|(a, _)| *a).collect();
+        if !accounts.is_empty() {
+            self.outputs.push_back(Output::Readable { accounts });
+        }
+    }
+
     /// The home has compared: everything this node holds is confirmed but for what is in flight.
     pub(crate) fn on_compared(&mut self, from: NodeId, epoch: EpochId, in_flight: &BTreeSet<AccountId>) {
         let me = self.me();

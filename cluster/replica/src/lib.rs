@@ -325,6 +325,7 @@ impl Replica {
                     self.say_now(peer, session, account);
                 } else {
                     self.on_own_switch(peer, session, account);
+                    self.outputs.push_back(Output::Readable { accounts: vec![account] });
                 }
             }
         }

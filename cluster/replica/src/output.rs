@@ -104,7 +104,9 @@ pub enum Output {
         /// With what.
         error: SubmitError,
     },
-    /// On a backup: these accounts have a new version that may be read now. Wake readers that wait and observers.
+    /// These accounts have a new version that may be read now, and no batch that was committed here says so: the home has
+    /// confirmed it, or was lost and this node orders them now, or it was taken from another node. Wake readers that wait and
+    /// observers.
     Readable {
         /// The accounts.
         accounts: Vec<AccountId>,

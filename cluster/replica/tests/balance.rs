@@ -7,7 +7,7 @@ mod toy;
 
 use std::collections::BTreeSet;
 
-use replica::{Event, Serving};
+use replica::{Event, Output, Serving};
 use topology::EpochKind;
 use toy::{A, B, C, World};
 use vocab::{AccountId, NodeId, SubmitError};
@@ -59,6 +59,64 @@ fn unknown(world: &World) -> Vec<(NodeId, u64)> {
     let unknown = |e: &SubmitError| matches!(e, SubmitError::Unknown(_));
     let all = world.nodes.iter().flat_map(|(id, n)| n.failed.iter().map(move |(token, e)| (*id, *token, e)));
     all.filter(|(_, _, e)| unknown(e)).map(|(id, token, _)| (id, token)).collect()
+}
+
+/// Observers at this node that have looked since heard that there is something new of the account.
+fn is_told(world: &World, id: NodeId, since: usize, account: u64) -> bool {
+    world.nodes[&id].orders.iter().skip(since).any(|order| match order {
+        Output::Readable { accounts } => accounts.contains(&AccountId(account)),
+        Output::ServingChanged => true,
+        _ => false,
+    })
+}
+
+#[test]
+fn observers_hear_of_what_a_lost_home_had_not_confirmed_once_this_node_shows_it() {
+    let mut world = spread_out(World::pair());
+    let account = ACCOUNTS.into_iter().find(|a| home(&world, A, *a) == B).unwrap();
+    world.submit(B, &[account]);
+    world.run(200);
+    // Written at the backup, and not where it was ordered.
+    world.nodes.get_mut(&B).unwrap().slow_disk = true;
+    let token = world.submit(B, &[account]);
+    assert!(world.tokens(A, account).contains(&token) && !world.is_committed(B, token));
+    let read = |w: &World| w.replica(A).may_read(AccountId(account), w.version(A, account), w.now);
+    assert_eq!(read(&world), replica::MayRead::Wait);
+    let since = world.nodes[&A].orders.len();
+    world.kill(B);
+    world.guard_word(B);
+    world.drain();
+    assert_eq!((world.kind(A), read(&world)), (EpochKind::Solo, replica::MayRead::Yes));
+    assert!(is_told(&world, A, since, account));
+}
+
+#[test]
+fn observers_hear_of_what_is_taken_from_a_guest() {
+    let mut world = World::pair_with(true);
+    world.submit(A, &[16]);
+    world.cut();
+    world.run(2_000);
+    let token = world.submit(B, &[16]);
+    world.submit(A, &[17]);
+    let anchored = |w: &World| w.kind(A) == EpochKind::Heal && w.replica(A).record().unwrap().home == A;
+    world.connected = true;
+    world.tell_register();
+    world.connect();
+    let mut since = None;
+    for _ in 0..20_000 {
+        if world.tokens(A, 16).contains(&token) {
+            break;
+        }
+        let orders = &world.nodes[&A].orders;
+        since = since.or_else(|| anchored(&world).then_some(orders.len()));
+        [A, B].into_iter().for_each(|id| world.step(id));
+    }
+    world.drain();
+    assert!(world.tokens(A, 16).contains(&token));
+    let since = since.expect("A is the anchor");
+    let orders = world.nodes[&A].orders.iter().skip(since);
+    assert!(!orders.clone().any(|o| matches!(o, Output::ServingChanged)), "clients of the anchor stay");
+    assert!(is_told(&world, A, since, 16));
 }
 
 #[test]
