@@ -56,6 +56,19 @@ impl Replica {
         self.record.as_ref().is_some_and(|r| r.home_of_account(account) == self.config.node)
     }
 
+    /// Leases are given with heartbeats, and not while an epoch is being entered: moves in step with them would let leases run
+    /// out, and with them the service. So a move waits until they last over the next one; but not for ever, on slow links.
+    fn leases_are_fresh(&self, record: &EpochRecord) -> bool {
+        if self.now.since(self.balance.last) >= DRAIN_MS_MAX {
+            return true;
+        }
+        let enough = self.now.plus_ms(self.config.timing.lease / 2);
+        let given = |id: &NodeId| self.peers.get(id).is_some_and(|p| p.granted_until >= enough);
+        let taken = |home: &NodeId| self.follow.leases.get(home).is_some_and(|until| *until >= enough);
+        let others = record.all_homes().into_iter().filter(|home| *home != self.me());
+        self.commit_peers().iter().all(given) && others.into_iter().all(|home| taken(&home))
+    }
+
     /// Proposes the next move when everything is at rest.
     pub(crate) fn consider_balance(&mut self) {
         let me = self.me();
@@ -69,7 +82,14 @@ impl Replica {
             self.peers.get(id).is_some_and(|p| fits(p) && p.epoch() == Some(record.id))
         };
         let settled = self.is_compared(record) && self.commit_peers().iter().all(at_rest) && !self.is_superseded();
-        if !in_register || !calm || paused || !settled || self.disk_low || !self.may_propose() {
+        if !in_register
+            || !calm
+            || paused
+            || !settled
+            || !self.leases_are_fresh(record)
+            || self.disk_low
+            || !self.may_propose()
+        {
             return;
         }
         let mut homes = record.homes.clone();
