@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use topology::EpochKind;
-use vocab::{AccountHead, AccountId, Batch, BatchId, ChainLink, EpochId, Instant, NodeId, Version, limits};
+use vocab::{AccountId, Batch, BatchId, EpochId, Instant, NodeId, Version, limits};
 use wire::link::{self, item::Kind};
 
 use crate::commit::Stage;
@@ -64,7 +64,7 @@ pub(crate) enum Step {
 /// A comparison this node leads.
 #[derive(Debug)]
 pub(crate) struct Compare {
-    session: u64,
+    pub(crate) session: u64,
     pub(crate) epoch: EpochId,
     pub(crate) heal: bool,
     pub(crate) theirs: BTreeMap<AccountId, Version>,
@@ -72,6 +72,8 @@ pub(crate) struct Compare {
     pub(crate) known: bool,
     pub(crate) todo: BTreeMap<AccountId, Step>,
     pub(crate) locked: BTreeSet<AccountId>,
+    /// They showed nothing while a data member was missing.
+    pub(crate) unmarked: bool,
     /// Ours contains what they have: they fetch, or did.
     contained: BTreeSet<AccountId>,
     /// Streamed to the guest, not acknowledged.
@@ -138,6 +140,7 @@ impl Replica {
                 heal,
                 theirs: BTreeMap::new(),
                 known: false,
+                unmarked: false,
                 todo: BTreeMap::new(),
                 locked: BTreeSet::new(),
                 contained: BTreeSet::new(),
@@ -177,9 +180,17 @@ impl Replica {
         self.compares.get_mut(&peer).filter(|c| c.session == session)
     }
 
-    pub(crate) fn on_have_versions(&mut self, peer: NodeId, session: u64, list: Vec<(AccountId, Version)>, last: bool) {
+    pub(crate) fn on_have_versions(
+        &mut self,
+        peer: NodeId,
+        session: u64,
+        list: Vec<(AccountId, Version)>,
+        last: bool,
+        unmarked: bool,
+    ) {
         let Some(compare) = self.compare(peer, session) else { return };
         compare.theirs.extend(list);
+        compare.unmarked = unmarked;
         if !last {
             return;
         }
@@ -194,6 +205,10 @@ impl Replica {
             all.into_iter().filter(|a| !self.is_level(*a, theirs.get(a).copied().unwrap_or_default())).collect();
         self.log(format!("node {} differs in {} accounts", peer.0, differ.len()));
         if let Some(compare) = self.compares.get_mut(&peer) {
+            if compare.heal && self.apart.is_none() {
+                let had = |a: &AccountId| (*a, theirs.get(a).copied().unwrap_or_default());
+                self.apart = Some(differ.iter().map(had).collect());
+            }
             compare.todo = differ.into_iter().map(|a| (a, Step::Start(now))).collect();
         }
         let compares = &self.compares;
@@ -294,6 +309,11 @@ impl Replica {
         self.wanted.remove(&account);
         if let Some(compare) = self.compares.get_mut(&peer) {
             compare.todo.remove(&account);
+            if compare.heal
+                && let Some(apart) = &mut self.apart
+            {
+                apart.remove(&account);
+            }
         }
     }
 
@@ -387,55 +407,6 @@ impl Replica {
         let Some(session) = self.compares.get(&peer).map(|c| c.session) else { return };
         self.set_step(peer, account, Step::Pulling { tail: Some(Vec::new()) });
         self.say(peer, Kind::Pull(link::Pull { session, account: account.0, keep_branch }));
-    }
-
-    pub(crate) fn on_own_chain(&mut self, account: AccountId, links: Vec<ChainLink>, head: AccountHead) {
-        let served = head.is_served_from(self.saved.marks_from());
-        let mine = Side { links, lineage: head.lineage, served, never_alone: self.saved.never_alone };
-        self.say_chain(account, &mine);
-        let waits = |c: &Compare| matches!(c.todo.get(&account), Some(Step::OwnChain | Step::MergeChain(_)));
-        let peers: Vec<NodeId> = self.compares.iter().filter(|(_, c)| waits(c)).map(|(id, _)| *id).collect();
-        for peer in peers {
-            let Some(compare) = self.compares.get(&peer) else { continue };
-            let (theirs, session) = (compare.theirs(account), compare.session);
-            if matches!(compare.todo.get(&account), Some(Step::MergeChain(_))) {
-                self.plan_merge(peer, account, head.version, &mine);
-            } else if mine.position(theirs).is_some() {
-                self.order_pull(peer, account, false);
-            } else if mine.lineage.contains(&theirs) {
-                // Their branch is part of our state already (an interrupted heal).
-                self.order_pull(peer, account, self.config.merge);
-            } else {
-                self.set_step(peer, account, Step::TheirChain(mine.clone()));
-                self.say(peer, Kind::AskChain(link::AskChain { session, account: account.0 }));
-            }
-        }
-    }
-
-    pub(crate) fn on_their_chain(&mut self, peer: NodeId, session: u64, account: AccountId, chain: Side) {
-        let (mine, merge, never_solo) = (self.version(account), self.config.merge, self.saved.never_solo);
-        let Some(compare) = self.compare(peer, session) else { return };
-        let heal = compare.heal;
-        let Some(Step::TheirChain(own)) = compare.todo.get(&account) else { return };
-        let tail = compare.heal && never_solo && chain.is_tail_on(own);
-        let dropped = tail && self.config.without != Some(Rule::DropsTail);
-        // What is settled in their queue may be promised to accounts that are not here yet: merged, its records stay until then.
-        let queue = account == AccountId::QUEUE && merge && heal && self.keeps(Rule::QueueLast);
-        if chain.knows(mine) && !queue {
-            self.log(format!("node {} is ahead in account {}", peer.0, account.0));
-            let keep = merge && chain.position(mine).is_none();
-            self.set_step(peer, account, Step::WantFetch { keep, mine });
-        } else if dropped {
-            // X14
-            self.log(format!("account {}: the last batch of node {} was never acknowledged", account.0, peer.0));
-            self.order_pull(peer, account, true);
-        } else {
-            self.log(format!("account {} changed on both nodes since they parted", account.0));
-            if !self.keeps(Rule::MergesBranches) {
-                return self.order_pull(peer, account, false);
-            }
-            self.set_step(peer, account, if merge { Step::WantMerge(chain) } else { Step::WantArchive });
-        }
     }
 
     pub(crate) fn on_now(&mut self, peer: NodeId, session: u64, account: AccountId, version: Version) {

@@ -101,6 +101,8 @@ pub enum Rule {
     CommonBase,
     /// H19: a branch that was not merged is not overwritten.
     MergesBranches,
+    /// A side that is behind, and was shown while the other was missing, is merged, not overwritten: rule W counts for it.
+    MergesShown,
     /// H28: an account is shown only with the branch of the guest merged.
     MergedReads,
     /// A guest takes the queue over after the accounts whose mail its accept records promise.

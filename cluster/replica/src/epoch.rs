@@ -182,6 +182,9 @@ impl Replica {
         let joint = if is_full(&new) { new.id.number } else { self.saved.joint };
         let newest = self.saved.newest.take().filter(|n| n.id > new.id);
         let (never_alone, never_solo) = self.stays_steady(&new);
+        let skipped = self.record.as_ref().is_none_or(|old| !new.parents.contains(&old.id));
+        let marks_anew = if skipped { Some(new.id) } else { self.saved.marks_anew };
+        let short = new.in_sync.contains(&self.me()) && !is_full(&new);
         self.saved = Saved {
             record: Some(new.clone()),
             newest,
@@ -190,6 +193,8 @@ impl Replica {
             joint,
             never_alone,
             never_solo,
+            marks_anew: marks_anew.filter(|_| !is_full(&new)),
+            never_short: is_full(&new) || (self.saved.never_short && !short),
             rows: self.saved.rows,
         };
         let mut parts = vec![self.saved.to_write()];
@@ -252,6 +257,7 @@ impl Replica {
         for peer in leading {
             self.stop_compare(peer);
         }
+        self.apart = None;
         self.stop_guests();
         self.hold = None;
         // From the join mark on the guest stays level: every batch went to it.

@@ -188,8 +188,10 @@ impl Replica {
         };
         let due = record.gap_epoch().filter(|epoch| *epoch == record.id || self.keeps(Rule::GapUntilJoint));
         let gap = due.map(|epoch| Gap { k: record.gap_k(node), of: record.gap_round(), epoch });
-        // Who took a gap may have missed a joint epoch that others entered, and then marks from before it tell them nothing.
-        let from = record.gap_epoch().unwrap_or_default().max(self.saved.marks_from());
+        // Who took a gap, or was not in the epoch before, may have missed a joint epoch that others entered, and then marks
+        // from before it tell them nothing.
+        let anew = record.gap_epoch().max(self.saved.marks_anew).unwrap_or_default();
+        let from = anew.max(self.saved.marks_from());
         let marks = (!is_full(record)).then_some(Marks { from });
         let joint = record.kind == EpochKind::Joint;
         StampBase { epoch: record.id, home: node, joint, gap, marks, rows: self.row_format() }

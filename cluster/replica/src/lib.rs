@@ -5,6 +5,7 @@
 
 mod archive;
 mod balance;
+mod chains;
 mod commit;
 mod compare;
 mod config;
@@ -113,6 +114,9 @@ pub struct Replica {
     follow: follow::Follow,
     guest: guest::Guest,
     compares: BTreeMap<NodeId, compare::Compare>,
+    /// Accounts that were not level with the guest yet in the heal epoch in effect, and the version it came with; `None` before
+    /// it said what it has.
+    apart: Option<BTreeMap<AccountId, Version>>,
     /// Accounts that clients asked for while they were not level; they go first.
     wanted: BTreeMap<AccountId, Instant>,
     /// New batches wait since then, so that the guest can become level.
@@ -170,6 +174,7 @@ impl Replica {
             follow: follow::Follow::default(),
             guest: guest::Guest::default(),
             compares: BTreeMap::new(),
+            apart: None,
             wanted: BTreeMap::new(),
             hold: None,
             hold_not_before: now,

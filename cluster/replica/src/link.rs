@@ -189,7 +189,8 @@ impl Replica {
                 Some(())
             }
             Kind::HaveVersions(have) => {
-                self.on_have_versions(id, have.session, message::versions_from(&have.accounts)?, have.last);
+                let list = message::versions_from(&have.accounts)?;
+                self.on_have_versions(id, have.session, list, have.last, have.unmarked);
                 Some(())
             }
             other => self.on_compare_item(id, other),
@@ -337,13 +338,17 @@ impl Replica {
     pub(crate) fn say_versions(&mut self, id: NodeId, session: u64) {
         let list: Vec<(AccountId, Version)> =
             self.versions.iter().flatten().filter(|(_, v)| **v != Version::default()).map(|(a, v)| (*a, *v)).collect();
+        let unmarked = self.saved.never_short;
         let mut chunks = list.chunks(VERSIONS_PER_ITEM_MAX).peekable();
         if chunks.peek().is_none() {
-            self.say(id, Kind::HaveVersions(link::HaveVersions { session, accounts: Vec::new(), last: true }));
+            self.say(
+                id,
+                Kind::HaveVersions(link::HaveVersions { session, accounts: Vec::new(), last: true, unmarked }),
+            );
         }
         while let Some(chunk) = chunks.next() {
             let (accounts, last) = (message::versions_to(chunk), chunks.peek().is_none());
-            self.say(id, Kind::HaveVersions(link::HaveVersions { session, accounts, last }));
+            self.say(id, Kind::HaveVersions(link::HaveVersions { session, accounts, last, unmarked }));
         }
     }
 

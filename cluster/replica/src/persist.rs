@@ -29,6 +29,11 @@ pub struct Saved {
     pub never_alone: bool,
     /// Since that epoch this node was in none that was opened without a quorum: it lacks nothing that was acknowledged.
     pub never_solo: bool,
+    /// Since that epoch this node was in sync in none that lacked a data member: no served mark of its accounts counts.
+    pub never_short: bool,
+    /// The last epoch that this node entered without having been in the one before it, since the last full one it was in. Others
+    /// may have been in a full one meanwhile, and count no mark from before it: what is shown from here on is marked again.
+    pub marks_anew: Option<EpochId>,
     /// Row format every data member was heard to read, and rows may have been written in; 0 = the first.
     pub rows: u32,
 }
@@ -58,6 +63,8 @@ impl Saved {
             joint: wire.joint,
             never_alone: wire.never_alone,
             never_solo: wire.never_solo,
+            never_short: wire.never_short,
+            marks_anew: wire.marks_anew.map(|id| message::epoch_from(&id)),
             rows: wire.rows,
         })
     }
@@ -78,6 +85,8 @@ impl Saved {
             joint: self.joint,
             never_alone: self.never_alone,
             never_solo: self.never_solo,
+            never_short: self.never_short,
+            marks_anew: self.marks_anew.map(message::epoch_to),
             rows: self.rows,
         };
         let mut value = vec![RECORD_VERSION];

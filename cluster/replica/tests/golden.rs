@@ -41,6 +41,8 @@ fn golden_bytes_of_the_local_record() {
         joint: 4,
         never_alone: true,
         never_solo: true,
+        never_short: false,
+        marks_anew: None,
         rows: 0,
     };
     let StoreWrite::Meta { key, value: Some(value) } = saved.to_write() else { panic!("a record") };
@@ -55,6 +57,14 @@ fn golden_bytes_of_the_local_record() {
     let StoreWrite::Meta { value: Some(with_rows), .. } = newer.to_write() else { panic!("a record") };
     assert_eq!(hex(&with_rows), format!("{}4002", hex(&value)));
     assert_eq!(Saved::from_meta(Some(&with_rows)).unwrap(), newer);
+    let full = Saved { never_short: true, ..newer };
+    let StoreWrite::Meta { value: Some(with_short), .. } = full.to_write() else { panic!("a record") };
+    assert_eq!(hex(&with_short), format!("{}4801", hex(&with_rows)));
+    assert_eq!(Saved::from_meta(Some(&with_short)).unwrap(), full);
+    let anew = Saved { marks_anew: Some(EpochId { number: 7, author: 1 }), ..full };
+    let StoreWrite::Meta { value: Some(with_anew), .. } = anew.to_write() else { panic!("a record") };
+    assert_eq!(hex(&with_anew), format!("{}520408071001", hex(&with_short)));
+    assert_eq!(Saved::from_meta(Some(&with_anew)).unwrap(), anew);
     assert!(Saved::from_meta(Some(&[9, 1])).is_err(), "an unknown version is refused");
     assert!(Saved::from_meta(Some(&[])).is_err());
     assert_eq!(Saved::from_meta(None).unwrap(), Saved::default());

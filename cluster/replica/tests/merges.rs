@@ -322,3 +322,78 @@ fn an_account_that_a_client_asks_for_is_merged_before_others() {
     assert_eq!(unasked, 199, "else in order");
     assert!(asked <= 40, "behind those that were under way: {asked}");
 }
+
+/// One side has changed nothing since they parted but was shown to clients; the other is ahead.
+fn shown_behind(behind: NodeId, keeps: bool) -> Vec<(NodeId, bool, bool)> {
+    let mut world = World::pair_with(true);
+    world.without = (!keeps).then_some(replica::Rule::MergesShown);
+    for id in [A, B] {
+        world.kill(id);
+        world.boot(id);
+        world.run(1_000);
+    }
+    world.submit(A, &[16]);
+    world.cut();
+    world.run(2_000);
+    let alone = world.replica(behind).record().unwrap().id;
+    world.nodes.get_mut(&behind).unwrap().disk.accounts.get_mut(&AccountId(16)).unwrap().head.served = Some(alone);
+    let ahead = if behind == A { B } else { A };
+    let token = world.submit(ahead, &[16]);
+    assert!(world.is_committed(ahead, token));
+    world.mend();
+    check(&mut world, &[], "a side that was shown");
+    assert!(world.tokens(behind, 16).contains(&token));
+    let merges = |id: NodeId| {
+        world.nodes[&id].orders.iter().filter_map(move |o| match o {
+            Output::Merge { account: AccountId(16), served, guest_served, .. } => Some((id, *served, *guest_served)),
+            _ => None,
+        })
+    };
+    [A, B].into_iter().flat_map(merges).collect()
+}
+
+#[test]
+fn rule_w_a_side_that_is_behind_but_was_shown_is_merged() {
+    let mut anchors = std::collections::BTreeSet::new();
+    for behind in [A, B] {
+        let merged = shown_behind(behind, true);
+        let [(anchor, served, guest_served)] = merged[..] else { panic!("{merged:?}") };
+        anchors.insert(anchor == behind);
+        assert!(if anchor == behind { served } else { guest_served }, "{merged:?}");
+        assert_eq!(shown_behind(behind, false), []);
+    }
+    assert_eq!(anchors.len(), 2, "once it is the anchor that is behind, once the guest");
+}
+
+/// A guest that was level in this heal epoch shows nothing by itself: what it lacks after a broken link it fetches.
+#[test]
+fn a_guest_that_was_level_in_the_heal_is_only_behind_after_its_link_broke() {
+    let mut fetched = 0;
+    for steps in 0..80 {
+        let (mut world, tokens, _) = parted();
+        for id in [A, B] {
+            let alone = world.replica(id).record().unwrap().id;
+            for state in world.nodes.get_mut(&id).unwrap().disk.accounts.values_mut() {
+                state.head.served = Some(alone);
+            }
+        }
+        run_steps(&mut world, steps);
+        let anchor =
+            if world.kind(A) == EpochKind::Heal && world.replica(A).record().unwrap().home == A { A } else { B };
+        let guest = if anchor == A { B } else { A };
+        let was_level = world.kind(anchor) == EpochKind::Heal && world.version(anchor, 16) == world.version(guest, 16);
+        world.disconnect();
+        let late = world.submit(anchor, &[16]);
+        let before = world.nodes[&anchor].orders.len();
+        world.mend();
+        check(&mut world, &tokens, &format!("the link breaks after step {steps}"));
+        let merged = world.nodes[&anchor].orders[before..]
+            .iter()
+            .any(|o| matches!(o, Output::Merge { account: AccountId(16), .. }));
+        if was_level && world.is_committed(anchor, late) {
+            fetched += 1;
+            assert!(!merged, "after step {steps}");
+        }
+    }
+    assert!(fetched > 0, "some links break after the account was level");
+}

@@ -5,9 +5,9 @@
 mod toy;
 
 use replica::{Event, Mode, Output, Serving};
-use topology::EpochKind;
+use topology::{EpochKind, EpochRecord};
 use toy::{A, B, C, W, World};
-use vocab::{AccountHead, AccountId, NodeId};
+use vocab::{AccountHead, AccountId, EpochId, NodeId};
 
 fn serves(world: &World, id: NodeId) -> bool {
     world.replica(id).serving(world.now) == Serving::Home
@@ -303,9 +303,8 @@ fn three_nodes_two_are_lost_one_after_the_other_and_taken_back_one_at_a_time() {
     assert!(world.tokens(A, 16).contains(&token));
 }
 
-/// What A showed before a joint epoch that it never entered says nothing about what it shows after it, alone.
-#[test]
-fn x16_marks_from_before_a_joint_epoch_that_a_node_missed_are_made_again() {
+/// A is guest and cut off when the joint epoch is decided, which it never enters; a mark that it made before.
+fn missed_joint() -> (World, AccountHead, EpochId) {
     let mut world = World::three();
     world.submit(A, &[16]);
     for id in [A, C] {
@@ -340,14 +339,49 @@ fn x16_marks_from_before_a_joint_epoch_that_a_node_missed_are_made_again() {
     world.run(100);
     let joint = world.replica(B).record().unwrap().id;
     assert_eq!((world.kind(B), world.kind(A)), (EpochKind::Joint, EpochKind::Heal));
+    (world, shown, joint)
+}
+
+fn due(world: &World, id: NodeId, head: &AccountHead) -> bool {
+    world.replica(id).stamp(AccountId(16)).entry_due(head)
+}
+
+/// What A showed before a joint epoch that it never entered says nothing about what it shows after it, alone.
+#[test]
+fn x16_marks_from_before_a_joint_epoch_that_a_node_missed_are_made_again() {
+    let (mut world, mut shown, joint) = missed_joint();
     world.event(A, Event::StartAlone);
     world.drain();
     let solo = world.replica(A).record().unwrap().id;
     assert_eq!((solo.number, solo.author), (joint.number, A.0));
-    let due = |w: &World, id: NodeId, head: &AccountHead| w.replica(id).stamp(AccountId(16)).entry_due(head);
     shown.gap_taken = Some(solo);
     assert!(due(&world, A, &shown), "a mark that B does not count");
     shown.served = Some(solo);
+    assert!(!due(&world, A, &shown));
+}
+
+/// Nor what it shows after it as home of an epoch without a third node, which has no gap.
+#[test]
+fn x16_who_missed_a_joint_epoch_makes_its_marks_again_as_home_of_a_reduced_one_too() {
+    let (mut world, mut shown, joint) = missed_joint();
+    let reduced = EpochRecord {
+        id: EpochId { number: joint.number + 1, author: B.0 },
+        kind: EpochKind::Reduced,
+        in_sync: vec![A, B],
+        home: A,
+        parents: vec![joint],
+        ..world.register.clone().unwrap()
+    };
+    world.isolate(C);
+    world.register = Some(reduced.clone());
+    world.isolated.remove(&A);
+    world.tell_register();
+    world.connect();
+    world.drain();
+    world.run(2_000);
+    assert_eq!(world.replica(A).record(), Some(&reduced));
+    assert!(due(&world, A, &shown), "a mark that B does not count");
+    shown.served = Some(reduced.id);
     assert!(!due(&world, A, &shown));
 }
 

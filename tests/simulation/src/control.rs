@@ -76,6 +76,8 @@ pub enum Control {
     CommitsWithoutGuest,
     /// An account is merged while a batch of it is in flight.
     MergesUnderFlight,
+    /// A side that is behind, though it was shown alone, is overwritten.
+    OverwritesShown,
     /// What was taken over from one node is served before the others have it.
     ServesBeforeOthersAreLevel,
     /// A batch that was never acknowledged is merged.
@@ -114,7 +116,7 @@ pub enum Control {
 
 impl Control {
     /// Every control that switches something off.
-    pub const ALL: [Self; 50] = [
+    pub const ALL: [Self; 51] = [
         Self::AcknowledgesEarly,
         Self::AcknowledgesUnsynced,
         Self::WritesHomeFirst,
@@ -148,6 +150,7 @@ impl Control {
         Self::EntersFromSolo,
         Self::CommitsWithoutGuest,
         Self::MergesUnderFlight,
+        Self::OverwritesShown,
         Self::ServesBeforeOthersAreLevel,
         Self::MergesTail,
         Self::TrustsShortMarks,
@@ -188,6 +191,7 @@ impl Control {
             Self::CommitsWithoutGuest => Rule::JoinMark,
             Self::MergesUnderFlight => Rule::FinishFirst,
             Self::ServesBeforeOthersAreLevel => Rule::LevelOthers,
+            Self::OverwritesShown => Rule::MergesShown,
             Self::MergesTail => Rule::DropsTail,
             Self::TrustsShortMarks => Rule::MarksReachBack,
             Self::MergesFromOwnBase => Rule::CommonBase,
@@ -258,6 +262,7 @@ impl Control {
             Self::CommitsWithoutGuest => "X11",
             Self::MergesUnderFlight => "X12",
             Self::ServesBeforeOthersAreLevel => "X13",
+            Self::OverwritesShown => "rule W",
             Self::MergesTail => "X14",
             Self::TrustsShortMarks => "X15",
             Self::MarksNothingServed => "X9, X16",

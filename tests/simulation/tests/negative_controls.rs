@@ -84,9 +84,9 @@ fn every_control_is_noticed_here_or_played_by_a_script() {
     assert_eq!(missing, []);
 }
 
-/// X3, X4: `quorum.rs`; X6, X10: `scripts.rs`; X12 to X15: `quorum.rs`, `merges.rs`, all of cluster/replica/tests. H29, X20,
+/// X3, X4: `quorum.rs`; X6, X10: `scripts.rs`; X12 to X15, rule W of a side that is behind: `quorum.rs`, `merges.rs`, all of cluster/replica/tests. H29, X20,
 /// X23: crates/mailbox/tests/merge.rs. H14: `merges.rs`.
-const SCRIPTED: [Control; 11] = [
+const SCRIPTED: [Control; 12] = [
     Control::TakesQueueFirst,
     Control::KeepsTwoPlaces,
     Control::ForgetsMarks,
@@ -95,6 +95,7 @@ const SCRIPTED: [Control; 11] = [
     Control::LosesGapAtHeal,
     Control::EntersFromSolo,
     Control::ServesBeforeOthersAreLevel,
+    Control::OverwritesShown,
     Control::MergesTail,
     Control::TrustsShortMarks,
     Control::NumbersByClock,
