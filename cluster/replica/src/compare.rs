@@ -180,20 +180,21 @@ impl Replica {
         self.compares.get_mut(&peer).filter(|c| c.session == session)
     }
 
-    pub(crate) fn on_have_versions(
-        &mut self,
-        peer: NodeId,
-        session: u64,
-        list: Vec<(AccountId, Version)>,
-        last: bool,
-        unmarked: bool,
-    ) {
-        let Some(compare) = self.compare(peer, session) else { return };
-        compare.theirs.extend(list);
-        compare.unmarked = unmarked;
-        if !last {
-            return;
+    /// `None` when it makes no sense.
+    pub(crate) fn on_have_versions(&mut self, peer: NodeId, have: &link::HaveVersions) -> Option<()> {
+        let list = message::versions_from(&have.accounts)?;
+        if let Some(compare) = self.compare(peer, have.session) {
+            compare.theirs.extend(list);
+            compare.unmarked = have.unmarked;
+            if have.last {
+                self.on_all_versions(peer);
+            }
         }
+        Some(())
+    }
+
+    fn on_all_versions(&mut self, peer: NodeId) {
+        let Some(compare) = self.compares.get_mut(&peer) else { return };
         compare.known = true;
         let theirs = compare.theirs.clone();
         let mine = self.versions.iter().flatten().map(|(a, _)| *a);

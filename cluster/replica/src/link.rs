@@ -188,11 +188,7 @@ impl Replica {
                 self.on_ask_versions(id, ask.session, epoch_from(ask.epoch.as_ref()?));
                 Some(())
             }
-            Kind::HaveVersions(have) => {
-                let list = message::versions_from(&have.accounts)?;
-                self.on_have_versions(id, have.session, list, have.last, have.unmarked);
-                Some(())
-            }
+            Kind::HaveVersions(have) => self.on_have_versions(id, &have),
             other => self.on_compare_item(id, other),
         }
     }
