@@ -22,7 +22,7 @@ const NOTICED: [(Control, u64); 39] = [
     (Control::UnitesByContent, 22),
     (Control::RetriesAsNew, 3),
     (Control::IgnoresBodies, 5),
-    (Control::TrustsDisks, 16),
+    (Control::TrustsDisks, 4),
     (Control::TransfersInPlace, 5),
     (Control::OverwritesBranches, 2),
     (Control::ShowsUnconfirmed, 13),
