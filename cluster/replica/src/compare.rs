@@ -51,8 +51,8 @@ pub(crate) enum Step {
     WantBranch(Plan),
     /// Their branch is being fetched.
     Branch(Plan),
-    /// The driver merges, or the result is being written.
-    Merging,
+    /// The driver merges, or the result is being written. The other changed nothing: its version is one of our chain.
+    Merging { silent: bool },
     /// Cannot be merged: to be archived once no batch of the account is in flight.
     WantArchive,
     /// Both nodes archive their branch.

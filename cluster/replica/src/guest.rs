@@ -183,7 +183,7 @@ impl Replica {
         }
     }
 
-    fn step_pulls(&mut self) {
+    pub(crate) fn step_pulls(&mut self) {
         while self.guest.fetches.len() < FETCHES_MAX {
             let Some((from, account, keep)) = self.guest.pulls.pop_front() else { return };
             let Some(session) = self.guest.sessions.get(&from).copied() else { continue };

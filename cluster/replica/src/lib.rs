@@ -247,6 +247,8 @@ impl Replica {
             self.answer_versions();
             self.start_compares();
             self.step_compares();
+            // A fetch of this node's own may have ended, and with it what a pull waited for.
+            self.step_pulls();
             self.tell_compared();
             self.consider_join_mark();
             self.consider_space();

@@ -199,7 +199,8 @@ impl Replica {
             peer.0,
             self.version(account)
         ));
-        self.set_step(peer, account, Step::Merging);
+        let silent = plan.base.is_some_and(|base| base.version == theirs);
+        self.set_step(peer, account, Step::Merging { silent });
         let (batch, stamp) = (self.batch_id(), self.stamp(account));
         let flight = self.new_flight(Vec::new(), vec![account], Some(peer));
         self.flights.insert(batch, flight);
@@ -208,7 +209,7 @@ impl Replica {
     }
 
     fn merges(&self, peer: NodeId, account: AccountId) -> bool {
-        self.compares.get(&peer).is_some_and(|c| matches!(c.todo.get(&account), Some(Step::Merging)))
+        self.compares.get(&peer).is_some_and(|c| matches!(c.todo.get(&account), Some(Step::Merging { .. })))
     }
 
     /// A merge that does not name the branch it contains would be made again after a crash.
@@ -216,8 +217,10 @@ impl Replica {
         let Some(flight) = self.flights.get(&id) else { return false };
         let Some(peer) = flight.owner else { return true };
         flight.accounts.iter().filter(|a| self.merges(peer, **a)).all(|account| {
-            let theirs = self.compares.get(&peer).map(|c| c.theirs(*account)).unwrap_or_default();
-            batch.accounts.iter().any(|a| a.account == *account && a.head.lineage.contains(&theirs))
+            let Some(compare) = self.compares.get(&peer) else { return false };
+            let theirs = compare.theirs(*account);
+            let silent = matches!(compare.todo.get(account), Some(Step::Merging { silent: true }));
+            batch.accounts.iter().any(|a| a.account == *account && (silent || a.head.lineage.contains(&theirs)))
         })
     }
 

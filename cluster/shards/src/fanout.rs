@@ -11,7 +11,7 @@ use std::time::Duration;
 use queue::op::{AcceptRecord, LocalRecipient, QueueOp};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use vocab::{AccountId, CommandId, EpochId, NodeId, SubmitError};
+use vocab::{AccountId, CommandId, Damaged, EpochId, NodeId, PlacementId, SubmitError};
 
 use crate::engine::Engine;
 use crate::grace::wall;
@@ -35,6 +35,11 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 pub(crate) const LATE_MS: u64 = 60_000;
 /// Waiting records that are looked at for the metrics.
 const COUNTED_MAX: usize = 10_000;
+
+fn unreadable(damaged: Damaged) -> SubmitError {
+    tracing::error!(%damaged, "rows are damaged");
+    SubmitError::Unavailable(crate::NOT_SERVING)
+}
 
 /// What of the fan-out is in this process.
 pub(crate) struct FanOut {
@@ -194,7 +199,38 @@ impl Engine {
         if !left.is_empty() {
             return Err(SubmitError::Unknown("a part of the fan-out ended badly"));
         }
+        *left = self.lacking(record)?;
+        if !left.is_empty() {
+            return Err(SubmitError::Unavailable(crate::PLACED_ELSEWHERE));
+        }
         self.order(Work::Queue(QueueOp::Settle { accept: record.accept })).await.map(drop)
+    }
+
+    /// Recipients whose placement this disk does not know. A home in this epoch has placed it on every disk in sync before it
+    /// answers; one that went on alone has placed it on its own branch, and there it may stay for ever.
+    fn lacking(&self, record: &AcceptRecord) -> Result<Vec<LocalRecipient>, SubmitError> {
+        let mut lacking = Vec::new();
+        for recipient in &record.recipients {
+            if !self.is_placed_here(record.accept, recipient.number, recipient.account)? {
+                lacking.push(recipient.clone());
+            }
+        }
+        Ok(lacking)
+    }
+
+    /// Whether this disk knows the placement, or the account is gone for good.
+    fn is_placed_here(&self, accept: CommandId, number: u32, account: AccountId) -> Result<bool, SubmitError> {
+        let id = PlacementId { command: accept.for_recipient(number), index: 0 };
+        let known = mailbox::read::known_place(&*self.store.snapshot(account), id).map_err(unreadable)?;
+        Ok(known.is_some() || self.is_removed(account))
+    }
+
+    /// Whether this disk has the placement, or the record that promises it.
+    pub(crate) fn is_owed_here(&self, accept: CommandId, number: u32, account: AccountId) -> Result<bool, SubmitError> {
+        let records = queue::read::accepts(&*self.store.snapshot(AccountId::QUEUE), usize::MAX).map_err(unreadable)?;
+        let owes = |record: &AcceptRecord| record.recipients.iter().any(|r| r.number == number);
+        let owed = |record: &AcceptRecord| record.accept == accept && owes(record);
+        Ok(records.iter().any(owed) || self.is_placed_here(accept, number, account)?)
     }
 
     /// Recipients of one home; numbers of those whose mailboxes refused the message.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ports::Answer;
-use ports::intake::{Delivery, Intake};
+use ports::intake::{Delivery, Intake, Recipient};
 use vocab::limits::SMALL_BODY_MAX;
 use vocab::{AccountId, BlobHash, NodeId, SubmitError};
 use wire::forward::reply;
@@ -42,6 +42,23 @@ impl Intake for EngineIntake {
                 tracing::warn!(accept = %delivery.accept, %error, "message not accepted");
             }
             result
+        })
+    }
+    fn accept_here(&self, delivery: Delivery) -> Answer<'_, Result<(), SubmitError>> {
+        Box::pin(async move {
+            let local = delivery.recipients.iter().filter_map(|recipient| match recipient {
+                Recipient::Local { number, account, .. } => Some((*number, *account)),
+                Recipient::Remote { .. } => None,
+            });
+            let (accept, local): (_, Vec<(u32, AccountId)>) = (delivery.accept, local.collect());
+            self.accept(delivery).await?;
+            for (number, account) in local {
+                if !self.0.is_owed_here(accept, number, account)? {
+                    tracing::warn!(%accept, account = account.0, "accepted on another branch only");
+                    return Err(SubmitError::Unavailable(crate::PLACED_ELSEWHERE));
+                }
+            }
+            Ok(())
         })
     }
 }

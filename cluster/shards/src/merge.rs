@@ -181,6 +181,7 @@ impl Engine {
             let input = MergeInput {
                 account,
                 base,
+                common: order.base.map(|base| base.version).unwrap_or_default(),
                 anchor: Branch { rows: &*anchor, served: order.served },
                 guest: Branch { rows: &*guest, served: order.guest_served },
                 stamp,

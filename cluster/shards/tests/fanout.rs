@@ -11,7 +11,7 @@ use mailbox::op::{AccountOp, MailboxRef, Outcome, Role};
 use pair::{ALICE, Node, Pair, local, message, until};
 use ports::accounts::Accounts as _;
 use ports::blobs::Blobs as _;
-use ports::intake::Recipient;
+use ports::intake::{Intake as _, Recipient};
 use ports::mail_store::MailStore as _;
 use ports::outbox::Outbox as _;
 use queue::{AcceptRecord, Accepted, AttemptResult, Failure, LocalRecipient, QueueItem, QueueOp, QueueOutcome};
@@ -260,6 +260,52 @@ async fn h14_a_placement_in_a_deleted_mailbox_settles() {
     node.promise(accept, &body, &both()).await;
     until_settled(&pair).await;
     assert_eq!(pair.nodes[1].placed(), [0, 1]);
+}
+
+/// The call to the other home is served when that has gone on alone, so on its branch, and this one goes on alone later: what both owe is settled by
+/// what this disk holds, or the other's disk alone would have it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn h14_what_the_other_side_of_a_split_placed_settles_nothing_here() {
+    let pair = Pair::spread().await;
+    let worker = usize::from(!pair.nodes[0].engine.outbox().is_worker());
+    let (home, other) = (&pair.nodes[worker], &pair.nodes[1 - worker]);
+    let (accept, body) = (home.fresh(), message("owed by both"));
+    pair.net.held.store(true, Ordering::SeqCst);
+    home.send_to(accept, vec![local(1, ALICE), local(2, bob())], &body).await.expect("accepted");
+    pair.register.set_quorum(false);
+    pair.net.cut();
+    other.engine.guard_word(home.id, home.boot);
+    until("the other goes on alone", || other.status().epoch_kind == "solo").await;
+    assert_eq!(home.status().epoch_kind, "joint", "it has not noticed");
+    pair.net.held.store(false, Ordering::SeqCst);
+    until("it is settled here", || home.accepts().is_empty()).await;
+    assert_eq!(home.placed(), [1, 1], "what is settled is here");
+}
+
+/// A queue item ends with its report: one that only the other side has ends nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d4_a_report_that_the_other_side_of_a_split_took_is_not_here() {
+    let pair = Pair::spread().await;
+    let [home, other] = [&pair.nodes[0], &pair.nodes[1]];
+    pair.register.set_quorum(false);
+    pair.net.cut();
+    other.engine.guard_word(home.id, home.boot);
+    until("the other goes on alone", || other.status().epoch_kind == "solo").await;
+    assert_eq!(home.status().epoch_kind, "joint", "it has not noticed");
+    let ids = [home.fresh(), home.fresh()];
+    let report = |n: usize| {
+        let delivery = pair::delivery(ids[n], vec![local(1, both()[n])], message("a report"));
+        let engine = home.engine.clone();
+        async move { engine.intake().accept_here(delivery).await }
+    };
+    let first = tokio::join!(report(0), report(1));
+    let first = [first.0, first.1];
+    let there = first.iter().position(Result::is_err).unwrap_or_else(|| panic!("one has its home there: {first:?}"));
+    assert!(first[1 - there].is_ok(), "{first:?}");
+    assert_eq!((other.placed()[there], home.placed()[there]), (1, 0));
+    until("this side goes on alone", || home.status().epoch_kind == "solo").await;
+    report(there).await.expect("accepted");
+    assert_eq!(home.placed(), [1, 1]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -45,10 +45,7 @@ pub(crate) fn checked_flags(flags: &Flags) -> Result<Flags, Fail> {
 
 /// Where the placement of this id is or was: a command that ran on another branch before is not run again (X19).
 pub(crate) fn known_place(work: &Work<'_>, id: PlacementId) -> Result<Option<(MailboxId, Uid)>, Damaged> {
-    match read::place(&work.rows, id)? {
-        Some(place) => Ok(Some(place)),
-        None => Ok(read::expunged(&work.rows, id)?.map(|gone| (gone.mailbox, gone.uid))),
-    }
+    read::known_place(&work.rows, id)
 }
 
 /// Puts a placement into a mailbox under a new UID and the command's modseq. The caller saves the mailbox.

@@ -189,6 +189,17 @@ pub fn expunged(rows: &dyn Rows, id: PlacementId) -> Result<Option<Expunged>, Da
     rows.get(Table::EXPUNGED, &id.to_bytes())?.map(|value| Expunged::decode(id, &value)).transpose()
 }
 
+/// Where a placement is, or was when it was expunged: it was made in this account and is not made again.
+///
+/// # Errors
+/// [`Damaged`].
+pub fn known_place(rows: &dyn Rows, id: PlacementId) -> Result<Option<(MailboxId, Uid)>, Damaged> {
+    match place(rows, id)? {
+        Some(place) => Ok(Some(place)),
+        None => Ok(expunged(rows, id)?.map(|gone| (gone.mailbox, gone.uid))),
+    }
+}
+
 /// The whole mailbox by UID ascending, only what a session keeps: cheaper than [`placements`].
 ///
 /// # Errors

@@ -366,13 +366,26 @@ fn nested_heal_greater_uidvalidity_stays_with_its_numbers() {
 }
 
 #[test]
-fn a_silent_guest_changes_nothing_and_again_changes_nothing() {
+fn a_silent_guest_changes_nothing_and_has_no_branch() {
     let mut pair = Pair::from(&three());
     append_to(&mut pair.a, "INBOX", "x");
     pair.a.create("y");
     pair.served = [true, false];
     let merged = pair.merged();
     assert_eq!(picture(&merged), picture(&pair.a));
+    let with = (Rules::default(), pair.stamp());
+    let (again, _) = merge_rows(&merged.rows, &pair.g.rows, [true, false], Some(&pair.base), with);
+    assert_eq!(picture(&again), picture(&merged));
+    // Its version is one of the anchor's chain.
+    assert!(!again.rows.head.lineage.contains(&pair.g.rows.head.version));
+}
+
+#[test]
+fn a_branch_that_was_merged_changes_nothing_again() {
+    let mut pair = Pair::from(&three());
+    append_to(&mut pair.a, "INBOX", "x");
+    append_to(&mut pair.g, "INBOX", "y");
+    let merged = pair.merged();
     let with = (Rules::default(), pair.stamp());
     let (again, made) = merge_rows(&merged.rows, &pair.g.rows, [true, true], Some(&pair.base), with);
     assert_eq!((again.rows.rows, made.batch.rows.len()), (merged.rows.rows, 0));

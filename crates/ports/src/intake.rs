@@ -56,4 +56,12 @@ pub trait Intake: Send + Sync {
     /// # Errors
     /// Unavailable: 451 4.3.2 (452 4.3.1 for space), nothing kept. Unknown: 451 4.3.2 too.
     fn accept(&self, delivery: Delivery) -> Answer<'_, Result<(), SubmitError>>;
+    /// As [`Intake::accept`], and the message is on the disk of this node: for who gives up something of its own when it is.
+    /// A home that went on alone has what it accepted on its own branch, which nobody else may ever see.
+    ///
+    /// # Errors
+    /// As [`Intake::accept`]; unavailable, too, when only another branch has it: repeat later, it takes effect once.
+    fn accept_here(&self, delivery: Delivery) -> Answer<'_, Result<(), SubmitError>> {
+        self.accept(delivery)
+    }
 }

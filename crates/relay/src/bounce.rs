@@ -46,7 +46,8 @@ pub(crate) async fn report(
         at,
     };
     let accept = delivery.accept;
-    relay.ports.intake.accept(delivery).await?;
+    // The item ends with it.
+    relay.ports.intake.accept_here(delivery).await?;
     metrics::counter!("twinpost_bounces_total").increment(1);
     tracing::info!(accept = %item.id, bounce = %accept, %to, "bounce accepted");
     Ok(())

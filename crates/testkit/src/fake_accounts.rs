@@ -93,6 +93,7 @@ impl FakeAccounts {
             let input = MergeInput {
                 account,
                 base: Some(&base),
+                common: base.head.version,
                 anchor: Branch { rows: &anchor, served: true },
                 guest: Branch { rows: &guest, served: true },
                 stamp: stamp(inner.mailbox_counter),

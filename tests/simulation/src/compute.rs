@@ -179,6 +179,7 @@ impl World {
         let input = MergeInput {
             account: order.account,
             base: base.as_ref().map(|rows| rows as &dyn Rows),
+            common: order.base.map(|base| base.version).unwrap_or_default(),
             anchor: mailbox::merge::Branch { rows, served: order.served },
             guest: mailbox::merge::Branch { rows: &branch.rows, served: order.guest_served },
             stamp,

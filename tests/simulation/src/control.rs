@@ -78,6 +78,8 @@ pub enum Control {
     MergesUnderFlight,
     /// A side that is behind, though it was shown alone, is overwritten.
     OverwritesShown,
+    /// An accept record is settled when every home has answered, whatever branch that placed the message on.
+    SettlesUnseen,
     /// What was taken over from one node is served before the others have it.
     ServesBeforeOthersAreLevel,
     /// A batch that was never acknowledged is merged.
@@ -116,7 +118,7 @@ pub enum Control {
 
 impl Control {
     /// Every control that switches something off.
-    pub const ALL: [Self; 51] = [
+    pub const ALL: [Self; 52] = [
         Self::AcknowledgesEarly,
         Self::AcknowledgesUnsynced,
         Self::WritesHomeFirst,
@@ -151,6 +153,7 @@ impl Control {
         Self::CommitsWithoutGuest,
         Self::MergesUnderFlight,
         Self::OverwritesShown,
+        Self::SettlesUnseen,
         Self::ServesBeforeOthersAreLevel,
         Self::MergesTail,
         Self::TrustsShortMarks,
@@ -263,6 +266,7 @@ impl Control {
             Self::MergesUnderFlight => "X12",
             Self::ServesBeforeOthersAreLevel => "X13",
             Self::OverwritesShown => "rule W",
+            Self::SettlesUnseen => "H14",
             Self::MergesTail => "X14",
             Self::TrustsShortMarks => "X15",
             Self::MarksNothingServed => "X9, X16",

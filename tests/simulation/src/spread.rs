@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use queue::op::{AcceptRecord, Accepted, LocalRecipient, QueueOp};
 use replica::{Event, Serving};
-use vocab::{AccountId, BlobHash, CommandId, MemoryRows, NodeId, ReversePath};
+use vocab::{AccountId, BlobHash, CommandId, MemoryRows, NodeId, PlacementId, ReversePath};
 
 use crate::Control;
 use crate::disk::Image;
@@ -76,6 +76,15 @@ pub(crate) fn accepted(accept: CommandId, accounts: &[(u32, AccountId)], body: &
         owner: None,
     };
     Accepted { accept, settled, items: Vec::new(), record: Some(record) }
+}
+
+/// Whether this disk knows the placement of every recipient.
+fn is_placed(image: &Image, record: &AcceptRecord) -> bool {
+    record.recipients.iter().all(|recipient| {
+        let id = PlacementId { command: record.accept.for_recipient(recipient.number), index: 0 };
+        let rows = image.accounts.get(&recipient.account);
+        rows.is_some_and(|rows| mailbox::read::known_place(rows, id).is_ok_and(|place| place.is_some()))
+    })
 }
 
 impl World {
@@ -184,13 +193,18 @@ impl World {
         if fan.open > 0 {
             return;
         }
-        if fan.failed || fan.settling {
+        // What a home placed on a branch of its own is not on this disk: nothing is settled by it.
+        let (over, record) = (fan.failed || fan.settling, fan.record.clone());
+        let here = self.control == Control::SettlesUnseen || is_placed(&self.nodes[n].disk.image, &record);
+        let Some(process) = self.nodes[n].process.as_mut() else { return };
+        if over || !here {
             process.fans.fans.remove(&number);
             return;
         }
-        fan.settling = true;
-        fan.open = 1;
-        let accept = fan.record.accept;
+        if let Some(fan) = process.fans.fans.get_mut(&number) {
+            (fan.settling, fan.open) = (true, 1);
+        }
+        let accept = record.accept;
         let id = process.command_id(n);
         self.begin_job(
             n,

@@ -85,8 +85,9 @@ fn every_control_is_noticed_here_or_played_by_a_script() {
 }
 
 /// X3, X4: `quorum.rs`; X6, X10: `scripts.rs`; X12 to X15, rule W of a side that is behind: `quorum.rs`, `merges.rs`, all of cluster/replica/tests. H29, X20,
-/// X23: crates/mailbox/tests/merge.rs. H14: `merges.rs`.
-const SCRIPTED: [Control; 12] = [
+/// X23: crates/mailbox/tests/merge.rs. H14: `merges.rs`,
+/// cluster/shards/tests/fanout.rs.
+const SCRIPTED: [Control; 13] = [
     Control::TakesQueueFirst,
     Control::KeepsTwoPlaces,
     Control::ForgetsMarks,
@@ -96,6 +97,7 @@ const SCRIPTED: [Control; 12] = [
     Control::EntersFromSolo,
     Control::ServesBeforeOthersAreLevel,
     Control::OverwritesShown,
+    Control::SettlesUnseen,
     Control::MergesTail,
     Control::TrustsShortMarks,
     Control::NumbersByClock,

@@ -211,7 +211,11 @@ pub async fn deliver(
     recipients: Vec<Recipient>,
     body: Bytes,
 ) -> Result<(), SubmitError> {
-    let delivery = Delivery {
+    engine.intake().accept(delivery(accept, recipients, body)).await
+}
+
+pub fn delivery(accept: CommandId, recipients: Vec<Recipient>, body: Bytes) -> Delivery {
+    Delivery {
         accept,
         reverse_path: ReversePath::Null,
         recipients,
@@ -219,8 +223,7 @@ pub async fn deliver(
         body,
         smtputf8: false,
         at: Timestamp(1_700_000_000_000),
-    };
-    engine.intake().accept(delivery).await
+    }
 }
 
 pub fn local(number: u32, account: AccountId) -> Recipient {

@@ -42,6 +42,17 @@ impl Net {
         }
     }
 
+    /// Nothing passes on the link any more; calls still do. Nobody knows of an end of the other's process.
+    pub fn cut(&self) {
+        let mut links = self.links.lock().expect("links");
+        links.1 = false;
+        let places = self.places.lock().expect("places");
+        for (node, place) in places.iter() {
+            let (peer, _) = places.iter().find(|(n, _)| *n != node).expect("two");
+            place.events.link_down(*peer, links.0, false);
+        }
+    }
+
     pub fn remove(&self, node: NodeId) {
         let mut places = self.places.lock().expect("places");
         places.remove(&node);

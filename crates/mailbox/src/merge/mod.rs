@@ -11,7 +11,7 @@ mod taken;
 mod tree;
 mod write;
 
-use vocab::{AccountBatch, AccountId, BatchId, CommandId, Damaged, Rows};
+use vocab::{AccountBatch, AccountId, BatchId, CommandId, Damaged, Rows, Version};
 
 use crate::apply;
 use crate::op::{Change, Stamp};
@@ -37,6 +37,8 @@ pub struct MergeInput<'a> {
     /// The greatest common version; `None` when it cannot be restored: then the mail of both sides is kept and
     /// UIDVALIDITY raised (M12).
     pub base: Option<&'a dyn Rows>,
+    /// Its version: rows that were restored have the head of the side they were restored from.
+    pub common: Version,
     /// The branch of the side that merges.
     pub anchor: Branch<'a>,
     /// The other branch.

@@ -84,8 +84,7 @@ fn voters<'s>(sides: &'s Sides, counting: &[&'s Side]) -> Vec<&'s Side> {
     if !served.is_empty() {
         return served;
     }
-    let silent = |side: &Side| sides.base.as_ref().is_some_and(|base| base.head.version == side.head.version);
-    let changed = counting.iter().copied().find(|side| !silent(side));
+    let changed = counting.iter().copied().find(|side| !sides.is_silent(side));
     changed.or_else(|| counting.first().copied()).into_iter().collect()
 }
 

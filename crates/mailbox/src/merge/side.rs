@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use vocab::{AccountHead, Damaged, MailboxId, PlacementId, Rows, Table, Uid, UidValidity};
+use vocab::{AccountHead, Damaged, MailboxId, PlacementId, Rows, Table, Uid, UidValidity, Version};
 
 use super::MergeInput;
 use crate::former::FormerNames;
@@ -76,6 +76,7 @@ impl Side {
 /// Both branches and what they come from.
 pub(super) struct Sides {
     pub base: Option<Side>,
+    common: Version,
     pub anchor: Side,
     pub guest: Side,
 }
@@ -84,6 +85,7 @@ impl Sides {
     pub(super) fn load(input: &MergeInput<'_>, base: Option<&dyn Rows>) -> Result<Self, Damaged> {
         Ok(Self {
             base: base.map(|rows| Side::load(rows, false)).transpose()?,
+            common: input.common,
             anchor: Side::load(input.anchor.rows, input.anchor.served)?,
             guest: Side::load(input.guest.rows, input.guest.served)?,
         })
@@ -91,6 +93,11 @@ impl Sides {
 
     pub(super) fn both(&self) -> [&Side; 2] {
         [&self.anchor, &self.guest]
+    }
+
+    /// Whether this side changed nothing since both were one.
+    pub(super) fn is_silent(&self, side: &Side) -> bool {
+        self.base.is_some() && self.common == side.head.version
     }
 
     /// Whether one side removed the account, which only the cluster's configuration may order.

@@ -53,7 +53,10 @@ pub(super) fn join_heads(work: &mut Work<'_>, sides: &Sides, rules: Rules) {
     head.modseq = head.modseq.max(guest.modseq).saturating_add(1);
     head.uidvalidity = head.uidvalidity.max(guest.uidvalidity);
     head.served = head.served.max(guest.served).filter(|_| rules.marks_inherited);
-    for branch in guest.lineage.iter().chain([&guest.version]) {
+    // A guest that changed nothing has no branch: its version is one of this side's own. Remembered for longer than the chain
+    // is, it would be taken for the newest version that a third node has in common with this one.
+    let silent = sides.is_silent(&sides.guest);
+    for branch in guest.lineage.iter().chain([&guest.version].into_iter().filter(|_| !silent)) {
         if !head.lineage.contains(branch) {
             head.lineage.push(*branch);
         }

@@ -104,6 +104,7 @@ pub fn merge_rows(
     let input = MergeInput {
         account: ACCOUNT,
         base: base.map(|rows| rows as _),
+        common: base.map(|rows| rows.head.version).unwrap_or_default(),
         anchor: Branch { rows: anchor, served: served[0] },
         guest: Branch { rows: guest, served: served[1] },
         stamp,

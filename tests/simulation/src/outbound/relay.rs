@@ -6,7 +6,7 @@ use queue::bounce::{report_id, write_bounce};
 use queue::op::{AttemptResult, Failure, Hold, QueueItem, QueueOp, QueueOutcome};
 use queue::schedule::next_attempt;
 use replica::{Event, MayRead, Serving};
-use vocab::{AccountId, EpochId, MemoryRows, ReversePath, Timestamp};
+use vocab::{AccountId, CommandId, EpochId, MemoryRows, PlacementId, ReversePath, Timestamp};
 
 use super::{Attempt, RELAY, Step};
 use crate::clients::FIRST_ACCOUNT;
@@ -79,12 +79,19 @@ impl World {
                 self.to(n, long, Inner::Dialogue(number));
                 // Of the side that committed it, though the heal may have begun since.
                 let mut view = self.view(n);
-                view.excused |= side.is_some();
+                // What both committed together comes before anything that one of them did alone, however late the answer is
+                // heard: a home that slept in between begins with what it was told then.
+                view.excused |= side.is_some() || !self.shape.has_third();
                 view.side = view.side.or(*side);
                 view.heard_out = attempt.heard_out;
                 self.checks.on_told(&Told::Started { item: attempt.item.id, view });
             }
             (Step::Start, _) => drop(process.worker.attempts.remove(&number)),
+            // Placed on the branch of a home that went on alone: the item must not end with it.
+            (Step::Bounce(failure, id), Ok(_)) if !self.is_owed(n, &attempt.item, id) => {
+                let due = self.queue_clock(n).plus_ms(BOUNCE_PAUSE_MS);
+                self.end_attempt(n, number, AttemptResult::Deferred(failure, due));
+            }
             (Step::Bounce(failure, id), Ok(_)) => {
                 self.note(|| format!("node {}: report {id} about {:?}", n + 1, attempt.item.id));
                 self.coverage.bounces += 1;
@@ -159,6 +166,15 @@ impl World {
             _ => self.judge(n, number, &item, (true, failure("5.1.1", "nobody here")), hold),
         }
         self.take_landed_faults();
+    }
+
+    /// Whether this disk has the report, or the record that promises it.
+    fn is_owed(&self, n: usize, item: &QueueItem, id: CommandId) -> bool {
+        let image = &self.nodes[n].disk.image;
+        let placement = PlacementId { command: id, index: 0 };
+        let rows = image.accounts.get(&sender_of(item));
+        let placed = rows.and_then(|rows| mailbox::read::known_place(rows, placement).ok().flatten());
+        placed.is_some() || crate::spread::accepts(image).iter().any(|record| record.accept == id)
     }
 
     fn epoch_of(&self, n: usize) -> EpochId {
