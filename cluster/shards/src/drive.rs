@@ -10,7 +10,7 @@ use ports::outbox::Outbox as _;
 use replica::{Event, Output, Serving};
 use tokio::sync::mpsc;
 use vocab::limits::{DISK_DEAD_MS, DISK_RESERVE_BYTES, PAUSE_MS};
-use vocab::{AccountId, NodeId, StoreWrite, SubmitError};
+use vocab::{AccountId, Instant, NodeId, StoreWrite, SubmitError};
 
 use crate::engine::Engine;
 use crate::fetches::Purpose;
@@ -26,6 +26,31 @@ const HELD_COUNTED_MAX: usize = 10_000;
 const BRANCHES_EVERY: u64 = 20;
 /// Clients are sent away only when this node could not serve for so long (ms): a takeover is shorter.
 const NOT_SERVING_MS: u64 = 3_000;
+
+/// How often the disk is looked at (ms).
+const DISK_LOOK_MS: u64 = 500;
+
+/// Silence of the disk that is not a pause of this process: one that was stopped for long and goes on has a write under way
+/// since before, and must not take its own sleep for a hanging disk (H25).
+struct OwnPause {
+    last: Instant,
+    awake_since: Instant,
+}
+
+impl OwnPause {
+    const fn new(now: Instant) -> Self {
+        Self { last: now, awake_since: now }
+    }
+
+    /// The silence (ms), as far as this process was awake for all of it. Called at every look.
+    fn without(&mut self, silent_ms: u64, now: Instant) -> u64 {
+        if now.since(self.last) > 3 * DISK_LOOK_MS {
+            self.awake_since = now;
+        }
+        self.last = now;
+        silent_ms.min(now.since(self.awake_since))
+    }
+}
 
 impl Engine {
     pub(crate) async fn run(self: Arc<Self>, mut inbox: mpsc::UnboundedReceiver<Event>) {
@@ -271,11 +296,12 @@ impl Engine {
 
     /// Tells the machine how the disk does, and ends a process whose disk hangs: it must look dead.
     pub(crate) async fn watch_disk(self: Arc<Self>) {
-        let mut every = tokio::time::interval(Duration::from_millis(500));
+        let mut every = tokio::time::interval(Duration::from_millis(DISK_LOOK_MS));
         let mut rounds = 0u64;
+        let mut own = OwnPause::new(self.now());
         loop {
             every.tick().await;
-            let silent = self.store.disk_silent_ms();
+            let silent = own.without(self.store.disk_silent_ms(), self.now());
             if silent > DISK_DEAD_MS {
                 fatal(&format!("the disk has not synced anything for {silent} ms"));
             }
@@ -349,4 +375,23 @@ pub(crate) fn fatal(reason: &str) {
 /// A change that cannot be computed because rows are damaged.
 pub(crate) fn damaged_error() -> SubmitError {
     SubmitError::Unavailable(crate::DAMAGED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn h25_a_pause_of_ones_own_is_no_silence_of_the_disk() {
+        let mut own = OwnPause::new(Instant(0));
+        // The disk hangs: that counts in full, however long the looks go on.
+        let hangs: Vec<u64> = (1..=30).map(|n| own.without(n * DISK_LOOK_MS, Instant(n * DISK_LOOK_MS))).collect();
+        assert_eq!(hangs.last(), Some(&15_000));
+        let mut own = OwnPause::new(Instant(0));
+        assert_eq!(own.without(100, Instant(500)), 100);
+        // Stopped for a minute in the middle of a write.
+        assert_eq!(own.without(60_100, Instant(60_500)), 0);
+        assert_eq!(own.without(60_600, Instant(61_000)), 500);
+        assert!(own.without(71_100, Instant(61_500)) < DISK_DEAD_MS);
+    }
 }

@@ -39,7 +39,7 @@ const NOTICED: [(Control, u64); 39] = [
     (Control::MarksNothingServed, 299),
     (Control::MergesFromOwnBase, 2),
     (Control::ForgetsExpunged, 49),
-    (Control::PlacesByHome, 4),
+    (Control::PlacesByHome, 2),
     (Control::AnswersForUnknown, 4),
     (Control::SurvivorKeepsNumbers, 1337),
     (Control::AcknowledgesFirstHome, 2),
