@@ -225,6 +225,10 @@ impl Engine {
     }
 
     async fn check_accounts(&self, after: AccountId, share: u32) {
+        if self.machine().record().is_some_and(|record| record.in_sync.contains(&self.node)) {
+            // Whatever was to be seeded has its state.
+            self.store.drop_seeds();
+        }
         if let Err(error) = self.compare_heads().await {
             tracing::debug!(%error, "not compared with the home now");
         }

@@ -24,6 +24,7 @@ mod outbox;
 mod progress;
 mod repair;
 mod retry;
+mod seed;
 mod senses;
 mod serve;
 mod tracker;

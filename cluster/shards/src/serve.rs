@@ -103,6 +103,7 @@ impl Engine {
             call::Kind::Open(open) => self.serve_open(open).await?,
             call::Kind::Past(read) => self.serve_past(&read)?,
             call::Kind::Read(read) => self.serve_read(read),
+            call::Kind::Summarize(ask) => self.serve_summary(ask).await?,
             call::Kind::Close(close) => {
                 self.serve_close(close.transfer);
                 reply::Kind::Done(w::Done::default())

@@ -56,8 +56,8 @@ pub(crate) enum Pulled {
 }
 
 /// What a peer reads from.
-struct Giving {
-    rows: Arc<dyn Rows>,
+pub(crate) struct Giving {
+    pub(crate) rows: Arc<dyn Rows>,
     offer: Offer,
 }
 
@@ -79,7 +79,7 @@ impl Transfers {
         open.insert(id, (Arc::new(giving), Instant::now()));
         Some(id)
     }
-    fn get(&self, id: u64) -> Option<Arc<Giving>> {
+    pub(crate) fn get(&self, id: u64) -> Option<Arc<Giving>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let (giving, used) = open.get_mut(&id)?;
         *used = Instant::now();
@@ -124,6 +124,13 @@ impl Engine {
             Some(_) => Ok(giving.offer.rows(after)),
             None => self.store.export(&giving.rows, after, ROWS_BYTES),
         };
+        let part = part.map(|mut rows| {
+            if read.bounded {
+                let until = (read.until_table, &read.until_key);
+                rows.retain(|row| (u32::from(row.table.0), &row.key) <= until);
+            }
+            rows
+        });
         match part {
             Ok(part) => {
                 let last = part.is_empty();
@@ -144,6 +151,11 @@ impl Engine {
     /// can see has changed yet.
     pub(crate) async fn pull_newer(&self, account: AccountId, from: NodeId) -> Result<Pulled, SubmitError> {
         let mine = self.store.head(account).map_err(|_| SubmitError::Unavailable(crate::DAMAGED))?.version;
+        if let Some(seed) = self.store.seed(account).filter(|_| mine == Version::default())
+            && let Some(pulled) = self.pull_seeded(account, from, seed).await?
+        {
+            return Ok(pulled);
+        }
         let mut reading = self.open_at(account, from, (Some(mine), true)).await?;
         let past = self.read_past(&reading).await?;
         if reading.difference && !past.is_empty() {
@@ -246,7 +258,7 @@ impl Engine {
     }
 
     /// `have`: the version here, when the difference to it is enough; then the chain or only what is behind it.
-    async fn open_at(
+    pub(crate) async fn open_at(
         &self,
         account: AccountId,
         from: NodeId,
@@ -290,7 +302,7 @@ impl Engine {
     }
 }
 
-fn count(reading: &Reading, kind: &'static str) {
+pub(crate) fn count(reading: &Reading, kind: &'static str) {
     metrics::counter!("twinpost_accounts_transferred_total", "kind" => kind).increment(1);
     metrics::counter!("twinpost_transferred_bytes_total", "kind" => kind).increment(reading.bytes);
 }

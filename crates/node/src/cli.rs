@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::exit::Exit;
-use crate::{admin, branches, config, demo, events, guard, init, join, members, serve};
+use crate::{admin, branches, config, demo, events, guard, init, join, members, seeding, serve};
 
 /// Twinpost: a highly available mail system for a pair of machines.
 #[derive(Debug, Parser)]
@@ -82,10 +82,27 @@ enum Command {
         #[command(subcommand)]
         command: admin::QueueCommand,
     },
+    /// The mail on this node's disk.
+    Store {
+        #[command(flatten)]
+        server: ServerArgs,
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
     /// Everything at a glance.
     Status {
         #[command(flatten)]
         server: ServerArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum StoreCommand {
+    /// Make a consistent copy of this node's mail in a new folder of this machine, whether the node runs or not: for
+    /// `twinpost cluster join --seed` on a new machine. It costs little space while it lies on the same file system.
+    Checkpoint {
+        /// Folder that does not exist yet.
+        folder: PathBuf,
     },
 }
 
@@ -224,6 +241,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Account { server, command } => admin::account(&server, command).map(Into::into),
         Command::Alias { server, command } => admin::alias(&server, command).map(Into::into),
         Command::Queue { server, command } => admin::queue(&server, command).map(Into::into),
+        Command::Store { server, command: StoreCommand::Checkpoint { folder } } => {
+            seeding::checkpoint(&server, &folder).map(Into::into)
+        }
         Command::Status { server } => admin::status(&server).map(Into::into),
     }
 }

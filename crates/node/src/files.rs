@@ -79,6 +79,11 @@ impl DataDir {
     pub fn mail(&self) -> PathBuf {
         self.0.join("mail")
     }
+    /// Mail copied from another node's checkpoint, from `cluster join --seed` until the first start.
+    #[must_use]
+    pub fn seed(&self) -> PathBuf {
+        self.0.join("seed")
+    }
     /// Configuration database.
     #[must_use]
     pub fn raft(&self) -> PathBuf {

@@ -39,6 +39,9 @@ pub struct JoinArgs {
     /// the CA's key nor the administrator's token.
     #[arg(long)]
     pub witness: bool,
+    /// Begin from a copy of another node's mail (`twinpost store checkpoint` there): what is whole of it is not transferred.
+    #[arg(long, value_name = "DIR", conflicts_with = "witness")]
+    pub seed: Option<PathBuf>,
 }
 
 /// What a token says.
@@ -111,9 +114,20 @@ pub fn run(args: &JoinArgs) -> anyhow::Result<Exit> {
     };
     let token = Token::decode(&text).context("this is no join token: `twinpost cluster token` prints one")?;
     if data.mail().exists() {
-        anyhow::bail!("{} holds mail already; a joining node starts with an empty folder", data.0.display());
+        anyhow::bail!(
+            "{} holds mail already; a joining node starts with an empty folder, or with a checkpoint of a node of the \
+             cluster (--seed)",
+            data.0.display()
+        );
     }
     data.create()?;
+    match &args.seed {
+        Some(folder) => crate::seeding::prepare(&data, folder, &token.c)?,
+        None if data.seed().exists() => {
+            anyhow::bail!("{} holds a seed: say --seed again, or remove its folder `seed`", data.0.display())
+        }
+        None => {}
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let kind = if args.witness { Kind::Witness } else { Kind::Data };
     runtime.block_on(ask((&config, &data), &token, kind))

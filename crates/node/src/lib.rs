@@ -15,6 +15,7 @@ pub mod join;
 mod journal;
 pub mod members;
 pub mod recover;
+pub mod seeding;
 pub mod serve;
 mod service;
 mod witness;

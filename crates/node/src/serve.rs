@@ -68,6 +68,7 @@ async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
     }
     let node = NodeId(identity.node);
     let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().context("start metrics")?;
+    crate::seeding::adopt(&data)?;
     let store = store::Store::open(&data.mail(), store::StoreOptions::default())?;
     let boot = shards::raise_boot(&*store).await?;
     tracing::info!(node = node.0, boot = boot.0, name = config.name, version = env!("CARGO_PKG_VERSION"), "starting");
@@ -105,7 +106,8 @@ async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
     tokio::spawn(follow_voters(control.clone(), node));
     tokio::spawn(follow_own_address(control.clone(), init::member(config, node, true)));
 
-    let service = crate::service::start(config, &data, (node, &control, &engine), &transport, metrics)?;
+    let service =
+        crate::service::start(config, (&data, &identity, &store), (node, &control, &engine), &transport, metrics)?;
     let keeper = crate::address::start(config, (node, &control, &engine))?;
     write_notes(config, &data)?;
     if await_end(&control, node, &data, identity).await? == End::Stop {

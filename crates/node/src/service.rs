@@ -15,13 +15,15 @@ use ports::config::ConfigError;
 use relay::{Relay, RelayConfig, RelayPorts};
 use resolver::DnsResolver;
 use shards::Engine;
+use store::Store;
 use tokio::sync::watch;
 use transport::Transport;
 use vocab::NodeId;
 
 use crate::config::NodeConfig;
-use crate::files::{self, DataDir};
+use crate::files::{self, DataDir, Identity};
 use crate::join;
+use crate::seeding::Maker;
 
 /// The running service.
 pub(crate) struct Services {
@@ -53,7 +55,7 @@ impl JoinTokens for Tokens {
 /// Starts directory, relay and front-ends.
 pub(crate) fn start(
     config: &NodeConfig,
-    data: &DataDir,
+    (data, identity, store): (&DataDir, &Identity, &Arc<Store>),
     (node, control, engine): (NodeId, &Arc<Control>, &Arc<Engine>),
     transport: &Arc<Transport>,
     metrics: PrometheusHandle,
@@ -81,6 +83,7 @@ pub(crate) fn start(
         token: files::read_text(&data.admin_token())?.trim().to_owned(),
         metrics: Arc::new(move || metrics.render()),
         join_tokens: Arc::new(Tokens { config: control.clone(), data: data.clone() }),
+        checkpoints: Arc::new(Maker { store: store.clone(), identity: identity.clone() }),
     };
     let ports = Ports {
         accounts,

@@ -89,6 +89,14 @@ pub trait MailStore: Send + Sync {
         after: Option<(u8, Bytes)>,
         limit_bytes: usize,
     ) -> Result<Vec<RowWrite>, Damaged>;
+    /// Rows of an account that were copied from another node's folder before this one joined, under the head they had.
+    /// They are no state: only what a transfer would bring anyway may be taken from them. `None` once the account has a
+    /// state.
+    fn seed(&self, _account: AccountId) -> Option<Arc<dyn Rows>> {
+        None
+    }
+    /// Lets go of every seed that is left.
+    fn drop_seeds(&self) {}
     /// Names of archived branches.
     fn branches(&self) -> Vec<String>;
     /// How large an archived branch is; `None` when there is none of this name. Reads all its rows; blocks.

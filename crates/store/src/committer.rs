@@ -24,6 +24,8 @@ const BACKGROUND_ERRORS: &str = "rocksdb.background-errors";
 pub(crate) enum Order {
     /// Write and answer when synced.
     Write(Vec<StoreWrite>, oneshot::Sender<()>),
+    /// Delete the seeds that nobody took.
+    DropSeeds,
     /// Run one whole pass of the sweep and answer with the number of deleted bodies.
     Sweep(oneshot::Sender<u64>),
 }
@@ -81,6 +83,12 @@ impl Committer {
                     }
                     answers.push(answer);
                 }
+                Order::DropSeeds => {
+                    for account in self.disk.seeded() {
+                        tracing::info!(account = account.0, "the seed of an account was not needed");
+                        self.ledger.end_seed(&mut group, account);
+                    }
+                }
                 Order::Sweep(answer) => {
                     sweep = Some(answer);
                     break;
@@ -90,7 +98,7 @@ impl Committer {
                 next = self.orders.try_recv().ok();
             }
         }
-        if !answers.is_empty() {
+        if !answers.is_empty() || !group.batch.is_empty() {
             metrics::histogram!("twinpost_store_group_writes")
                 .record(f64::from(u32::try_from(answers.len()).unwrap_or(0)));
             self.write(group)?;

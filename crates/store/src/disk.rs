@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
-use rocksdb::{DB, IteratorMode};
+use rocksdb::{DB, Direction, IteratorMode};
 use vocab::{AccountHead, AccountId, BlobHash, Damaged};
 
 use crate::options::StoreOptions;
@@ -21,12 +21,25 @@ pub(crate) struct Entry {
     pub(crate) head: Result<AccountHead, Damaged>,
 }
 
+/// Rows of an account that were copied from another node's folder. They are no state: they only spare a transfer.
+#[derive(Clone, Debug)]
+pub(crate) struct Seed {
+    /// Generation its rows are in.
+    pub(crate) generation: u32,
+    /// The head they belong to.
+    pub(crate) head: AccountHead,
+    /// Its rows are here still.
+    pub(crate) live: bool,
+}
+
 /// Shared parts of an open store.
 pub(crate) struct Disk {
     pub(crate) db: Arc<DB>,
     pub(crate) path: PathBuf,
     pub(crate) options: StoreOptions,
     heads: Vec<RwLock<BTreeMap<AccountId, Entry>>>,
+    /// Accounts that were seeded when the store was opened; an ended seed still says where generations begin.
+    seeds: RwLock<BTreeMap<AccountId, Seed>>,
     /// Unreferenced bodies somebody asked for, with the time of the question: they may be about to be named.
     asked: Mutex<HashMap<BlobHash, u64>>,
     started: Instant,
@@ -40,6 +53,7 @@ impl Disk {
             db: Arc::new(db),
             path,
             options,
+            seeds: RwLock::default(),
             heads: (0..vocab::limits::SHARDS).map(|_| RwLock::default()).collect(),
             asked: Mutex::default(),
             started: Instant::now(),
@@ -64,6 +78,48 @@ impl Disk {
             self.publish([(account, entry)]);
         }
         Ok(())
+    }
+
+    /// Reads which accounts are seeded.
+    pub(crate) fn load_seeds(&self) -> Result<(), rocksdb::Error> {
+        let meta = families::family(&self.db, families::META);
+        let mut seeds = BTreeMap::new();
+        for item in self.db.iterator_cf(meta, IteratorMode::From(keys::SEED, Direction::Forward)) {
+            let (key, value) = item?;
+            let Some(account) = key.strip_prefix(keys::SEED).and_then(keys::account_of) else { break };
+            match snapshot::decode_head(&value) {
+                Ok((generation, head)) => drop(seeds.insert(account, Seed { generation, head, live: true })),
+                Err(damage) => tracing::error!(account = account.0, %damage, "the seed of an account is not used"),
+            }
+        }
+        *self.seeds.write().unwrap_or_else(PoisonError::into_inner) = seeds;
+        Ok(())
+    }
+
+    pub(crate) fn seed(&self, account: AccountId) -> Option<Seed> {
+        let seeds = self.seeds.read().unwrap_or_else(PoisonError::into_inner);
+        seeds.get(&account).filter(|seed| seed.live).cloned()
+    }
+
+    /// Accounts whose seeds are here still.
+    pub(crate) fn seeded(&self) -> Vec<AccountId> {
+        let seeds = self.seeds.read().unwrap_or_else(PoisonError::into_inner);
+        seeds.iter().filter(|(_, seed)| seed.live).map(|(account, _)| *account).collect()
+    }
+
+    /// The seed is not to be used any more; gives it when it was.
+    pub(crate) fn end_seed(&self, account: AccountId) -> Option<Seed> {
+        let mut seeds = self.seeds.write().unwrap_or_else(PoisonError::into_inner);
+        let seed = seeds.get_mut(&account).filter(|seed| seed.live)?;
+        seed.live = false;
+        Some(seed.clone())
+    }
+
+    /// Generation of an account that has no head: behind that of its seed, also when that has ended, because a stage may
+    /// have been begun before.
+    pub(crate) fn first_generation(&self, account: AccountId) -> u32 {
+        let seeds = self.seeds.read().unwrap_or_else(PoisonError::into_inner);
+        seeds.get(&account).map_or(0, |seed| seed.generation) + 1
     }
 
     fn shard(&self, account: AccountId) -> &RwLock<BTreeMap<AccountId, Entry>> {

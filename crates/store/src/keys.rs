@@ -139,6 +139,9 @@ pub fn record(name: &str) -> Vec<u8> {
 pub const STAGE: &[u8] = b"s";
 /// Prefix of the records of archived branches: the name follows, the value is the wall-clock ms of the newest row.
 pub const BRANCH: &[u8] = b"b";
+/// Prefix of the records of seeds, accounts copied from another node's folder: (shard, account) follows, the value is that
+/// of a head.
+pub const SEED: &[u8] = b"z";
 /// The format of the folder.
 pub const FORMAT: &[u8] = b"format";
 /// Written when nothing else is, to see whether the disk still answers.
@@ -150,6 +153,12 @@ pub const DROPPED: &[u8] = b"dropped";
 #[must_use]
 pub fn stage(owner: AccountId) -> Vec<u8> {
     [STAGE, &account(owner)].concat()
+}
+
+/// The record that says which rows of the account are a seed.
+#[must_use]
+pub fn seed(owner: AccountId) -> Vec<u8> {
+    [SEED, &account(owner)].concat()
 }
 
 /// The record that says when the branch was written.

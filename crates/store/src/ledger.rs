@@ -19,9 +19,6 @@ use crate::{blobs, families, keys};
 /// What an iterator of RocksDB gives.
 type Item = Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>;
 
-/// Generation of an account that has no head yet.
-const FIRST_GENERATION: u32 = 1;
-
 /// One RocksDB batch in the making.
 #[derive(Default)]
 pub(crate) struct Group {
@@ -115,11 +112,20 @@ impl Ledger {
     fn generation(&self, group: &Group, account: AccountId) -> u32 {
         let entry = group.entries.get(&account).map(|entry| entry.generation);
         let generation = entry.or_else(|| self.disk.entry(account).map(|entry| entry.generation));
-        generation.unwrap_or(FIRST_GENERATION).max(FIRST_GENERATION)
+        generation.unwrap_or(0).max(self.disk.first_generation(account))
+    }
+
+    /// The account has a state of its own from this write on, or nobody needs its seed.
+    pub(crate) fn end_seed(&self, group: &mut Group, account: AccountId) {
+        if let Some(seed) = self.disk.end_seed(account) {
+            group.batch.delete_cf(self.family(families::META), keys::seed(account));
+            self.drop_generation(group, account, seed.generation);
+        }
     }
 
     fn add_account(&mut self, group: &mut Group, batch: &AccountBatch) -> Result<(), Damaged> {
         let account = batch.account;
+        self.end_seed(group, account);
         let generation = self.generation(group, account);
         self.chain_batch(group, batch)?;
         self.put_rows(group, account, generation, &batch.rows);
@@ -130,6 +136,7 @@ impl Ledger {
 
     fn advance(&mut self, group: &mut Group, batch: &AccountBatch, past: &[PastLink]) -> Result<(), Damaged> {
         let account = batch.account;
+        self.end_seed(group, account);
         let generation = self.generation(group, account);
         self.add_past(group, account, past)?;
         self.put_rows(group, account, generation, &batch.rows);
@@ -264,6 +271,7 @@ impl Ledger {
     ) -> Result<(), Damaged> {
         let old = self.generation(group, account);
         self.staged.remove(&account);
+        self.end_seed(group, account);
         group.batch.delete_cf(self.family(families::META), keys::stage(account));
         self.drop_generation(group, account, old);
         self.put_head(group, account, old + 1, &head);

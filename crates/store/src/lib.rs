@@ -22,16 +22,21 @@ mod chain;
 mod committer;
 mod disk;
 pub mod families;
+mod foreign;
 mod format;
 pub mod keys;
 mod ledger;
 mod options;
+mod seed;
 mod snapshot;
 mod sweep;
 
 pub use committer::GROUP_BYTES_MAX;
+pub use foreign::Foreign;
 pub use format::FORMAT_VERSION;
 pub use options::{BLOCK_CACHE_BYTES, BRANCH_KEEP_MS, IDLE_WRITE, OpenError, SWEEP_PAUSE_MS, StoreOptions};
+
+pub use seed::{RowRules, SeedWriter};
 
 use committer::{Committer, Order};
 use disk::Disk;
@@ -58,6 +63,7 @@ impl Store {
         format::check_record(&db, path)?;
         let disk = Arc::new(Disk::new(db, path.to_owned(), options));
         disk.load_heads().map_err(failed)?;
+        disk.load_seeds().map_err(failed)?;
         let ledger = Ledger::new(Arc::clone(&disk));
         drop_leftover_stages(&ledger).map_err(failed)?;
         let (sender, receiver) = mpsc::channel();
@@ -158,7 +164,12 @@ impl MailStore for Store {
     }
 
     fn staged(&self, account: AccountId, head: AccountHead) -> Arc<dyn Rows> {
-        Arc::new(snapshot::AccountSnapshot::staged(Arc::clone(&self.disk.db), account, head))
+        Arc::new(snapshot::AccountSnapshot::staged(
+            Arc::clone(&self.disk.db),
+            account,
+            head,
+            self.disk.first_generation(account),
+        ))
     }
 
     fn write(&self, parts: Vec<StoreWrite>) -> Answer<'static, ()> {
@@ -218,6 +229,18 @@ impl MailStore for Store {
 
     fn branch(&self, name: &str) -> Result<Option<ArchivedBranch>, Damaged> {
         archive::branch(&self.disk.db, name)
+    }
+
+    fn seed(&self, account: AccountId) -> Option<Arc<dyn Rows>> {
+        let seed = self.disk.seed(account)?;
+        let db = Arc::clone(&self.disk.db);
+        Some(Arc::new(snapshot::AccountSnapshot::of_generation(db, account, seed.generation, seed.head)))
+    }
+
+    fn drop_seeds(&self) {
+        if !self.disk.seeded().is_empty() {
+            self.order(Order::DropSeeds);
+        }
     }
 
     fn free_bytes(&self) -> u64 {

@@ -41,12 +41,17 @@ impl AccountSnapshot {
         Self { snapshot, account, state }
     }
 
-    /// The rows staged for `account` now, under the head they belong to.
-    pub(crate) fn staged(db: Arc<DB>, account: AccountId, head: AccountHead) -> Self {
+    /// The rows staged for `account` now, under the head they belong to; `first` is its generation while it has no head.
+    pub(crate) fn staged(db: Arc<DB>, account: AccountId, head: AccountHead, first: u32) -> Self {
         let mut taken = Self::take(db, account);
-        // A stage is the generation after the present one; an account without state begins with the second.
-        taken.state = taken.state.map(|(generation, _)| (generation.max(1) + 1, head));
+        // A stage is the generation after the present one.
+        taken.state = taken.state.map(|(generation, _)| (generation.max(first) + 1, head));
         taken
+    }
+
+    /// The rows of a generation that is not the present one, under the head they belong to.
+    pub(crate) fn of_generation(db: Arc<DB>, account: AccountId, generation: u32, head: AccountHead) -> Self {
+        Self { snapshot: OwnedSnapshot::new(db, |db| db.snapshot()), account, state: Ok((generation, head)) }
     }
 
     fn generation(&self) -> Result<u32, Damaged> {

@@ -151,6 +151,7 @@ fn drop_refs(ledger: &Ledger, from: &[u8], group: &mut Group) -> Result<Option<V
         let present = disk.entry(owner).map(|entry| entry.generation);
         let alive = owner == keys::ARCHIVE_OWNER
             || present == Some(generation)
+            || disk.seed(owner).is_some_and(|seed| seed.generation == generation)
             || ledger.staged.get(&owner) == Some(&generation);
         if !alive {
             group.batch.delete_cf(refs, key);

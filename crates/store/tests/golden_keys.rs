@@ -25,6 +25,7 @@ fn keys_and_families_are_frozen() {
         format!("branch {}", hex(&store::keys::branch("b1"))),
         format!("record {}", hex(&store::keys::record("epoch"))),
         format!("stage {}", hex(&store::keys::stage(account))),
+        format!("seed {}", hex(&store::keys::seed(account))),
         format!("format {} {}", hex(store::keys::FORMAT), hex(store::FORMAT_VERSION)),
         format!("families {}", store::families::ALL.join(" ")),
     ];

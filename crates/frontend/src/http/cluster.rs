@@ -150,6 +150,20 @@ pub(crate) async fn create_token(State(api): Shared, body: Bytes) -> Created {
     Ok((StatusCode::CREATED, Json(json!({ "token": token }))))
 }
 
+/// A copy of this node's mail in a folder of this machine.
+pub(crate) async fn create_checkpoint(State(api): Shared, body: Bytes) -> Created {
+    let mut fields = Fields::parse(&body)?;
+    let folder: std::path::PathBuf = fields.required("folder");
+    if !folder.is_absolute() {
+        fields.fault("folder", "must be an absolute path on this node's machine");
+    }
+    fields.finish()?;
+    let made = api.administration.checkpoints.create(folder.clone()).await;
+    made.map_err(|text| Problem::new(StatusCode::CONFLICT, text))?;
+    tracing::info!(folder = %folder.display(), "checkpoint made");
+    Ok((StatusCode::CREATED, Json(json!({ "folder": folder }))))
+}
+
 pub(crate) async fn queue(State(api): Shared) -> Result<Json<Value>, Problem> {
     let items = api.context.ports.outbox.list(QUEUE_LIST_MAX).await?;
     let held = api.context.ports.outbox.hold().map(|hold| date(hold.until));

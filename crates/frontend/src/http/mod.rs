@@ -45,6 +45,15 @@ pub trait JoinTokens: Send + Sync {
     fn create(&self) -> Answer<'_, Result<String, ConfigError>>;
 }
 
+/// Makes consistent copies of this node's mail for another machine.
+pub trait Checkpoints: Send + Sync {
+    /// Makes one in this folder, which must not exist yet.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn create(&self, folder: std::path::PathBuf) -> Answer<'_, Result<(), String>>;
+}
+
 /// What the assembling program gives the API.
 #[derive(Clone)]
 pub struct Administration {
@@ -54,6 +63,8 @@ pub struct Administration {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Makes join tokens.
     pub join_tokens: Arc<dyn JoinTokens>,
+    /// Makes checkpoints.
+    pub checkpoints: Arc<dyn Checkpoints>,
 }
 
 /// State of all requests.
@@ -80,6 +91,7 @@ fn routes() -> Vec<Route> {
         ("/api/v1/cluster/remove", &["post"], true, post(cluster::remove)),
         ("/api/v1/cluster/rescue", &["post"], true, post(cluster::rescue)),
         ("/api/v1/cluster/tokens", &["post"], true, post(cluster::create_token)),
+        ("/api/v1/store/checkpoint", &["post"], true, post(cluster::create_checkpoint)),
         ("/api/v1/cluster/events", &["get"], true, get(cluster::events)),
         ("/api/v1/branches", &["get"], true, get(cluster::branches)),
         ("/api/v1/branches/{id}", &["delete"], true, delete(cluster::delete_branch)),

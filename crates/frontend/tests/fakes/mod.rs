@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use frontend::config::{FrontendConfig, Limits, ServicePorts};
 use frontend::tls::TlsFiles;
-use frontend::{Administration, JoinTokens, Ports};
+use frontend::{Administration, Checkpoints, JoinTokens, Ports};
 use ports::Answer;
 use ports::cluster::{
     BranchStatus, Cluster, ClusterStatus, Departure, MembershipError, NodeStatus, Others, Rescue, Switchover,
@@ -201,6 +201,12 @@ impl JoinTokens for Nothing {
     }
 }
 
+impl Checkpoints for Nothing {
+    fn create(&self, folder: std::path::PathBuf) -> Answer<'_, Result<(), String>> {
+        Box::pin(async move { if folder.ends_with("taken") { Err("it exists already".to_owned()) } else { Ok(()) } })
+    }
+}
+
 /// A house of fakes.
 pub struct House {
     pub config: Arc<FakeConfig>,
@@ -245,6 +251,7 @@ impl House {
             token: TOKEN.to_owned(),
             metrics: Arc::new(|| "twinpost_test 1\n".to_owned()),
             join_tokens: Arc::new(Nothing),
+            checkpoints: Arc::new(Nothing),
         }
     }
 }
