@@ -100,6 +100,15 @@ impl Device {
     }
 }
 
+/// Hardware addresses of machines on this link that have the lease's address and are no nodes of the cluster. Needs
+/// CAP_NET_RAW; takes about half a second.
+///
+/// # Errors
+/// Nobody could be asked, in words for the operator.
+pub async fn strangers_on(link: &Link, lease: &Lease) -> Result<Vec<String>, String> {
+    netlink::find_strangers(link, lease).await
+}
+
 /// Strangers among those who claim the address: neither this machine nor another node. `claims` are pairs of address
 /// and claimant as heard.
 #[must_use]

@@ -3,6 +3,7 @@
 //! [`schedule`] decides when, a [`device::Device`] does it: through netlink, or through an operator's hooks. Provider
 //! `listen` has nothing to do here: its front-ends bind and unbind the address themselves.
 
+pub mod addresses;
 pub mod device;
 mod exec;
 mod keeper;
@@ -13,7 +14,8 @@ mod raw;
 pub mod schedule;
 pub mod targets;
 
-pub use device::{Device, Lease, Provider};
+pub use addresses::{OwnAddress, own_addresses};
+pub use device::{Device, Lease, Provider, strangers_on};
 pub use exec::Hooks;
 pub use keeper::{Keeper, KeeperConfig};
 pub use netlink::Link;

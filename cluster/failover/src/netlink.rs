@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use futures_util::TryStreamExt as _;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo};
 use rtnetlink::{AddressMessageBuilder, Handle};
 
@@ -69,6 +70,13 @@ impl Connection {
         Ok(Self { handle, task: tokio::spawn(connection) })
     }
 
+    /// What the kernel has, on all interfaces.
+    pub(crate) async fn addresses(&self) -> Result<Vec<AddressMessage>, String> {
+        let told = self.handle.address().get().execute().try_collect::<Vec<_>>();
+        let told = tokio::time::timeout(ANSWER_WAIT, told).await.map_err(|_| "the kernel did not answer".to_owned())?;
+        told.map_err(|error| format!("list addresses: {error}"))
+    }
+
     /// Adds or renews.
     pub(crate) async fn add(&self, link: &Link, address: IpAddr) -> Result<(), String> {
         let message = link.message(address)?;
@@ -128,8 +136,9 @@ pub(crate) fn announce(link: &Link, address: IpAddr) -> Result<(), String> {
     sent.map_err(|error| format!("{address} was not announced on {}: {error}", link.interface))
 }
 
-/// Asks who has the address, and who has the nodes' own: the others are no strangers.
-pub(crate) async fn check(link: &Link, lease: &Lease) -> Result<(), String> {
+/// Asks who has the address, and who has the nodes' own: the others are no strangers. Gives the strangers' hardware
+/// addresses.
+pub(crate) async fn find_strangers(link: &Link, lease: &Lease) -> Result<Vec<String>, String> {
     let interface = Interface::find(&link.interface)?;
     let failed =
         |error: std::io::Error| format!("nobody was asked on {} for {}: {error}", link.interface, lease.address);
@@ -144,7 +153,12 @@ pub(crate) async fn check(link: &Link, lease: &Lease) -> Result<(), String> {
             claims.extend(packet::claim(&frame.map_err(failed)?));
         }
     }
-    let found: Vec<String> = strangers(lease, interface.mac, &claims).into_iter().map(spelled).collect();
+    Ok(strangers(lease, interface.mac, &claims).into_iter().map(spelled).collect())
+}
+
+/// As [`find_strangers`]; to find some is a fault.
+pub(crate) async fn check(link: &Link, lease: &Lease) -> Result<(), String> {
+    let found = find_strangers(link, lease).await?;
     if found.is_empty() {
         return Ok(());
     }

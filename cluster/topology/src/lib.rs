@@ -11,6 +11,7 @@ pub mod state;
 pub use apply::apply;
 pub use documents::{HOMES_SETTING, HomesBody, LOAD_SETTING, LOAD_WEIGHT, LoadBody, address_key, normalise_name};
 pub use epoch::{EpochKind, EpochRecord, LIFE_SPAN};
+pub use members::room;
 pub use query::Account;
 pub use state::{
     AccountBody, AliasBody, ClusterState, ConfigOp, Document, DocumentKind, DomainBody, Fault, Member, Rejection,

@@ -139,6 +139,13 @@ pub(crate) fn readdress(next: &mut ClusterState, moved: &Member) -> Result<(), R
     Ok(())
 }
 
+/// How many nodes that store mail, and how many witnesses, may still join.
+#[must_use]
+pub fn room(state: &ClusterState) -> (usize, usize) {
+    let count = |data: bool| state.members.values().filter(|member| member.data == data).count();
+    (DATA_NODES_MAX.saturating_sub(count(true)), WITNESSES_MAX.saturating_sub(count(false)))
+}
+
 /// Whether one more of its kind may join.
 fn check_room(next: &ClusterState, member: &Member) -> Result<(), Rejection> {
     let alike = next.members.values().filter(|other| other.data == member.data).count();

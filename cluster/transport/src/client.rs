@@ -7,8 +7,9 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use ports::peers::{CallError, Service};
-use tonic::Code;
+use tokio::time::error::Elapsed;
 use tonic::transport::{Channel, ClientTlsConfig};
+use tonic::{Code, Response, Status};
 use vocab::{Boot, NodeId};
 
 use crate::TlsPems;
@@ -19,7 +20,7 @@ use crate::paths;
 use crate::peer_table::{PAYLOAD_BYTES_MAX, PeerTable};
 use crate::proto::admission_client::AdmissionClient;
 use crate::proto::peer_client::PeerClient;
-use crate::proto::{CallRequest, GuardWordRequest, JoinReply, JoinRequest, call_reply};
+use crate::proto::{CallRequest, ExamineReply, ExamineRequest, GuardWordRequest, JoinReply, JoinRequest, call_reply};
 
 /// How long a call waits for its answer.
 const CALL_WAIT: Duration = Duration::from_secs(20);
@@ -102,13 +103,40 @@ pub(crate) async fn call(
 /// # Errors
 /// The reason for the operator; after "no answer" the token may be used up.
 pub async fn join_call(address: &str, ca_hash: &str, request: JoinRequest) -> Result<JoinReply, String> {
+    let channel = pinned_channel(address, ca_hash).await?;
+    let answered = tokio::time::timeout(JOIN_WAIT, AdmissionClient::new(channel).join(request)).await;
+    admission_answer(answered)
+}
+
+/// As [`join_call`], for what a joiner judges before; the token stays unused. Gives the answer, and the wall clock of this
+/// machine around the question (Unix ms): right before it went and right after it was answered.
+///
+/// # Errors
+/// The reason for the operator.
+pub async fn examine_call(
+    address: &str,
+    ca_hash: &str,
+    request: ExamineRequest,
+    wall_ms: fn() -> u64,
+) -> Result<(ExamineReply, (u64, u64)), String> {
+    let channel = pinned_channel(address, ca_hash).await?;
+    let asked = wall_ms();
+    let answered = tokio::time::timeout(JOIN_WAIT, AdmissionClient::new(channel).examine(request)).await;
+    let heard = wall_ms();
+    Ok((admission_answer(answered)?, (asked, heard)))
+}
+
+async fn pinned_channel(address: &str, ca_hash: &str) -> Result<Channel, String> {
     let tls = ClientTlsConfig::new().domain_name(JOIN_NAME);
     let endpoint = dial::endpoint(address)?
         .tls_config_with_verifier(tls, ca::pinned_verifier(ca_hash))
         .map_err(|error| describe(&error))?;
     let connected = tokio::time::timeout(dial::DIAL_WAIT, endpoint.connect()).await;
-    let channel = connected.map_err(|_| format!("{address} does not answer"))?.map_err(|error| describe(&error))?;
-    match tokio::time::timeout(JOIN_WAIT, AdmissionClient::new(channel).join(request)).await {
+    connected.map_err(|_| format!("{address} does not answer"))?.map_err(|error| describe(&error))
+}
+
+fn admission_answer<T>(answered: Result<Result<Response<T>, Status>, Elapsed>) -> Result<T, String> {
+    match answered {
         Ok(Ok(reply)) => Ok(reply.into_inner()),
         Ok(Err(status)) if status.code() == Code::PermissionDenied => Err(status.message().to_owned()),
         Ok(Err(status)) => Err(format!("no answer: {}", describe(&status))),

@@ -35,10 +35,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use vocab::{Boot, NodeId};
 
-pub use client::{join_call, send_guard_word};
+pub use client::{examine_call, join_call, send_guard_word};
 pub use paths::refuses_on_every_path;
 pub use probe::{Probe, probe_reset};
-pub use proto::{JoinReply, JoinRequest, MemberAddress};
+pub use proto::{ExamineReply, ExamineRequest, JoinReply, JoinRequest, MemberAddress, Neighbour};
 
 use accept::StreamTaker;
 use peer_table::PeerTable;
@@ -93,6 +93,8 @@ pub type Members = BTreeMap<NodeId, Vec<String>>;
 pub trait JoinHandler: Send + Sync {
     /// The reply, or the reason for the joiner's operator. The token is checked here.
     fn join(&self, request: JoinRequest) -> Answer<'_, Result<JoinReply, String>>;
+    /// What the joiner judges before it joins, for a token that may be used; nothing is changed.
+    fn examine(&self, request: ExamineRequest) -> Answer<'_, Result<ExamineReply, String>>;
 }
 
 /// Takes the word of a peer's guard that the process of this boot has ended.

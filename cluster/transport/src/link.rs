@@ -205,6 +205,10 @@ pub(crate) async fn run_link(
     // A restarted peer does not answer on the old connection for calls.
     slot.set_channel(None);
     slot.open(ActiveLink { number: link, queue, queued, close: close.clone() });
+    if !table.members.borrow().contains_key(&peer) {
+        // Removed since its certificate was looked at: whoever ends the links of removed nodes may have been here already.
+        close.cancel();
+    }
     tracing::info!(node = peer.0, boot = boot.0, link, "link to peer is up");
     handlers.events.link_up(LinkUp { peer, boot, link });
     heard.now();

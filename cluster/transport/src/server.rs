@@ -1,4 +1,4 @@
-//! The listening side. A certificate of a member is required for everything but `Join`.
+//! The listening side. A certificate of a member is required for everything but `Join` and `Examine`.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,7 +23,8 @@ use crate::peer_table::{PAYLOAD_BYTES_MAX, PeerTable};
 use crate::proto::admission_server::{Admission, AdmissionServer};
 use crate::proto::peer_server::{Peer, PeerServer};
 use crate::proto::{
-    CallReply, CallRequest, Frame, GuardWordReply, GuardWordRequest, JoinReply, JoinRequest, call_reply, frame,
+    CallReply, CallRequest, ExamineReply, ExamineRequest, Frame, GuardWordReply, GuardWordRequest, JoinReply,
+    JoinRequest, call_reply, frame,
 };
 use crate::{Handlers, TransportError};
 
@@ -149,5 +150,15 @@ impl Admission for Door {
                 Err(Status::permission_denied(reason))
             }
         }
+    }
+
+    async fn examine(&self, request: Request<ExamineRequest>) -> Result<Response<ExamineReply>, Status> {
+        let request = request.into_inner();
+        let name = request.name.clone();
+        let reply = self.handlers.join.examine(request).await.map_err(|reason| {
+            tracing::warn!(%name, %reason, "question of a joiner refused");
+            Status::permission_denied(reason)
+        })?;
+        Ok(Response::new(reply))
     }
 }

@@ -177,7 +177,7 @@ pub(crate) fn prepare(socket: &TcpStream) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))
 }
 
-/// Ends the streams of nodes that are removed.
+/// Ends links, channels and streams of nodes that are removed.
 pub(crate) async fn end_removed(table: Arc<PeerTable>) {
     let mut members = table.members.clone();
     loop {
@@ -186,6 +186,10 @@ pub(crate) async fn end_removed(table: Arc<PeerTable>) {
             changed = members.changed() => if changed.is_err() { return },
         }
         let now = members.borrow_and_update().clone();
-        table.slots_besides(&now).into_iter().for_each(|slot| slot.end_streams());
+        for slot in table.slots_besides(&now) {
+            slot.end_streams();
+            slot.set_channel(None);
+            slot.interrupt();
+        }
     }
 }

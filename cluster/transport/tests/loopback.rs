@@ -12,7 +12,8 @@ use ports::peers::{CallError, LinkUp, PeerEvents, PeerService, Peers as _, Servi
 use tokio::sync::{mpsc, watch};
 use transport::ca::{self, Authority};
 use transport::{
-    Handlers, JoinHandler, JoinReply, JoinRequest, Members, Probe, TlsPems, Transport, TransportConfig, Versions,
+    ExamineReply, ExamineRequest, Handlers, JoinHandler, JoinReply, JoinRequest, Members, Probe, TlsPems, Transport,
+    TransportConfig, Versions,
 };
 use vocab::{Boot, NodeId};
 
@@ -62,6 +63,14 @@ impl JoinHandler for Admission {
             }
             let certificate = self.0.sign_node(&request.request, B, &[request.name]).map_err(|e| e.to_string())?;
             Ok(JoinReply { node: B.0, certificate, ..JoinReply::default() })
+        })
+    }
+    fn examine(&self, request: ExamineRequest) -> Answer<'_, Result<ExamineReply, String>> {
+        Box::pin(async move {
+            if request.secret.as_ref() != b"open sesame" {
+                return Err("unknown token".to_owned());
+            }
+            Ok(ExamineReply { next_node: B.0, ..ExamineReply::default() })
         })
     }
 }
@@ -261,6 +270,47 @@ async fn a_node_that_is_no_member_and_a_service_certificate_get_nothing() {
     assert!(authority.issue_service(&names).is_err(), "no operator's name can pass for a node");
 }
 
+/// A pair of which one node is removed by the other, whose list it does not see.
+async fn removed_gets_nothing(stays: NodeId, goes: NodeId) {
+    let authority = authority();
+    let (of_stays, of_goes) = (members(), members());
+    let mut first = start(&authority, plain(stays), &of_stays).await;
+    let mut second = start(&authority, plain(goes), &of_goes).await;
+    of_stays.send_modify(|all| drop(all.insert(goes, vec![second.address.to_string()])));
+    of_goes.send_modify(|all| drop(all.insert(stays, vec![first.address.to_string()])));
+    assert_eq!(next(&mut first).await, Event::Up(goes, Boot(1), 1));
+    assert_eq!(next(&mut second).await, Event::Up(stays, Boot(1), 1));
+    let call = || second.transport.call(stays, Service::Shards, Bytes::from_static(b"x"));
+    call().await.expect("a member is answered");
+    // The certificate stays valid in itself; what counts is the list of members.
+    of_stays.send_modify(|all| drop(all.remove(&goes)));
+    assert_eq!(next(&mut first).await, Event::Down(goes, 1, false), "the link ends");
+    let refused = call().await;
+    assert!(matches!(&refused, Err(CallError::Refused(why)) if why.contains("no member")), "{refused:?}");
+    let address = [first.address.to_string()];
+    let word = transport::send_guard_word(&second.tls, stays, &address, Boot(1)).await;
+    assert!(word.as_ref().is_err_and(|why| why.contains("no member")), "{word:?}");
+    let stream = ports::streams::Streams::open(&*second.transport, stays).await;
+    if let Ok(mut stream) = stream {
+        // Whoever dials learns of the refusal by the end of the stream.
+        let mut byte = [0u8; 1];
+        let read = tokio::io::AsyncReadExt::read(&mut stream, &mut byte);
+        let read = tokio::time::timeout(Duration::from_secs(20), read).await.expect("it ends");
+        assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    }
+    // It dials again all the time; several of its dials happen here, and none becomes a link.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(!first.transport.send(goes, Bytes::from_static(b"x")));
+    second.transport.send(stays, Bytes::from_static(b"frame of a removed node"));
+    let late = first.events.try_recv();
+    assert!(late.is_err(), "nothing of it arrives: {late:?}");
+}
+
+#[tokio::test]
+async fn ha_21_the_certificate_of_a_removed_node_is_refused_whoever_dials() {
+    tokio::join!(removed_gets_nothing(A, B), removed_gets_nothing(B, A));
+}
+
 #[tokio::test]
 async fn the_guards_word_arrives_with_node_and_boot() {
     let (_, _, mut a, b) = pair().await;
@@ -286,6 +336,14 @@ async fn joining_needs_the_right_ca_and_the_right_secret() {
     assert!(error.contains("token"), "{error}");
     let error = transport::join_call(&address, &right, request(b"guess")).await.expect_err("wrong secret");
     assert_eq!(error, "unknown token");
+    let question = |secret: &'static [u8]| ExamineRequest { secret: Bytes::from_static(secret), ..Default::default() };
+    let error = transport::examine_call(&address, &wrong, question(b"open sesame"), || 7).await.expect_err("wrong CA");
+    assert!(error.contains("token"), "{error}");
+    let error = transport::examine_call(&address, &right, question(b"guess"), || 7).await.expect_err("wrong secret");
+    assert_eq!(error, "unknown token");
+    let (facts, around) =
+        transport::examine_call(&address, &right, question(b"open sesame"), || 7).await.expect("told");
+    assert_eq!((facts.next_node, around), (B.0, (7, 7)));
     let huge = JoinRequest { name: "x".repeat(1_000_000), ..request(b"open sesame") };
     assert!(transport::join_call(&address, &right, huge).await.is_err(), "a stranger cannot send much");
     let reply = transport::join_call(&address, &right, request(b"open sesame")).await.expect("admitted");

@@ -13,7 +13,8 @@ use testkit::cut_proxy::CutProxy;
 use tokio::sync::{mpsc, watch};
 use transport::ca::Authority;
 use transport::{
-    Handlers, JoinHandler, JoinReply, JoinRequest, Members, TlsPems, Transport, TransportConfig, Versions,
+    ExamineReply, ExamineRequest, Handlers, JoinHandler, JoinReply, JoinRequest, Members, TlsPems, Transport,
+    TransportConfig, Versions,
 };
 use vocab::{Boot, NodeId};
 
@@ -53,6 +54,9 @@ impl PeerService for Echo {
 struct Nobody;
 impl JoinHandler for Nobody {
     fn join(&self, _: JoinRequest) -> Answer<'_, Result<JoinReply, String>> {
+        Box::pin(async { Err("nobody joins here".to_owned()) })
+    }
+    fn examine(&self, _: ExamineRequest) -> Answer<'_, Result<ExamineReply, String>> {
         Box::pin(async { Err("nobody joins here".to_owned()) })
     }
 }

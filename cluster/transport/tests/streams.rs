@@ -14,7 +14,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{mpsc, watch};
 use transport::ca::{Authority, Issued};
 use transport::{
-    Handlers, JoinHandler, JoinReply, JoinRequest, Members, TlsPems, Transport, TransportConfig, Versions,
+    ExamineReply, ExamineRequest, Handlers, JoinHandler, JoinReply, JoinRequest, Members, TlsPems, Transport,
+    TransportConfig, Versions,
 };
 use vocab::{Boot, NodeId};
 
@@ -42,6 +43,9 @@ impl PeerService for Quiet {
 
 impl JoinHandler for Quiet {
     fn join(&self, _: JoinRequest) -> Answer<'_, Result<JoinReply, String>> {
+        Box::pin(async { Err("no".to_owned()) })
+    }
+    fn examine(&self, _: ExamineRequest) -> Answer<'_, Result<ExamineReply, String>> {
         Box::pin(async { Err("no".to_owned()) })
     }
 }

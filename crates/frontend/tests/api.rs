@@ -233,6 +233,8 @@ async fn cluster_queue_tokens_and_health() {
     let caller = Caller::new();
     assert_eq!(caller.ok("GET", "/api/v1/cluster", Value::Null).await["mode"], "joined");
     assert_eq!(caller.ok("POST", "/api/v1/cluster/tokens", json!({})).await["token"], "one-use");
+    let plan = caller.ok("POST", "/api/v1/cluster/tokens", json!({"dry_run": true})).await;
+    assert_eq!((&plan["token"], &plan["next_node"]), (&Value::Null, &json!(2)));
     let item = &caller.ok("GET", "/api/v1/queue", Value::Null).await["queue"][0];
     assert_eq!(
         (&item["recipient"], &item["accepted_at"]),

@@ -402,17 +402,6 @@ pub fn queue(args: &ServerArgs, command: QueueCommand) -> anyhow::Result<Exit> {
     })
 }
 
-/// Prints a join token alone on a line.
-///
-/// # Errors
-/// When the API cannot be found.
-pub fn token(args: &ServerArgs) -> anyhow::Result<Exit> {
-    let api = Api::open(args)?;
-    Ok(api.run(Method::POST, "cluster/tokens", Some(&json!({})), |value| {
-        say!("{}", value["token"].as_str().unwrap_or_default());
-    }))
-}
-
 /// Everything at a glance.
 ///
 /// # Errors

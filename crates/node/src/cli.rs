@@ -114,6 +114,9 @@ enum ClusterCommand {
     Token {
         #[command(flatten)]
         server: ServerArgs,
+        /// Only say what it would allow.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Make this machine a node of an existing cluster; the token is read from standard input.
     Join(join::JoinArgs),
@@ -250,8 +253,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
 
 fn run_cluster(command: ClusterCommand) -> anyhow::Result<ExitCode> {
     match command {
-        ClusterCommand::Init(args) => init::run(&args).map(|()| Exit::Done.into()),
-        ClusterCommand::Token { server } => admin::token(&server).map(Into::into),
+        ClusterCommand::Init(args) => init::run(&args).map(Into::into),
+        ClusterCommand::Token { server, dry_run } => members::token(&server, dry_run).map(Into::into),
         ClusterCommand::Join(args) => join::run(&args).map(Into::into),
         ClusterCommand::Status { server } => admin::status(&server).map(Into::into),
         ClusterCommand::StartAlone { server, confirm } => admin::start_alone(&server, confirm).map(Into::into),

@@ -48,6 +48,31 @@ pub struct Ports {
     pub peer: u16,
 }
 
+impl Ports {
+    /// Every port with its name: those of clients, then the one between nodes.
+    #[must_use]
+    pub const fn named(&self) -> [(&'static str, u16); 9] {
+        [
+            ("smtp", self.smtp),
+            ("submission", self.submission),
+            ("submissions", self.submissions),
+            ("imap", self.imap),
+            ("imaps", self.imaps),
+            ("pop3", self.pop3),
+            ("pop3s", self.pop3s),
+            ("https", self.https),
+            ("peer", self.peer),
+        ]
+    }
+
+    /// Those of clients, as `25 (smtp), ...`.
+    #[must_use]
+    pub fn services(&self) -> String {
+        let clients = self.named().into_iter().filter(|(name, _)| *name != "peer");
+        clients.map(|(name, port)| format!("{port} ({name})")).collect::<Vec<_>>().join(", ")
+    }
+}
+
 impl Default for Ports {
     fn default() -> Self {
         Self {
@@ -251,17 +276,7 @@ impl RawConfig {
             faults.push("allow_plaintext: only taken when address is a loopback address".into());
         }
         let ports = &self.ports;
-        let all = [
-            ports.smtp,
-            ports.submission,
-            ports.submissions,
-            ports.imap,
-            ports.imaps,
-            ports.pop3,
-            ports.pop3s,
-            ports.https,
-            ports.peer,
-        ];
+        let all = ports.named().map(|(_, port)| port);
         let distinct: std::collections::BTreeSet<_> = all.iter().collect();
         if distinct.len() != all.len() || all.contains(&0) {
             faults.push("ports: every port must be named once and not be 0".into());

@@ -4,10 +4,15 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use base64::Engine as _;
+use failover::Provider;
 use transport::ca::Authority;
 use vocab::NodeId;
 
+use crate::admin::say;
+use crate::checks::{self, Finding, Verdict};
 use crate::config::{self, NodeConfig};
+use crate::examine::{self, Lan};
+use crate::exit::Exit;
 use crate::files::{self, DataDir, Founding, Identity};
 
 /// Bytes of the administrator's token.
@@ -25,13 +30,83 @@ pub struct InitArgs {
     /// Address that clients use and the primary holds.
     #[arg(long)]
     pub cluster_address: Option<std::net::IpAddr>,
+    /// Only check, and say what would be made.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print checks and plan as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs `twinpost cluster init`.
+///
+/// # Errors
+/// As [`found`]; a dry run: when nothing can be checked.
+pub fn run(args: &InitArgs) -> anyhow::Result<Exit> {
+    if !args.dry_run {
+        return found(args).map(|()| Exit::Done);
+    }
+    let config = NodeConfig::load(&args.config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let findings = runtime.block_on(check(args, &config));
+    let refused = checks::worst(&findings) == Verdict::Refuse;
+    let will = if refused { Vec::new() } else { plan(args, &config) };
+    if args.json {
+        let shown = serde_json::json!({ "refused": refused, "checks": findings, "will": will });
+        say!("{}", serde_json::to_string_pretty(&shown)?);
+    } else {
+        findings.iter().for_each(|finding| say!("{}", finding.lines()));
+        will.iter().for_each(|line| say!("{line}"));
+        say!("nothing was changed");
+    }
+    Ok(if refused { Exit::Refused } else { Exit::Done })
+}
+
+async fn check(args: &InitArgs, config: &NodeConfig) -> Vec<Finding> {
+    let folder = match refuse_second(&DataDir(config.data_dir.clone())) {
+        Ok(()) => Finding::ok("data-folder", format!("{} belongs to no cluster", config.data_dir.display())),
+        Err(fault) => Finding::refuse("data-folder", fault.to_string(), "name another folder under `data_dir`"),
+    };
+    let mut findings = vec![folder, examine::free_disk(config, None, true), examine::free_ports(config)];
+    let lan = Lan { cluster: args.cluster_address, others: Vec::new(), holder: None, shown: None };
+    findings.extend(lan.judge(config).await);
+    if args.cluster_address.is_none() {
+        findings.push(Finding::warn(
+            "cluster-address",
+            "none: each node is reached by its own address only",
+            "name one with --cluster-address, so that clients need not know which node is primary",
+        ));
+    }
+    findings
+}
+
+/// What would be made, one line each.
+fn plan(args: &InitArgs, config: &NodeConfig) -> Vec<String> {
+    let mut will = vec![
+        format!("{} would be node 1, alone, of the new cluster {}", config.name, args.cluster_name),
+        format!(
+            "written into {}: this node's identity, the CA and its key, certificates and keys, the administrator's token",
+            config.data_dir.display()
+        ),
+        format!("clients would reach it at {} {}", config.address, config.ports.services()),
+        format!("other nodes would find it at {}", peer_addresses(config).join(", ")),
+    ];
+    if let Some(address) = args.cluster_address {
+        let how = match &config.provider {
+            None => "bound while it is primary; nobody adds it to an interface (provider listen)".to_owned(),
+            Some(Provider::Netlink(link)) => format!("added to {} by this program (provider netlink)", link.interface),
+            Some(Provider::Exec(_)) => "moved by the hooks of the node file (provider exec)".to_owned(),
+        };
+        will.push(format!("the cluster address {address} is {how}"));
+    }
+    will
 }
 
 /// Makes data folder, CA, certificates and token.
 ///
 /// # Errors
 /// When the folder belongs to a cluster already, or cannot be written.
-pub fn run(args: &InitArgs) -> anyhow::Result<()> {
+pub fn found(args: &InitArgs) -> anyhow::Result<()> {
     let config = NodeConfig::load(&args.config)?;
     let data = DataDir(config.data_dir.clone());
     refuse_second(&data)?;

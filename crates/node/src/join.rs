@@ -7,14 +7,19 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use frontend::TokenPlan;
 use ports::Answer;
 use ports::config::Config;
+use serde_json::json;
 use topology::{ConfigOp, Member};
 use transport::ca::{self, Authority};
-use transport::{JoinHandler, JoinReply, JoinRequest, MemberAddress};
+use transport::{ExamineReply, ExamineRequest, JoinHandler, JoinReply, JoinRequest, MemberAddress};
 use vocab::NodeId;
 
+use crate::admin::say;
+use crate::checks::{self, Verdict};
 use crate::config::{self, NodeConfig};
+use crate::examine::{self, Examined, Teller, wall_ms};
 use crate::exit::Exit;
 use crate::files::{self, DataDir, Identity};
 use crate::init;
@@ -42,6 +47,12 @@ pub struct JoinArgs {
     /// Begin from a copy of another node's mail (`twinpost store checkpoint` there): what is whole of it is not transferred.
     #[arg(long, value_name = "DIR", conflicts_with = "witness")]
     pub seed: Option<PathBuf>,
+    /// Only check, and say what would happen; the token stays unused.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print checks and outcome as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What a token says.
@@ -85,11 +96,32 @@ pub async fn make_token(config: &dyn Config, data: &DataDir) -> Result<String, p
     let ca = files::read_text(&data.ca()).map_err(|e| unreadable(&e))?;
     let token = Token {
         c: state.cluster_id.clone(),
-        a: state.members.values().filter(|m| m.data).flat_map(Member::peer_addresses).collect(),
+        a: asked(&state),
         s: secret,
         h: ca::ca_hash(&ca).map_err(|e| unreadable(&e))?,
     };
     token.encode().map_err(|e| unreadable(&e))
+}
+
+/// What a token made now would allow.
+pub(crate) fn plan_token(config: &dyn Config, settings_locked: Option<String>) -> TokenPlan {
+    let state = config.current();
+    let (room_mail, room_witness) = topology::room(&state);
+    let now = unix_now();
+    TokenPlan {
+        valid_seconds: TOKEN_SECONDS,
+        addresses: asked(&state),
+        next_node: state.next_node,
+        room_mail,
+        room_witness,
+        unused: state.tokens.values().filter(|expires| **expires > now).count(),
+        settings_locked,
+    }
+}
+
+/// Where a joiner asks.
+fn asked(state: &topology::ClusterState) -> Vec<String> {
+    state.members.values().filter(|m| m.data).flat_map(Member::peer_addresses).collect()
 }
 
 fn unix_now() -> u64 {
@@ -120,17 +152,95 @@ pub fn run(args: &JoinArgs) -> anyhow::Result<Exit> {
             data.0.display()
         );
     }
-    data.create()?;
-    match &args.seed {
-        Some(folder) => crate::seeding::prepare(&data, folder, &token.c)?,
-        None if data.seed().exists() => {
-            anyhow::bail!("{} holds a seed: say --seed again, or remove its folder `seed`", data.0.display())
-        }
-        None => {}
+    if args.seed.is_none() && data.seed().exists() {
+        anyhow::bail!("{} holds a seed: say --seed again, or remove its folder `seed`", data.0.display());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let kind = if args.witness { Kind::Witness } else { Kind::Data };
-    runtime.block_on(ask((&config, &data), &token, kind))
+    runtime.block_on(async {
+        let examined = match examine::examine(&config, (&token.a, &token.h), &question(&config, &token, kind)).await {
+            Ok(examined) => examined,
+            Err(reasons) => return Ok(fail(args.json, &format!("nobody could be asked: {reasons}"))),
+        };
+        let refused = checks::worst(&examined.findings) == Verdict::Refuse;
+        if args.dry_run || refused {
+            report(args, (&config, kind), &examined);
+            return Ok(if refused { Exit::Refused } else { Exit::Done });
+        }
+        data.create()?;
+        if let Some(folder) = &args.seed {
+            crate::seeding::prepare(&data, folder, &token.c)?;
+        }
+        ask((&config, &data), &token, (kind, args.json), &examined).await
+    })
+}
+
+fn question(config: &NodeConfig, token: &Token, kind: Kind) -> ExamineRequest {
+    let own = init::member(config, NodeId(0), kind == Kind::Data);
+    ExamineRequest {
+        secret: token.s.clone().into_bytes().into(),
+        name: own.name,
+        peer_address: own.peer_address,
+        address: own.address,
+        witness: kind == Kind::Witness,
+        paths: own.paths,
+    }
+}
+
+fn fail(json: bool, text: &str) -> Exit {
+    if json {
+        say!("{}", json!({ "error": text }));
+    }
+    eprintln!("twinpost: not joined: {text}");
+    Exit::Refused
+}
+
+/// All checks, and what would happen if none of them refused.
+fn report(args: &JoinArgs, (config, kind): (&NodeConfig, Kind), examined: &Examined) {
+    let refused = checks::worst(&examined.findings) == Verdict::Refuse;
+    let will = if refused { Vec::new() } else { plan((config, kind), &examined.home) };
+    if args.json {
+        let shown = json!({ "refused": refused, "checks": examined.findings, "will": will });
+        say!("{}", serde_json::to_string_pretty(&shown).unwrap_or_default());
+        return;
+    }
+    examined.findings.iter().for_each(|finding| say!("{}", finding.lines()));
+    will.iter().for_each(|line| say!("{line}"));
+    if refused {
+        eprintln!("twinpost: not joined: a check refuses it; nothing was changed and the token is unused");
+    } else {
+        say!("nothing was changed and the token is unused");
+    }
+}
+
+/// What a join would do, one line each.
+fn plan((config, kind): (&NodeConfig, Kind), home: &ExamineReply) -> Vec<String> {
+    let (name, node, folder) = (&config.name, home.next_node, config.data_dir.display());
+    let peers = init::peer_addresses(config).join(", ");
+    let mut will = Vec::new();
+    if kind == Kind::Witness {
+        will.push(format!("{name} would be node {node} of the cluster {} and only vote", home.cluster_name));
+        will.push(format!("written into {folder}: this node's identity, certificate and key"));
+        will.push(format!("the other nodes would find it at {peers}"));
+        return will;
+    }
+    will.push(format!("{name} would be node {node} of the cluster {} and vote", home.cluster_name));
+    will.push(format!(
+        "written into {folder}: this node's identity, certificates and keys, the CA's key, the administrator's token"
+    ));
+    will.push(format!(
+        "the other nodes would find it at {peers}; clients at {} {}",
+        config.address,
+        config.ports.services()
+    ));
+    will.push(format!(
+        "once the service is started, {} MB would be copied from the cluster, which serves mail meanwhile",
+        home.data_bytes / 1_000_000
+    ));
+    if !home.cluster_address.is_empty() {
+        will.push(format!("in sync, it may hold the cluster address {}", home.cluster_address));
+    }
+    will
 }
 
 /// What the new node is for.
@@ -140,7 +250,15 @@ enum Kind {
     Witness,
 }
 
-async fn ask((config, data): (&NodeConfig, &DataDir), token: &Token, kind: Kind) -> anyhow::Result<Exit> {
+async fn ask(
+    (config, data): (&NodeConfig, &DataDir),
+    token: &Token,
+    (kind, json): (Kind, bool),
+    examined: &Examined,
+) -> anyhow::Result<Exit> {
+    for warning in examined.findings.iter().filter(|finding| finding.verdict == Verdict::Warn) {
+        eprintln!("{}", warning.lines());
+    }
     let key = ca::request_node().context("make this node's key")?;
     let own = init::member(config, NodeId(0), kind == Kind::Data);
     let request = JoinRequest {
@@ -158,14 +276,18 @@ async fn ask((config, data): (&NodeConfig, &DataDir), token: &Token, kind: Kind)
             Ok(reply) => {
                 finish(data, &key.key, &reply, kind)?;
                 let what = if kind == Kind::Witness { "witness, " } else { "" };
+                if json {
+                    let joined = json!({ "cluster": reply.cluster_name, "node": reply.node });
+                    say!("{}", json!({ "refused": false, "checks": examined.findings, "joined": joined }));
+                    return Ok(Exit::Done);
+                }
                 println!("joined cluster {} as {what}node {}; start the service now", reply.cluster_name, reply.node);
                 return Ok(Exit::Done);
             }
             Err(reason) => reasons.push(format!("{address}: {reason}")),
         }
     }
-    eprintln!("twinpost: not joined: {}", reasons.join("; "));
-    Ok(Exit::Refused)
+    Ok(fail(json, &reasons.join("; ")))
 }
 
 fn finish(data: &DataDir, key: &str, reply: &JoinReply, kind: Kind) -> anyhow::Result<()> {
@@ -197,6 +319,8 @@ pub struct Admission {
     pub config: Arc<dyn Config>,
     /// Data folder with CA and service certificate.
     pub data: DataDir,
+    /// What a joiner is told before.
+    pub(crate) teller: Teller,
 }
 
 impl JoinHandler for Admission {
@@ -207,6 +331,31 @@ impl JoinHandler for Admission {
                 tracing::warn!(reason, "a node was not admitted");
             }
             reply
+        })
+    }
+
+    fn examine(&self, request: ExamineRequest) -> Answer<'_, Result<ExamineReply, String>> {
+        let received_ms = wall_ms();
+        Box::pin(async move {
+            let state = self.config.current();
+            let token_hash = secret_hash(&request.secret);
+            let now = unix_now();
+            if state.tokens.get(&token_hash).is_none_or(|expires| *expires <= now) {
+                return Err(
+                    "the token is unknown, used or expired; make a new one with `twinpost cluster token`".to_owned()
+                );
+            }
+            let member = Member {
+                id: NodeId(0),
+                name: request.name,
+                peer_address: request.peer_address,
+                address: request.address,
+                data: !request.witness,
+                paths: request.paths,
+            };
+            let locked = !self.config.quorum().borrow().quorum;
+            let admit = ConfigOp::Admit { token_hash, now, member };
+            self.teller.tell(&state, (&admit, locked), received_ms).await
         })
     }
 }

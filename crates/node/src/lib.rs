@@ -3,10 +3,12 @@
 mod address;
 pub mod admin;
 pub mod branches;
+pub mod checks;
 pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod events;
+mod examine;
 pub mod exit;
 pub mod files;
 pub mod guard;

@@ -7,6 +7,32 @@ use crate::admin::{self, Api, Reply, say};
 use crate::cli::ServerArgs;
 use crate::exit::Exit;
 
+/// Prints a join token alone on a line, or says what one would allow.
+///
+/// # Errors
+/// When the API cannot be found.
+pub fn token(args: &ServerArgs, dry_run: bool) -> anyhow::Result<Exit> {
+    let api = Api::open(args)?;
+    let show = if dry_run { show_token_plan } else { show_token };
+    Ok(api.run(Method::POST, "cluster/tokens", Some(&json!({ "dry_run": dry_run })), show))
+}
+
+fn show_token(made: &Value) {
+    say!("{}", made["token"].as_str().unwrap_or_default());
+}
+
+fn show_token_plan(plan: &Value) {
+    let minutes = plan["valid_seconds"].as_u64().unwrap_or(0) / 60;
+    say!("a token would let one machine join once, within {minutes} minutes, as node {}", plan["next_node"]);
+    say!("the machine asks the cluster at {} (TCP, open it there)", admin::line(&plan["addresses"]));
+    say!("room for {} more nodes that store mail and {} witness", plan["room_mail"], plan["room_witness"]);
+    say!("who joins to store mail gets the CA's key and the administrator's token: give a token to trusted hands only");
+    if let Some(reason) = plan["settings_locked"].as_str() {
+        say!("not now: settings are locked: {reason}");
+    }
+    say!("tokens that are unused now: {}; nothing was changed", plan["unused"]);
+}
+
 /// Makes another node the primary, or says what would happen.
 ///
 /// # Errors

@@ -18,6 +18,7 @@ use transport::{Handlers, Members, Probe, TlsPems, Transport, TransportConfig, V
 use vocab::{Boot, NodeId};
 
 use crate::config::NodeConfig;
+use crate::examine::Teller;
 use crate::files::{self, DataDir, Identity};
 use crate::guard::GuardNote;
 use crate::init;
@@ -93,7 +94,11 @@ async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
         .start(Handlers {
             events: engine.peer_events(),
             services: vec![(Service::Control, control.clone()), (Service::Shards, engine.peer_service())],
-            join: Arc::new(Admission { config: control.clone(), data: data.clone() }),
+            join: Arc::new(Admission {
+                config: control.clone(),
+                data: data.clone(),
+                teller: teller(config, &data, &engine),
+            }),
             on_guard_word: Arc::new(move |peer, ended| {
                 word.guard_word(peer, ended);
                 votes.process_ended(peer);
@@ -120,6 +125,18 @@ async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
     }
     transport.stop();
     Ok(ExitCode::SUCCESS)
+}
+
+fn teller(config: &NodeConfig, data: &DataDir, engine: &Arc<Engine>) -> Teller {
+    Teller {
+        cluster: engine.cluster(),
+        mail: data.mail(),
+        https_port: config.ports.https,
+        service_certificate: config
+            .tls
+            .as_ref()
+            .map_or_else(|| data.service_certificate(), |own| own.certificate.clone()),
+    }
 }
 
 /// The transport of this node, and the address book it follows.

@@ -8,9 +8,10 @@ use control::Control;
 use directory::AccountDirectory;
 use frontend::config::{Limits, ServicePorts};
 use frontend::tls::TlsFiles;
-use frontend::{Administration, Frontend, FrontendConfig, FrontendHandle, JoinTokens, Ports};
+use frontend::{Administration, Frontend, FrontendConfig, FrontendHandle, JoinTokens, Ports, TokenPlan};
 use metrics_exporter_prometheus::PrometheusHandle;
 use ports::Answer;
+use ports::cluster::Cluster;
 use ports::config::ConfigError;
 use relay::{Relay, RelayConfig, RelayPorts};
 use resolver::DnsResolver;
@@ -44,11 +45,16 @@ impl Services {
 struct Tokens {
     config: Arc<Control>,
     data: DataDir,
+    cluster: Arc<dyn Cluster>,
 }
 
 impl JoinTokens for Tokens {
     fn create(&self) -> Answer<'_, Result<String, ConfigError>> {
         Box::pin(join::make_token(&*self.config, &self.data))
+    }
+
+    fn plan(&self) -> TokenPlan {
+        join::plan_token(&*self.config, self.cluster.status().settings_locked)
     }
 }
 
@@ -82,8 +88,8 @@ pub(crate) fn start(
     let administration = Administration {
         token: files::read_text(&data.admin_token())?.trim().to_owned(),
         metrics: Arc::new(move || metrics.render()),
-        join_tokens: Arc::new(Tokens { config: control.clone(), data: data.clone() }),
         checkpoints: Arc::new(Maker { store: store.clone(), identity: identity.clone() }),
+        join_tokens: Arc::new(Tokens { config: control.clone(), data: data.clone(), cluster: engine.cluster() }),
     };
     let ports = Ports {
         accounts,

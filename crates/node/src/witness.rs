@@ -11,7 +11,7 @@ use control::Control;
 use ports::Answer;
 use ports::config::Config as _;
 use ports::peers::{LinkUp, PeerEvents, Service};
-use transport::{Handlers, JoinHandler, JoinReply, JoinRequest};
+use transport::{ExamineReply, ExamineRequest, Handlers, JoinHandler, JoinReply, JoinRequest};
 use vocab::{Boot, NodeId};
 
 use crate::config::NodeConfig;
@@ -89,9 +89,15 @@ impl PeerEvents for Deaf {
 /// Admits nobody: it has no CA to sign with.
 struct Closed;
 
+/// What it says instead.
+const ASK_ANOTHER: &str = "this is a witness; ask a node that stores mail";
+
 impl JoinHandler for Closed {
     fn join(&self, _: JoinRequest) -> Answer<'_, Result<JoinReply, String>> {
-        Box::pin(async { Err("this is a witness; ask a node that stores mail".to_owned()) })
+        Box::pin(async { Err(ASK_ANOTHER.to_owned()) })
+    }
+    fn examine(&self, _: ExamineRequest) -> Answer<'_, Result<ExamineReply, String>> {
+        Box::pin(async { Err(ASK_ANOTHER.to_owned()) })
     }
 }
 

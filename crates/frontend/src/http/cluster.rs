@@ -144,7 +144,12 @@ pub(crate) async fn rescue(State(api): Shared, body: Bytes) -> Result<Json<Rescu
 }
 
 pub(crate) async fn create_token(State(api): Shared, body: Bytes) -> Created {
-    Fields::parse(&body)?.finish()?;
+    let mut fields = Fields::parse(&body)?;
+    let dry_run: bool = fields.optional("dry_run").unwrap_or_default();
+    fields.finish()?;
+    if dry_run {
+        return Ok((StatusCode::OK, Json(json!(api.administration.join_tokens.plan()))));
+    }
     let token = api.administration.join_tokens.create().await?;
     tracing::info!("join token made");
     Ok((StatusCode::CREATED, Json(json!({ "token": token }))))

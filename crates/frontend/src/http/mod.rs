@@ -43,6 +43,27 @@ pub trait JoinTokens: Send + Sync {
     /// # Errors
     /// As [`ports::config::Config::propose`].
     fn create(&self) -> Answer<'_, Result<String, ConfigError>>;
+    /// What one made now would allow.
+    fn plan(&self) -> TokenPlan;
+}
+
+/// What a join token would allow.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct TokenPlan {
+    /// How long it could be used.
+    pub valid_seconds: u64,
+    /// Where the joiner would ask (`host:port`).
+    pub addresses: Vec<String>,
+    /// Id of the next node.
+    pub next_node: u32,
+    /// How many nodes with mail may still join.
+    pub room_mail: usize,
+    /// How many witnesses may still join.
+    pub room_witness: usize,
+    /// Tokens that were made and not used yet.
+    pub unused: usize,
+    /// Why none can be made now.
+    pub settings_locked: Option<String>,
 }
 
 /// Makes consistent copies of this node's mail for another machine.

@@ -1,0 +1,411 @@
+//! What a joiner and its cluster find out about each other before anything is changed: the facts for `checks.rs`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use failover::{Lease, OwnAddress, Provider};
+use ports::cluster::Cluster;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, SignatureScheme};
+use tokio::net::TcpStream;
+use topology::{ClusterState, ConfigOp, Rejection};
+use transport::proto::Range;
+use transport::{ExamineReply, ExamineRequest, Neighbour, Versions};
+
+use crate::checks::{self, Answering, Clocks, Finding, Mover, Program};
+use crate::config::NodeConfig;
+use crate::files;
+
+/// How long somebody on the cluster address may take to answer; in a LAN it is milliseconds.
+const ANSWER_WAIT: Duration = Duration::from_millis(1_000);
+
+/// Wall clock (Unix ms).
+pub(crate) fn wall_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What a node of the cluster tells a joiner.
+pub(crate) struct Teller {
+    /// The cluster as this node sees it.
+    pub(crate) cluster: Arc<dyn Cluster>,
+    /// Where its mail lies.
+    pub(crate) mail: PathBuf,
+    /// Port of the API.
+    pub(crate) https_port: u16,
+    /// The certificate shown there (PEM).
+    pub(crate) service_certificate: PathBuf,
+}
+
+impl Teller {
+    /// The answer; `admit` is what would be proposed, with the token already found good.
+    pub(crate) async fn tell(
+        &self,
+        state: &ClusterState,
+        (admit, locked): (&ConfigOp, bool),
+        received_ms: u64,
+    ) -> Result<ExamineReply, String> {
+        let (mail, status) = (self.mail.clone(), self.cluster.status());
+        let data_bytes = tokio::task::spawn_blocking(move || bytes_under(&mail)).await.map_err(|e| e.to_string())?;
+        let (next_node, mut refusals) = match topology::apply(state, admit, 0) {
+            Ok((_, given)) => (given.map_or(0, |id| id.0), Vec::new()),
+            Err(Rejection::Faults(faults)) => {
+                (0, faults.iter().map(|fault| format!("{}: {}", fault.place, fault.what)).collect())
+            }
+            Err(Rejection::Conflict(text)) => (0, vec![text]),
+        };
+        if locked {
+            refusals.push(
+                "settings are locked there: no majority of the nodes that vote answers (`twinpost status` on that node \
+                 names the ways out)"
+                    .to_owned(),
+            );
+        }
+        let certificate = files::read_text(&self.service_certificate).ok();
+        let certificate = certificate.and_then(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).ok());
+        let Versions { protocol, row_format } = Versions::CURRENT;
+        let range = |(min, max): (u32, u32)| Some(Range { min, max });
+        let neighbour = |member: &topology::Member| Neighbour {
+            node: member.id.0,
+            name: member.name.clone(),
+            address: member.address.clone(),
+            data: member.data,
+        };
+        Ok(ExamineReply {
+            received_ms,
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol: range(protocol),
+            row_format: range(row_format),
+            node: status.node,
+            in_sync: status.in_sync.contains(&status.node),
+            cluster_name: state.name.clone(),
+            cluster_address: state.cluster_address.clone().unwrap_or_default(),
+            address_holder: status.address_holder.unwrap_or(0),
+            data_bytes,
+            members: state.members.values().map(neighbour).collect(),
+            https_port: u32::from(self.https_port),
+            service_hash: certificate.map(|der| blake3::hash(&der).to_hex().to_string()).unwrap_or_default(),
+            refusals,
+            next_node,
+            answered_ms: wall_ms(),
+        })
+    }
+}
+
+/// Bytes of all files under a folder, at any depth; what cannot be read counts nothing.
+fn bytes_under(folder: &Path) -> u64 {
+    let mut open = vec![folder.to_owned()];
+    let mut sum = 0;
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(meta) if meta.is_dir() => open.push(entry.path()),
+                Ok(meta) => sum += meta.len(),
+                Err(_) => {}
+            }
+        }
+    }
+    sum
+}
+
+/// What a joiner has found out.
+pub(crate) struct Examined {
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) home: ExamineReply,
+}
+
+/// Asks the nodes of the token, one that is in sync if there is one, and judges.
+///
+/// # Errors
+/// Nobody answered, with each reason.
+pub(crate) async fn examine(
+    config: &NodeConfig,
+    (addresses, ca_hash): (&[String], &str),
+    request: &ExamineRequest,
+) -> Result<Examined, String> {
+    let (mut reasons, mut heard) = (Vec::new(), None);
+    for address in addresses {
+        match transport::examine_call(address, ca_hash, request.clone(), wall_ms).await {
+            Ok((home, around)) => {
+                let in_sync = home.in_sync;
+                heard = Some((home, around));
+                if in_sync {
+                    break;
+                }
+            }
+            Err(reason) => reasons.push(format!("{address}: {reason}")),
+        }
+    }
+    let Some((home, around)) = heard else { return Err(reasons.join("; ")) };
+    let findings = judge(config, &home, around, request.witness).await;
+    Ok(Examined { findings, home })
+}
+
+async fn judge(config: &NodeConfig, home: &ExamineReply, (asked, heard): (u64, u64), witness: bool) -> Vec<Finding> {
+    let pair = |range: Option<&Range>| range.map_or((0, 0), |range| (range.min, range.max));
+    let theirs = Program {
+        version: home.program.clone(),
+        protocol: pair(home.protocol.as_ref()),
+        rows: pair(home.row_format.as_ref()),
+    };
+    let mut findings = vec![checks::admission(&home.refusals, home.next_node)];
+    findings.extend(checks::versions(&own_program(), &theirs));
+    findings.push(checks::clock(Clocks { asked, received: home.received_ms, answered: home.answered_ms, heard }));
+    // What a seed has brought already is not copied again.
+    let seed = files::DataDir(config.data_dir.clone()).seed();
+    let mail = (!witness).then(|| home.data_bytes.saturating_sub(bytes_under(&seed)));
+    findings.push(free_disk(config, mail, witness || home.in_sync));
+    if !witness {
+        findings.push(free_ports(config));
+    }
+    let others = home.members.iter().filter(|member| member.data).filter_map(|member| member.address.parse().ok());
+    let lan = Lan {
+        cluster: home.cluster_address.parse().ok().filter(|_| !witness),
+        others: if witness { Vec::new() } else { others.collect() },
+        holder: (home.address_holder != 0).then_some(home.address_holder),
+        shown: u16::try_from(home.https_port).ok().map(|port| (port, home.service_hash.as_str())),
+    };
+    findings.extend(lan.judge(config).await);
+    findings
+}
+
+fn own_program() -> Program {
+    let Versions { protocol, row_format } = Versions::CURRENT;
+    Program { version: env!("CARGO_PKG_VERSION").to_owned(), protocol, rows: row_format }
+}
+
+/// Room on the disk of the data folder, which need not be there yet.
+pub(crate) fn free_disk(config: &NodeConfig, mail: Option<u64>, whole: bool) -> Finding {
+    let folder = config.data_dir.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
+    match rustix::fs::statvfs(folder) {
+        Ok(disk) => checks::disk(disk.f_bavail.saturating_mul(disk.f_frsize), mail, whole),
+        Err(error) => Finding::refuse("disk", format!("{}: {error}", folder.display()), "look at that folder"),
+    }
+}
+
+/// Whether the ports of the node file can be bound on its own address now.
+pub(crate) fn free_ports(config: &NodeConfig) -> Finding {
+    let bind = |(name, port): (&'static str, u16)| {
+        let fault = std::net::TcpListener::bind((config.address, port)).err()?;
+        Some((name, port, fault.kind()))
+    };
+    let faults: Vec<_> = config.ports.named().into_iter().filter_map(bind).collect();
+    let all = format!("{}, {} (between nodes)", config.ports.services(), config.ports.peer);
+    checks::ports(config.address, &faults, &all)
+}
+
+/// The network a node is to live in.
+pub(crate) struct Lan<'a> {
+    /// Cluster address.
+    pub(crate) cluster: Option<IpAddr>,
+    /// Addresses of the other nodes with mail.
+    pub(crate) others: Vec<IpAddr>,
+    /// Who holds the cluster address.
+    pub(crate) holder: Option<u32>,
+    /// Port of the API there, and the hash of the certificate shown.
+    pub(crate) shown: Option<(u16, &'a str)>,
+}
+
+impl Lan<'_> {
+    /// Address, network, and who answers on the cluster address.
+    pub(crate) async fn judge(&self, config: &NodeConfig) -> Vec<Finding> {
+        let all = match failover::own_addresses().await {
+            Ok(all) => all,
+            Err(why) => return vec![Finding::warn("static-address", why, "look at the addresses by hand")],
+        };
+        let mover = if matches!(config.provider, Some(Provider::Exec(_))) { Mover::Hooks } else { Mover::Lan };
+        let mut findings = vec![checks::static_address(&all, config.address)];
+        findings.extend(checks::same_lan(&all, (config.address, self.cluster), &self.others, mover));
+        if let Some(cluster) = self.cluster {
+            let answering = self.who_answers(config, cluster, &all).await;
+            findings.push(checks::cluster_free(cluster, &answering, self.holder));
+        }
+        findings
+    }
+
+    async fn who_answers(&self, config: &NodeConfig, cluster: IpAddr, all: &[OwnAddress]) -> Answering {
+        let lease = Lease { address: cluster, others: self.others.clone(), reason: "check", epoch: String::new() };
+        let link = match &config.provider {
+            Some(Provider::Netlink(link)) => link,
+            // While a node holds it, a hook may find that node.
+            Some(hooks @ Provider::Exec(_)) if self.holder.is_none() => {
+                return match failover::Device::open(hooks.clone()) {
+                    Ok(device) => device.check(&lease).await.map_or_else(Answering::Stranger, |()| Answering::Nobody),
+                    Err(why) => Answering::NotAsked(why),
+                };
+            }
+            _ => return self.who_serves(config, cluster).await,
+        };
+        if let Some(own) = all.iter().find(|own| own.address == cluster) {
+            return Answering::Stranger(format!("this machine itself, on {}", own.interface));
+        }
+        match failover::strangers_on(link, &lease).await {
+            Ok(strangers) if strangers.is_empty() => Answering::Nobody,
+            Ok(strangers) => Answering::Stranger(strangers.join(", ")),
+            Err(why) => match self.who_serves(config, cluster).await {
+                Answering::Nobody => Answering::NotAsked(why),
+                found => found,
+            },
+        }
+    }
+
+    /// By its services: the API's certificate tells a node from a stranger.
+    async fn who_serves(&self, config: &NodeConfig, cluster: IpAddr) -> Answering {
+        let (port, hash) = self.shown.unwrap_or((config.ports.https, ""));
+        if let Some(stream) = connect(cluster, port).await {
+            return match shows(stream, cluster, hash).await {
+                Ok(()) => Answering::Node,
+                Err(why) => Answering::Stranger(format!("port {port} answers, not as this cluster: {why}")),
+            };
+        }
+        match connect(cluster, config.ports.smtp).await {
+            Some(_) => Answering::Stranger(format!("port {} answers", config.ports.smtp)),
+            None => Answering::Nobody,
+        }
+    }
+}
+
+async fn connect(address: IpAddr, port: u16) -> Option<TcpStream> {
+    let connected = tokio::time::timeout(ANSWER_WAIT, TcpStream::connect(SocketAddr::new(address, port))).await;
+    connected.ok()?.ok()
+}
+
+/// Whether who answers holds the key of the certificate with this hash.
+async fn shows(stream: TcpStream, address: IpAddr, hash: &str) -> anyhow::Result<()> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Arc::new(OneCertificate { hash: hash.to_owned(), provider: Arc::clone(&provider) });
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let handshake = connector.connect(ServerName::IpAddress(address.into()), stream);
+    tokio::time::timeout(ANSWER_WAIT, handshake).await.context("no TLS in time")??;
+    Ok(())
+}
+
+/// Accepts the one certificate that was told beforehand, whatever names it carries.
+#[derive(Debug)]
+struct OneCertificate {
+    hash: String,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for OneCertificate {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match *blake3::hash(end_entity).to_hex() == *self.hash {
+            true => Ok(ServerCertVerified::assertion()),
+            false => Err(rustls::Error::General("another certificate".to_owned())),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+    use transport::ca::Authority;
+
+    use super::*;
+
+    fn config() -> NodeConfig {
+        let folder = tempfile::tempdir().expect("folder");
+        let file = folder.path().join("twinpost.toml");
+        // A port nobody listens on: it was free a moment ago.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+        let ports = format!("[ports]\nsmtp = {free}");
+        std::fs::write(&file, format!("address = \"127.0.0.1\"\n{ports}\n")).expect("written");
+        NodeConfig::load(&file).expect("good")
+    }
+
+    fn lan(shown: (u16, &str)) -> Lan<'_> {
+        Lan { cluster: None, others: Vec::new(), holder: Some(1), shown: Some(shown) }
+    }
+
+    #[tokio::test]
+    async fn ha_09_whoever_shows_the_clusters_certificate_is_no_stranger() {
+        let here: IpAddr = "127.0.0.1".parse().expect("address");
+        let config = config();
+        let issued = Authority::create("test").expect("CA").issue_service(&["localhost".to_owned()]).expect("issued");
+        let der = CertificateDer::from_pem_slice(issued.certificate.as_bytes()).expect("certificate");
+        let hash = blake3::hash(&der).to_hex().to_string();
+        let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).expect("key");
+        let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![der], key)
+            .expect("usable");
+        let listener = TcpListener::bind((here, 0)).await.expect("bound");
+        let port = listener.local_addr().expect("bound").port();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let accepting = acceptor.accept(socket);
+                tokio::spawn(async move {
+                    if let Ok(mut stream) = accepting.await {
+                        let _ = stream.read(&mut [0u8; 1]).await;
+                    }
+                });
+            }
+        });
+        assert_eq!(lan((port, &hash)).who_serves(&config, here).await, Answering::Node);
+        let other = lan((port, "00")).who_serves(&config, here).await;
+        assert!(matches!(&other, Answering::Stranger(why) if why.contains("another certificate")), "{other:?}");
+        // A listener that speaks no TLS, and nobody at all.
+        let plain = TcpListener::bind((here, 0)).await.expect("bound");
+        let port = plain.local_addr().expect("bound").port();
+        let found = lan((port, &hash)).who_serves(&config, here).await;
+        assert!(matches!(found, Answering::Stranger(_)), "{found:?}");
+        drop(plain);
+        assert_eq!(lan((port, &hash)).who_serves(&config, here).await, Answering::Nobody);
+    }
+
+    #[test]
+    fn the_bytes_of_a_folder_are_counted_at_any_depth() {
+        let folder = tempfile::tempdir().expect("folder");
+        std::fs::create_dir_all(folder.path().join("a/b")).expect("made");
+        std::fs::write(folder.path().join("x"), [0; 10]).expect("written");
+        std::fs::write(folder.path().join("a/b/y"), [0; 7]).expect("written");
+        assert_eq!(bytes_under(folder.path()), 17);
+        assert_eq!(bytes_under(&folder.path().join("nowhere")), 0);
+    }
+}
