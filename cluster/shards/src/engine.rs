@@ -166,6 +166,7 @@ impl Engine {
             rows: reads,
             without: without(),
         };
+        let hold_down_ms = config.timing.hold_down;
         let (fan_out, accepted) = FanOut::new();
         let engine = Arc::new(Self {
             node: config.node,
@@ -210,6 +211,7 @@ impl Engine {
         tokio::spawn(Arc::clone(&engine).follow_register());
         tokio::spawn(Arc::clone(&engine).watch_disk());
         tokio::spawn(Arc::clone(&engine).check_forever());
+        tokio::spawn(Arc::clone(&engine).fail_back_forever(hold_down_ms));
         tokio::spawn(Arc::clone(&engine).fan_out_forever(accepted));
         Ok(engine)
     }

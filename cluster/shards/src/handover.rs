@@ -76,7 +76,7 @@ impl Engine {
         tracing::warn!(
             to = home.0,
             leaves = leaves.map(|id| id.0),
-            "handing over by an operator's word or a planned stop"
+            "handing over by an operator's word, a planned stop or a failback"
         );
         let (answer, answered) = oneshot::channel();
         self.handovers.lock().unwrap_or_else(PoisonError::into_inner).push(answer);

@@ -12,6 +12,7 @@ mod compute;
 mod difference;
 mod drive;
 mod engine;
+mod failback;
 mod fanout;
 mod fetches;
 mod forward;

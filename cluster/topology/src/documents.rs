@@ -45,6 +45,49 @@ impl LoadBody {
     }
 }
 
+/// Name of the setting that prefers a node as the primary.
+pub const PRIMARY_SETTING: &str = "primary";
+/// How long the preferred node must have been in sync again before a failback, unless the setting says otherwise (s).
+pub const SETTLE_S: u64 = 60;
+/// What the setting may say (s).
+pub const SETTLE_S_MAX: u64 = 3_600;
+
+/// Whether the preferred node gets the primary's place back by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Failback {
+    /// Only an operator moves it.
+    #[default]
+    Manual,
+    /// By itself, once that node has been in sync again for a while.
+    Auto,
+}
+
+/// Body of the setting [`PRIMARY_SETTING`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrimaryBody {
+    /// The preferred node; `None`: no preference.
+    #[serde(default)]
+    pub node: Option<u32>,
+    /// Whether it gets its place back by itself.
+    #[serde(default)]
+    pub failback: Failback,
+    /// How long it must have been in sync again before (s); 1 to [`SETTLE_S_MAX`].
+    #[serde(default = "settle_s")]
+    pub settle_s: u64,
+}
+
+const fn settle_s() -> u64 {
+    SETTLE_S
+}
+
+impl Default for PrimaryBody {
+    fn default() -> Self {
+        Self { node: None, failback: Failback::Manual, settle_s: SETTLE_S }
+    }
+}
+
 /// Schema version of every body written today.
 const SCHEMA: u32 = 1;
 /// Targets of one alias.
@@ -195,6 +238,14 @@ fn check_body(state: &ClusterState, (kind, name): (DocumentKind, &str), body: &V
                         faults.require(known, &place, "no node with mail has this id");
                         faults.require(weight <= LOAD_WEIGHT_MAX, place, format!("is above {LOAD_WEIGHT_MAX}"));
                     }
+                }
+                PRIMARY_SETTING => {
+                    let primary = parse_body::<PrimaryBody>(body, &place, faults).unwrap_or_default();
+                    let known = |node| state.members.get(&NodeId(node)).is_some_and(|member| member.data);
+                    let fits = primary.node.is_none_or(known);
+                    faults.require(fits, format!("{place}/body/node"), "no node with mail has this id");
+                    let settle = (1..=SETTLE_S_MAX).contains(&primary.settle_s);
+                    faults.require(settle, format!("{place}/body/settle_s"), format!("must be 1 to {SETTLE_S_MAX}"));
                 }
                 _ => {}
             }

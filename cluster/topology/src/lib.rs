@@ -9,7 +9,10 @@ mod query;
 pub mod state;
 
 pub use apply::apply;
-pub use documents::{HOMES_SETTING, HomesBody, LOAD_SETTING, LOAD_WEIGHT, LoadBody, address_key, normalise_name};
+pub use documents::{
+    Failback, HOMES_SETTING, HomesBody, LOAD_SETTING, LOAD_WEIGHT, LoadBody, PRIMARY_SETTING, PrimaryBody, SETTLE_S,
+    SETTLE_S_MAX, address_key, normalise_name,
+};
 pub use epoch::{EpochKind, EpochRecord, LIFE_SPAN};
 pub use members::room;
 pub use query::Account;

@@ -1,9 +1,9 @@
 //! Questions that doors and engines ask of the configuration.
 
 use serde_json::Value;
-use vocab::{AccountId, Address, Domain};
+use vocab::{AccountId, Address, Domain, NodeId};
 
-use crate::documents::{HOMES_SETTING, HomesBody, LOAD_SETTING, LoadBody, address_key};
+use crate::documents::{HOMES_SETTING, HomesBody, LOAD_SETTING, LoadBody, PRIMARY_SETTING, PrimaryBody, address_key};
 use crate::state::{AccountBody, AliasBody, ClusterState, Document, DocumentKind, DomainBody};
 
 /// An account as configured.
@@ -85,6 +85,15 @@ impl ClusterState {
     pub fn spreads_homes(&self) -> bool {
         let body = self.setting(HOMES_SETTING).cloned();
         body.and_then(|body| serde_json::from_value::<HomesBody>(body).ok()).is_some_and(|body| body.spread)
+    }
+    /// The preferred primary (setting [`PRIMARY_SETTING`]) with the revision of the setting; none when it names a node that is no
+    /// member any more.
+    #[must_use]
+    pub fn primary(&self) -> Option<(u64, PrimaryBody)> {
+        let document = self.document(DocumentKind::Setting, PRIMARY_SETTING)?;
+        let body = serde_json::from_value::<PrimaryBody>(document.body.clone()).ok()?;
+        let known = body.node.is_none_or(|node| self.members.contains_key(&NodeId(node)));
+        known.then_some((document.revision, body))
     }
     /// The value of a cluster-wide setting.
     #[must_use]

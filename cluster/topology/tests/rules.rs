@@ -438,6 +438,25 @@ fn homes_are_spread_by_a_setting_that_says_so() {
 }
 
 #[test]
+fn ha_20_a_primary_is_preferred_by_a_setting_that_names_a_node_with_mail() {
+    let mut run = Run::pair();
+    assert_eq!(run.state.primary(), None);
+    let primary = |body| put(DocumentKind::Setting, topology::PRIMARY_SETTING, body);
+    assert_eq!(run.places(primary(json!({ "node": 9 }))), ["setting/primary/body/node"]);
+    assert_eq!(run.places(primary(json!({ "failback": "often" }))), ["setting/primary/body"]);
+    for settle in [0, topology::SETTLE_S_MAX + 1] {
+        assert_eq!(run.places(primary(json!({ "settle_s": settle }))), ["setting/primary/body/settle_s"]);
+    }
+    run.ok(primary(json!({ "node": 1, "failback": "auto" })));
+    let (revision, body) = run.state.primary().expect("said");
+    assert_eq!((body.node, body.failback, body.settle_s), (Some(1), topology::Failback::Auto, topology::SETTLE_S));
+    run.ok(primary(json!({ "node": 1, "failback": "auto" })));
+    assert!(run.state.primary().is_some_and(|(again, _)| again > revision), "said again is said anew");
+    run.state.members.remove(&NodeId(1));
+    assert_eq!(run.state.primary(), None, "a node that is gone is not preferred");
+}
+
+#[test]
 fn a_node_says_where_it_is_to_be_found() {
     let mut run = Run::pair();
     let moved = Member { address: "192.0.2.22".into(), peer_address: "10.0.0.2:6420".into(), ..member(2) };

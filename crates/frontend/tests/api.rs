@@ -240,6 +240,10 @@ async fn cluster_queue_tokens_and_health() {
         (&item["recipient"], &item["accepted_at"]),
         (&json!("x@elsewhere.example"), &json!("2023-11-14T22:13:20Z"))
     );
+    let primary = "/api/v1/cluster/primary";
+    assert_eq!(caller.ok("GET", primary, Value::Null).await["node"], Value::Null);
+    caller.refused(422, "PUT", primary, json!({"node": 77, "dry_run": true})).await;
+    caller.refused(422, "PUT", primary, json!({"node": "one"})).await;
     caller.refused(422, "POST", "/api/v1/cluster/start-alone", json!({"confirm": "tset"})).await;
     assert!(!*caller.house.cluster.alone.lock().expect("lock"));
     caller.ok("POST", "/api/v1/cluster/start-alone", json!({"confirm": "test"})).await;
@@ -281,7 +285,7 @@ async fn ha_16_members_go_by_the_word_of_an_operator_who_says_the_name() {
     assert!(problem["detail"].as_str().expect("detail").contains("heard"), "{problem}");
     caller.house.cluster.done.lock().expect("lock").clear();
     let plan = caller.ok("POST", "/api/v1/cluster/leave", json!({"dry_run": true})).await;
-    assert_eq!((plan, done()), (json!({"node": 1, "home": 2}), vec![]), "a dry run does nothing");
+    assert_eq!((plan, done()), (json!({"node": 1, "home": 2, "look_at": []}), vec![]), "a dry run does nothing");
     caller.ok("POST", "/api/v1/cluster/leave", json!({"confirm": "test"})).await;
     caller.ok("POST", "/api/v1/cluster/remove", json!({"node": 2, "confirm": "test"})).await;
     let said = caller.ok("POST", "/api/v1/cluster/rescue", json!({"others_are_down": true, "confirm": "test"})).await;

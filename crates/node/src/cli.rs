@@ -144,6 +144,24 @@ enum ClusterCommand {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Which node is preferred as the primary, and whether it gets its place back by itself after it was lost. Without
+    /// anything else only shown.
+    Primary {
+        #[command(flatten)]
+        server: ServerArgs,
+        /// Id or name of the preferred node, or `none`.
+        node: Option<String>,
+        /// `manual`: only `switchover` moves the primary; `auto`: the preferred node becomes it again once it has been in sync
+        /// for a while.
+        #[arg(long, value_enum)]
+        failback: Option<members::Failback>,
+        /// How long it must have been in sync again before that (seconds, 1 to 3600; 60 unless said).
+        #[arg(long, value_name = "SECONDS")]
+        settle: Option<u64>,
+        /// Only say what would follow.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Which node orders the changes of how many shards; `spread` shares them out over all nodes in sync, `together` brings
     /// them back to the primary. They move one by one and nothing fails.
     Homes {
@@ -260,6 +278,9 @@ fn run_cluster(command: ClusterCommand) -> anyhow::Result<ExitCode> {
         ClusterCommand::StartAlone { server, confirm } => admin::start_alone(&server, confirm).map(Into::into),
         ClusterCommand::Switchover { server, node, dry_run } => {
             members::switch_over(&server, node.as_deref(), dry_run).map(Into::into)
+        }
+        ClusterCommand::Primary { server, node, failback, settle, dry_run } => {
+            members::primary(&server, node.as_deref(), (failback, settle), dry_run).map(Into::into)
         }
         ClusterCommand::Homes { server, how } => members::homes(&server, how).map(Into::into),
         ClusterCommand::Load { server, how, weights } => members::load(&server, how, &weights).map(Into::into),

@@ -160,7 +160,7 @@ pub fn run(args: &JoinArgs) -> anyhow::Result<Exit> {
     runtime.block_on(async {
         let examined = match examine::examine(&config, (&token.a, &token.h), &question(&config, &token, kind)).await {
             Ok(examined) => examined,
-            Err(reasons) => return Ok(fail(args.json, &format!("nobody could be asked: {reasons}"))),
+            Err(reasons) => return Ok(fail(args.json, &reasons)),
         };
         let refused = checks::worst(&examined.findings) == Verdict::Refuse;
         if args.dry_run || refused {

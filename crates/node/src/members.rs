@@ -55,6 +55,74 @@ pub fn switch_over(args: &ServerArgs, node: Option<&str>, dry_run: bool) -> anyh
     Ok(api.run(Method::POST, "cluster/switchover", Some(&body), show))
 }
 
+/// Whether the preferred node gets the primary's place back by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Failback {
+    /// Only by order.
+    Manual,
+    /// By itself.
+    Auto,
+}
+
+/// Shows which node is preferred as the primary, or says it.
+///
+/// # Errors
+/// When the API cannot be found.
+pub fn primary(
+    args: &ServerArgs,
+    node: Option<&str>,
+    (failback, settle): (Option<Failback>, Option<u64>),
+    dry_run: bool,
+) -> anyhow::Result<Exit> {
+    let api = Api::open(args)?;
+    if node.is_none() && failback.is_none() && settle.is_none() {
+        return Ok(api.run(Method::GET, "cluster/primary", None, show_primary));
+    }
+    let mut body = json!({ "dry_run": dry_run });
+    match node {
+        None => {}
+        Some("none") => body["node"] = Value::Null,
+        Some(wanted) => {
+            let status = match api.call(Method::GET, "cluster", None) {
+                Reply::Done(value) => value,
+                Reply::Refused(text) => return Ok(api.fail(&text, Exit::Refused)),
+                Reply::Unavailable(text) => return Ok(api.fail(&text, Exit::Unavailable)),
+            };
+            let Some(id) = id_of(&status, wanted) else {
+                return Ok(api.fail(&format!("no node of this cluster has the id or name {wanted}"), Exit::Refused));
+            };
+            body["node"] = json!(id);
+        }
+    }
+    if let Some(failback) = failback {
+        body["failback"] = json!(if failback == Failback::Auto { "auto" } else { "manual" });
+    }
+    if let Some(settle) = settle {
+        body["settle_s"] = json!(settle);
+    }
+    Ok(api.run(Method::PUT, "cluster/primary", Some(&body), show_primary))
+}
+
+fn show_primary(answer: &Value) {
+    let preferred = answer["node"].as_u64().map_or_else(|| "none".to_owned(), |id| format!("node {id}"));
+    let (failback, settle) = (admin::line(&answer["failback"]), &answer["settle_s"]);
+    say!("preferred: {preferred}, failback {failback} after {settle} s; primary now: node {}", answer["primary"]);
+    say!("{}", admin::line(&answer["then"]));
+    if answer["dry_run"] == true {
+        say!("nothing was changed");
+    }
+}
+
+fn show_look_at(answer: &Value) {
+    let all = answer["look_at"].as_array().into_iter().flatten();
+    for (number, look) in all.enumerate() {
+        if number == 0 {
+            say!("outside the cluster, look at:");
+        }
+        say!("  {:<11} {}: {}", admin::line(&look["kind"]), admin::line(&look["what"]), admin::line(&look["why"]));
+    }
+}
+
 /// `ID=WEIGHT`.
 ///
 /// # Errors
@@ -139,9 +207,14 @@ pub struct Word {
 pub fn leave(args: &ServerArgs, word: Word) -> anyhow::Result<Exit> {
     let asked = "This node will leave the cluster for good: the others go on without it, and its service ends. Its data\n\
                  stay on its disk, but a new join needs an empty folder.";
-    let plan: fn(&Value) = |plan| say!("node {} would leave; node {} would be the primary", plan["node"], plan["home"]);
-    let done: fn(&Value) =
-        |done| say!("node {} has left and may be switched off; node {} is the primary", done["node"], done["home"]);
+    let plan: fn(&Value) = |plan| {
+        say!("node {} would leave; node {} would be the primary", plan["node"], plan["home"]);
+        show_look_at(plan);
+    };
+    let done: fn(&Value) = |done| {
+        say!("node {} has left and may be switched off; node {} is the primary", done["node"], done["home"]);
+        show_look_at(done);
+    };
     by_word(args, "cluster/leave", json!({}), (word, asked), (plan, done))
 }
 
@@ -161,8 +234,14 @@ pub fn remove(args: &ServerArgs, node: &str, word: Word) -> anyhow::Result<Exit>
     };
     let asked = "That node will be no member any more, and can only come back as a new one with an empty disk. If it took\n\
                  mail while it was cut off, that mail is lost: bring it back first when you can.";
-    let plan: fn(&Value) = |plan| say!("node {} would be removed", plan["node"]);
-    let done: fn(&Value) = |done| say!("node {} is no member of the cluster any more", done["node"]);
+    let plan: fn(&Value) = |plan| {
+        say!("node {} would be removed", plan["node"]);
+        show_look_at(plan);
+    };
+    let done: fn(&Value) = |done| {
+        say!("node {} is no member of the cluster any more", done["node"]);
+        show_look_at(done);
+    };
     by_word(args, "cluster/remove", json!({ "node": id }), (word, asked), (plan, done))
 }
 

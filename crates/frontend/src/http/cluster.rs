@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use vocab::{NodeId, Timestamp};
 
+use crate::http::afterwards::{self, LookAt};
 use crate::http::fields::Fields;
 use crate::http::problem::Problem;
 use crate::http::{Api, Created, Shared};
@@ -113,16 +114,30 @@ fn confirmed(api: &Api, fields: &mut Fields) -> bool {
     dry_run
 }
 
+/// Who goes, and what outside may still lead there.
+#[derive(Serialize)]
+pub(crate) struct Gone {
+    #[serde(flatten)]
+    departure: Departure,
+    look_at: Vec<LookAt>,
+}
+
+/// What may lead to this node, as long as it is known.
+fn leads_to(api: &Api, node: NodeId) -> Vec<LookAt> {
+    afterwards::look_at(&api.context.ports.config.current(), node, &api.context.config.ports)
+}
+
 /// This node leaves for good; its process ends after the answer.
-pub(crate) async fn leave(State(api): Shared, body: Bytes) -> Result<Json<Departure>, Problem> {
+pub(crate) async fn leave(State(api): Shared, body: Bytes) -> Result<Json<Gone>, Problem> {
     let mut fields = Fields::parse(&body)?;
     let dry_run = confirmed(&api, &mut fields);
     fields.finish()?;
-    Ok(Json(api.context.ports.cluster.leave(dry_run).await?))
+    let look_at = leads_to(&api, api.context.ports.cluster.node());
+    Ok(Json(Gone { departure: api.context.ports.cluster.leave(dry_run).await?, look_at }))
 }
 
 /// Takes a lost node off the list of members.
-pub(crate) async fn remove(State(api): Shared, body: Bytes) -> Result<Json<Departure>, Problem> {
+pub(crate) async fn remove(State(api): Shared, body: Bytes) -> Result<Json<Gone>, Problem> {
     let mut fields = Fields::parse(&body)?;
     let node: u32 = fields.required("node");
     let dry_run = confirmed(&api, &mut fields);
@@ -130,7 +145,8 @@ pub(crate) async fn remove(State(api): Shared, body: Bytes) -> Result<Json<Depar
         fields.fault("node", "is not the id of a node of this cluster");
     }
     fields.finish()?;
-    Ok(Json(api.context.ports.cluster.remove(NodeId(node), dry_run).await?))
+    let look_at = leads_to(&api, NodeId(node));
+    Ok(Json(Gone { departure: api.context.ports.cluster.remove(NodeId(node), dry_run).await?, look_at }))
 }
 
 /// The node that serves alone votes alone from now on.

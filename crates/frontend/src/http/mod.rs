@@ -4,9 +4,11 @@
 //! is one row in [`routes`] and one in `openapi.json`; a test compares the two.
 
 mod accounts;
+mod afterwards;
 mod cluster;
 mod documents;
 mod fields;
+mod primary;
 mod problem;
 mod recovery;
 mod service;
@@ -113,6 +115,7 @@ fn routes() -> Vec<Route> {
         ("/api/v1/cluster/rescue", &["post"], true, post(cluster::rescue)),
         ("/api/v1/cluster/tokens", &["post"], true, post(cluster::create_token)),
         ("/api/v1/store/checkpoint", &["post"], true, post(cluster::create_checkpoint)),
+        ("/api/v1/cluster/primary", &["get", "put"], true, get(primary::show).put(primary::set)),
         ("/api/v1/cluster/events", &["get"], true, get(cluster::events)),
         ("/api/v1/branches", &["get"], true, get(cluster::branches)),
         ("/api/v1/branches/{id}", &["delete"], true, delete(cluster::delete_branch)),
