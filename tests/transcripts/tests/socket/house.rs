@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use frontend::config::{FrontendConfig, Limits, ServicePorts};
 use frontend::tls::TlsFiles;
-use frontend::{Administration, JoinTokens, Ports, TokenPlan};
+use frontend::{Administration, Checkpoints, JoinTokens, Ports, TokenPlan};
 use mailbox::op::{AccountOp, Change, Outcome};
 use ports::Answer;
 use ports::accounts::Accounts;
@@ -72,6 +72,7 @@ impl House {
             token: "0123456789abcdef".to_owned(),
             metrics: Arc::new(String::new),
             join_tokens: Arc::new(NoTokens),
+            checkpoints: Arc::new(NoTokens),
         }
     }
 
@@ -253,6 +254,12 @@ impl JoinTokens for NoTokens {
             unused: 0,
             settings_locked: None,
         }
+    }
+}
+
+impl Checkpoints for NoTokens {
+    fn create(&self, _: std::path::PathBuf) -> Answer<'_, Result<(), String>> {
+        Box::pin(async { Err("no checkpoints here".to_owned()) })
     }
 }
 
