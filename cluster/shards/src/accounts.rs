@@ -54,6 +54,7 @@ impl Accounts for EngineAccounts {
 fn blobs_of(op: &AccountOp) -> impl Iterator<Item = BlobHash> {
     let messages = match op {
         AccountOp::Append { messages, .. } => messages.as_slice(),
+        AccountOp::Import { message, .. } => std::slice::from_ref(&**message),
         _ => &[],
     };
     messages.iter().map(|m| m.blob)

@@ -161,6 +161,10 @@ impl Work {
                 let carried = |hash| bodies.iter().any(|b| b.hash == hash);
                 messages.iter().map(|m| m.blob).filter(|hash| !carried(*hash)).collect()
             }
+            Self::Account { command: Command { op: AccountOp::Import { message, .. }, .. }, bodies, .. } => {
+                let carried = bodies.iter().any(|b| b.hash == message.blob);
+                if carried { Vec::new() } else { vec![message.blob] }
+            }
             Self::Delivery(delivery) | Self::Accept(delivery) if delivery.body.is_none() => vec![delivery.hash],
             Self::Queue(QueueOp::Accept(accepted)) => {
                 accepted.record.iter().map(|r| r.blob).chain(accepted.items.iter().map(|item| item.blob)).collect()

@@ -82,6 +82,39 @@ fn target(work: &Work<'_>, mailbox: &MailboxRef) -> Result<Mailbox, Fail> {
     }
 }
 
+/// Places a message under the ids another node gave it, unless it is known. See [`crate::op::AccountOp::Import`].
+pub(crate) fn import(
+    work: &mut Work<'_>,
+    mailbox: MailboxId,
+    (id, email): (PlacementId, PlacementId),
+    message: &NewMessage,
+) -> Result<Outcome, Fail> {
+    let mut mailbox = work.mailbox(mailbox)?;
+    let mut uids = Vec::new();
+    if known_place(work, id)?.is_none() && (id == email || known_place(work, email)?.is_none()) {
+        let thread = mime::thread_of(&message.facts)?;
+        let placement = Placement {
+            uid: Uid(0),
+            id,
+            flags: checked_flags(&message.flags)?,
+            modseq: vocab::ModSeq(0),
+            created: vocab::ModSeq(0),
+            email,
+            thread,
+            internal_date: message.internal_date,
+            blob: message.blob,
+            blob_size: message.blob_size,
+            prefix: message.prefix.clone(),
+        };
+        uids.push(place_message(work, &mut mailbox, placement)?);
+        if read::facts(&work.rows, email)?.is_none() {
+            work.write(Table::FACTS, email.to_bytes(), message.facts.clone())?;
+        }
+        work.save(&mailbox)?;
+    }
+    Ok(Outcome::Appended { mailbox: mailbox.id, uid_validity: mailbox.uid_validity, uids })
+}
+
 pub(crate) fn append(work: &mut Work<'_>, mailbox: &MailboxRef, messages: &[NewMessage]) -> Result<Outcome, Fail> {
     let first = PlacementId { command: work.command, index: 0 };
     let mut mailbox = match known_place(work, first)? {

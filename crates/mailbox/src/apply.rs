@@ -171,6 +171,7 @@ fn dispatch(work: &mut Work<'_>, op: &AccountOp) -> Result<Outcome, Fail> {
         AccountOp::RaiseUidValidity { floor } => modseq::raise_uid_validity(work, *floor),
         AccountOp::Restore { ids } => recovery::restore(work, ids),
         AccountOp::ForgetRecovered { older_than } => recovery::forget(work, *older_than).map_err(Fail::from),
+        AccountOp::Import { mailbox, id, email, message } => append::import(work, *mailbox, (*id, *email), message),
         AccountOp::Purge => hierarchy::purge(work),
     }
 }

@@ -25,7 +25,7 @@ struct CommandV1 {
 
 #[derive(Clone, PartialEq, Message)]
 struct OpV1 {
-    #[prost(oneof = "OpKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
+    #[prost(oneof = "OpKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16")]
     kind: Option<OpKind>,
 }
 
@@ -61,6 +61,8 @@ enum OpKind {
     Restore(RestoreV1),
     #[prost(uint64, tag = "15")]
     ForgetRecovered(u64),
+    #[prost(message, tag = "16")]
+    Import(ImportV1),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -78,6 +80,18 @@ struct FlagsV1 {
     system: u32,
     #[prost(string, repeated, tag = "2")]
     keywords: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ImportV1 {
+    #[prost(bytes = "vec", tag = "1")]
+    mailbox: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    email: Vec<u8>,
+    #[prost(message, optional, tag = "4")]
+    message: Option<NewMessageV1>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -385,6 +399,12 @@ fn op_to_proto(op: &AccountOp) -> OpV1 {
         AccountOp::RaiseUidValidity { floor } => OpKind::RaiseUidValidity(floor.0),
         AccountOp::Restore { ids } => OpKind::Restore(RestoreV1 { placements: placement_bytes(ids) }),
         AccountOp::ForgetRecovered { older_than } => OpKind::ForgetRecovered(older_than.0),
+        AccountOp::Import { mailbox, id, email, message } => OpKind::Import(ImportV1 {
+            mailbox: id_bytes(*mailbox),
+            id: id.to_bytes().to_vec(),
+            email: email.to_bytes().to_vec(),
+            message: Some(message_to_proto(message)),
+        }),
         AccountOp::Purge => OpKind::Purge(NothingV1 {}),
     };
     OpV1 { kind: Some(kind) }
@@ -438,6 +458,12 @@ fn op_from_proto(op: OpV1) -> Result<AccountOp, Damaged> {
         OpKind::SetDocument(op) => AccountOp::SetDocument { kind: op.kind, name: op.name, body: op.body },
         OpKind::RaiseUidValidity(floor) => AccountOp::RaiseUidValidity { floor: UidValidity(floor) },
         OpKind::Restore(op) => AccountOp::Restore { ids: placement_ids(&op.placements)? },
+        OpKind::Import(op) => AccountOp::Import {
+            mailbox: mailbox_id(OP, &op.mailbox)?,
+            id: placement_id(OP, &op.id)?,
+            email: placement_id(OP, &op.email)?,
+            message: Box::new(message_from_proto(op.message.ok_or_else(|| damaged(OP, "no message"))?)?),
+        },
         OpKind::ForgetRecovered(older_than) => AccountOp::ForgetRecovered { older_than: Timestamp(older_than) },
         OpKind::Purge(_) => AccountOp::Purge,
     })

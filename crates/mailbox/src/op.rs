@@ -164,6 +164,18 @@ pub enum AccountOp {
         /// By the home's clock.
         older_than: Timestamp,
     },
+    /// Places a message that a node which is no member any more had, under the ids it had there. Nothing happens when the
+    /// placement, or the message it is a copy of, is here or was expunged here; then [`Outcome::Appended`] names no UID.
+    Import {
+        /// Where.
+        mailbox: MailboxId,
+        /// Its placement id there.
+        id: PlacementId,
+        /// Its EMAILID there; `id` unless it is a copy.
+        email: PlacementId,
+        /// The message.
+        message: Box<NewMessage>,
+    },
     /// Removes everything (the account document is gone from the configuration).
     Purge,
 }

@@ -90,6 +90,11 @@ fn op() -> impl Strategy<Value = AccountOp> {
         (any::<String>(), any::<String>(), any::<Option<Vec<u8>>>())
             .prop_map(|(kind, name, body)| AccountOp::SetDocument { kind, name, body: body.map(Bytes::from) }),
         placements().prop_map(|ids| AccountOp::Restore { ids }),
+        (mailbox_id(), placements(), new_message()).prop_map(|(mailbox, ids, message)| {
+            let id = ids.first().copied().unwrap_or_default();
+            let email = ids.last().copied().unwrap_or_default();
+            AccountOp::Import { mailbox, id, email, message: Box::new(message) }
+        }),
         any::<u64>().prop_map(|at| AccountOp::ForgetRecovered { older_than: Timestamp(at) }),
         any::<u32>().prop_map(|floor| AccountOp::RaiseUidValidity { floor: UidValidity(floor) }),
     ]

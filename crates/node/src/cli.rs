@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::exit::Exit;
-use crate::{admin, branches, config, demo, events, guard, init, join, members, seeding, serve};
+use crate::{admin, branches, config, demo, events, guard, import, init, join, members, seeding, serve};
 
 /// Twinpost: a highly available mail system for a pair of machines.
 #[derive(Debug, Parser)]
@@ -81,6 +81,13 @@ enum Command {
         server: ServerArgs,
         #[command(subcommand)]
         command: admin::QueueCommand,
+    },
+    /// Bring back what a removed node had and the cluster lacks, from that node's data folder. A second run changes nothing.
+    Import {
+        #[command(flatten)]
+        server: ServerArgs,
+        #[command(flatten)]
+        import: import::ImportArgs,
     },
     /// The mail on this node's disk.
     Store {
@@ -262,6 +269,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Account { server, command } => admin::account(&server, command).map(Into::into),
         Command::Alias { server, command } => admin::alias(&server, command).map(Into::into),
         Command::Queue { server, command } => admin::queue(&server, command).map(Into::into),
+        Command::Import { server, import } => import::run(&server, &import).map(Into::into),
         Command::Store { server, command: StoreCommand::Checkpoint { folder } } => {
             seeding::checkpoint(&server, &folder).map(Into::into)
         }

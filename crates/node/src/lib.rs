@@ -12,6 +12,7 @@ mod examine;
 pub mod exit;
 pub mod files;
 pub mod guard;
+pub mod import;
 pub mod init;
 pub mod join;
 mod journal;

@@ -8,6 +8,7 @@ mod afterwards;
 mod cluster;
 mod documents;
 mod fields;
+mod import;
 mod primary;
 mod problem;
 mod recovery;
@@ -129,6 +130,9 @@ fn routes() -> Vec<Route> {
             get(accounts::show_one).merge(patch(accounts::change)).merge(delete(accounts::remove))),
         ("/api/v1/accounts/{address}/recovery", &["get"], true, get(recovery::list)),
         ("/api/v1/accounts/{address}/recovery/{id}/restore", &["post"], true, post(recovery::restore)),
+        ("/api/v1/accounts/{address}/import", &["post"], true,
+            post(import::import).layer(DefaultBodyLimit::max(import::BYTES_MAX))),
+        ("/api/v1/accounts/{address}/import/missing", &["post"], true, post(import::missing)),
         ("/api/v1/aliases", &["get", "post"], true, get(d::list_aliases).post(d::add_alias)),
         ("/api/v1/aliases/{address}", &["get", "patch", "delete"], true,
             get(d::show_one_alias).merge(patch(d::change_alias)).merge(delete(d::remove_alias))),

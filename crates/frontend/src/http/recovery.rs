@@ -64,7 +64,7 @@ fn account(api: &Api, address: &str) -> Result<(String, AccountId), Problem> {
 }
 
 /// The id as [`show`] writes it.
-fn placement_of(text: &str) -> Option<PlacementId> {
+pub(crate) fn placement_of(text: &str) -> Option<PlacementId> {
     if text.len() != 2 * PLACEMENT_ID_BYTES || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }
