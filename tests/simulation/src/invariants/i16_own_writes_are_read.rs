@@ -22,9 +22,18 @@ pub(crate) struct OwnWrites {
     ending_names: BTreeSet<(AccountId, String)>,
     /// How often a mailbox was to be renamed.
     renames: BTreeMap<(AccountId, MailboxId), u32>,
+    merges: BTreeMap<AccountId, u32>,
+    /// Merges of the account before the mailbox was first to be deleted or renamed: the answer may be that of a repetition,
+    /// and what the command did was merged meanwhile.
+    asked: BTreeMap<(AccountId, MailboxId), u32>,
 }
 
 impl OwnWrites {
+    fn is_older_than_a_merge(&self, account: AccountId, mailbox: MailboxId) -> bool {
+        let merges = self.merges.get(&account).copied().unwrap_or(0);
+        self.asked.get(&(account, mailbox)).is_some_and(|before| *before < merges)
+    }
+
     fn missing(&self, reading: &Reading<'_>) -> Option<String> {
         let account = reading.account;
         let ids: BTreeSet<PlacementId> =
@@ -73,6 +82,8 @@ impl Invariant for OwnWrites {
         self.names.told(told);
         if let Told::EmptyAsked { account, mailbox } | Told::RenameAsked { account, mailbox } = told {
             self.ending_names.extend(self.names.of(*account, *mailbox));
+            let merges = self.merges.get(account).copied().unwrap_or(0);
+            self.asked.entry((*account, *mailbox)).or_insert(merges);
         }
         match told {
             Told::Wrote { account, mailbox, id, side } => {
@@ -82,6 +93,8 @@ impl Invariant for OwnWrites {
             Told::Created { account, mailbox, name, side } => {
                 keep(self.created.entry(*account).or_default(), (*mailbox, name.clone()), *side);
             }
+            Told::Deleted { account, mailbox, .. } | Told::Renamed { account, mailbox, .. }
+                if self.is_older_than_a_merge(*account, *mailbox) => {}
             Told::Deleted { account, mailbox, side } => {
                 keep(self.deleted.entry(*account).or_default(), *mailbox, *side);
             }
@@ -92,6 +105,7 @@ impl Invariant for OwnWrites {
                 *self.renames.entry((*account, *mailbox)).or_default() += 1;
             }
             Told::Merged { account, blind } => {
+                *self.merges.entry(*account).or_default() += 1;
                 self.deleted.remove(account);
                 if *blind {
                     self.renamed.remove(account);

@@ -30,8 +30,9 @@ pub(crate) struct Conflicts {
 
 /// Whether `other` may have come over `one` in the ordinary way: on the same side, or where both were one.
 fn may_follow(other: &Written, one: &Written) -> bool {
-    let Some((kept, side)) = one.kept else { return true };
-    let later = other.kept.is_none_or(|(when, _)| when > kept);
+    let Some((_, side)) = one.kept else { return true };
+    // It took effect at some time since it was asked for: the answer may have been that of a repetition.
+    let later = other.kept.is_none_or(|(when, _)| when > one.asked);
     let apart = match (side, other.kept) {
         (Some(mine), Some((_, Some(its)))) => mine != its && one.era == other.era,
         _ => false,
