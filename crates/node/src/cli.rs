@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::exit::Exit;
-use crate::{admin, branches, config, demo, events, guard, import, init, join, members, seeding, serve};
+use crate::{admin, branches, config, demo, discover, events, guard, import, init, join, members, seeding, serve};
 
 /// Twinpost: a highly available mail system for a pair of machines.
 #[derive(Debug, Parser)]
@@ -127,6 +127,8 @@ enum ClusterCommand {
     },
     /// Make this machine a node of an existing cluster; the token is read from standard input.
     Join(join::JoinArgs),
+    /// Nodes that announce themselves on the LAN (`discovery = true` in their node files).
+    Discover(discover::DiscoverArgs),
     /// State of the cluster as this node sees it.
     Status {
         #[command(flatten)]
@@ -281,6 +283,7 @@ fn run_cluster(command: ClusterCommand) -> anyhow::Result<ExitCode> {
     match command {
         ClusterCommand::Init(args) => init::run(&args).map(Into::into),
         ClusterCommand::Token { server, dry_run } => members::token(&server, dry_run).map(Into::into),
+        ClusterCommand::Discover(args) => discover::run(&args).map(Into::into),
         ClusterCommand::Join(args) => join::run(&args).map(Into::into),
         ClusterCommand::Status { server } => admin::status(&server).map(Into::into),
         ClusterCommand::StartAlone { server, confirm } => admin::start_alone(&server, confirm).map(Into::into),

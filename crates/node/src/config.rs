@@ -153,6 +153,8 @@ pub struct RawConfig {
     message_size_max: Option<u64>,
     log: Option<String>,
     #[serde(default)]
+    discovery: bool,
+    #[serde(default)]
     proxy_networks: Vec<String>,
     #[serde(default)]
     ports: Ports,
@@ -191,6 +193,8 @@ pub struct NodeConfig {
     pub message_size_max: usize,
     /// Log filter.
     pub log: String,
+    /// Whether it announces itself by mDNS on the network of its address.
+    pub discovery: bool,
     /// Networks of balancers that speak the PROXY protocol to the mail ports.
     pub proxy_networks: Vec<Network>,
     /// Ports.
@@ -313,6 +317,7 @@ impl RawConfig {
                 allow_plaintext: self.allow_plaintext,
                 message_size_max: usize::try_from(size).unwrap_or(vocab::limits::MESSAGE_SIZE_MAX),
                 log: self.log.unwrap_or_else(|| DEFAULT_LOG.into()),
+                discovery: self.discovery,
                 proxy_networks,
                 ports: self.ports,
                 tls: self.tls,

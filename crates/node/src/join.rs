@@ -47,6 +47,9 @@ pub struct JoinArgs {
     /// Begin from a copy of another node's mail (`twinpost store checkpoint` there): what is whole of it is not transferred.
     #[arg(long, value_name = "DIR", conflicts_with = "witness")]
     pub seed: Option<PathBuf>,
+    /// Ask the node of this name, found on the LAN, instead of the addresses in the token.
+    #[arg(long, value_name = "NAME")]
+    pub from: Option<String>,
     /// Only check, and say what would happen; the token stays unused.
     #[arg(long)]
     pub dry_run: bool,
@@ -144,7 +147,10 @@ pub fn run(args: &JoinArgs) -> anyhow::Result<Exit> {
             text
         }
     };
-    let token = Token::decode(&text).context("this is no join token: `twinpost cluster token` prints one")?;
+    let mut token = Token::decode(&text).context("this is no join token: `twinpost cluster token` prints one")?;
+    if let Some(name) = &args.from {
+        token.a = vec![crate::discover::address_of(name, &token.c, &config)?];
+    }
     if data.mail().exists() {
         anyhow::bail!(
             "{} holds mail already; a joining node starts with an empty folder, or with a checkpoint of a node of the \
@@ -169,7 +175,10 @@ pub fn run(args: &JoinArgs) -> anyhow::Result<Exit> {
         }
         data.create()?;
         if let Some(folder) = &args.seed {
-            crate::seeding::prepare(&data, folder, &token.c)?;
+            let said = crate::seeding::prepare(&data, folder, &token.c)?;
+            for line in said {
+                if args.json { eprintln!("{line}") } else { say!("{line}") }
+            }
         }
         ask((&config, &data), &token, (kind, args.json), &examined).await
     })

@@ -7,6 +7,7 @@ pub mod checks;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod discover;
 pub mod events;
 mod examine;
 pub mod exit;

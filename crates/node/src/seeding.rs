@@ -119,11 +119,11 @@ struct Taken {
 }
 
 /// Reads the checkpoint in `from`, keeps what is whole of it in the data folder. A later try with the same checkpoint finds
-/// it there.
+/// it there. Gives what is to be told.
 ///
 /// # Errors
 /// It is of another cluster, or no checkpoint; or the data folder cannot be written.
-pub(crate) fn prepare(data: &DataDir, from: &Path, cluster_id: &str) -> anyhow::Result<()> {
+pub(crate) fn prepare(data: &DataDir, from: &Path, cluster_id: &str) -> anyhow::Result<Vec<String>> {
     let note = SeedNote::load(from)?;
     anyhow::ensure!(
         note.cluster_id == cluster_id,
@@ -134,8 +134,7 @@ pub(crate) fn prepare(data: &DataDir, from: &Path, cluster_id: &str) -> anyhow::
     );
     let seed = data.seed();
     if SeedNote::load(&seed).is_ok_and(|prepared| prepared == note) {
-        say!("the seed was verified before");
-        return Ok(());
+        return Ok(vec!["the seed was verified before".into()]);
     }
     if seed.exists() {
         std::fs::remove_dir_all(&seed).with_context(|| format!("remove {}", seed.display()))?;
@@ -143,17 +142,17 @@ pub(crate) fn prepare(data: &DataDir, from: &Path, cluster_id: &str) -> anyhow::
     std::fs::create_dir_all(&seed).with_context(|| format!("create {}", seed.display()))?;
     let taken = copy(&from.join(MAIL), &seed.join(MAIL))?;
     files::write_private(&seed.join(NOTE), serde_json::to_string_pretty(&note)?.as_bytes())?;
-    say!("seed verified: {} accounts, {} bodies", taken.accounts, taken.bodies);
+    let mut said = vec![format!("seed verified: {} accounts, {} bodies", taken.accounts, taken.bodies)];
     if !taken.left.is_empty() || taken.bodies_left > 0 {
         let ids: Vec<String> = taken.left.iter().map(|account| account.0.to_string()).collect();
-        say!(
+        said.push(format!(
             "damaged in the checkpoint and left out, so they come whole from the other node: {} accounts{}, {} bodies",
             taken.left.len(),
             if ids.is_empty() { String::new() } else { format!(" (ids {})", ids.join(", ")) },
             taken.bodies_left
-        );
+        ));
     }
-    Ok(())
+    Ok(said)
 }
 
 fn copy(from: &Path, to: &Path) -> anyhow::Result<Taken> {
@@ -165,7 +164,7 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<Taken> {
     };
     let (accounts, broken) = source.accounts();
     if let Some(damaged) = broken {
-        say!("the list of accounts ends early: {damaged}; what is behind comes from the other node");
+        eprintln!("twinpost: the list of accounts ends early: {damaged}; what is behind comes from the other node");
     }
     let (mut taken, mut seen) = (Taken::default(), BTreeSet::<BlobHash>::new());
     let total = accounts.len();

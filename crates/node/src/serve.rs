@@ -111,6 +111,7 @@ async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
     tokio::spawn(follow_voters(control.clone(), node));
     tokio::spawn(follow_own_address(control.clone(), init::member(config, node, true)));
 
+    crate::discover::announce(config, &identity, &control);
     let service =
         crate::service::start(config, (&data, &identity, &store), (node, &control, &engine), &transport, metrics)?;
     let keeper = crate::address::start(config, (node, &control, &engine))?;

@@ -42,6 +42,7 @@ pub(crate) async fn serve(config: &NodeConfig, data: &DataDir, identity: &Identi
     tokio::spawn(serve::follow_voters(control.clone(), node));
     tokio::spawn(serve::follow_own_address(control.clone(), init::member(config, node, false)));
     tokio::spawn(report_quorum(control.clone()));
+    crate::discover::announce(config, identity, &control);
     serve::write_pid(data)?;
     serve::await_end(&control, node, data, identity.clone()).await?;
     transport.stop();
