@@ -115,6 +115,11 @@ pub enum Event {
         /// The peer.
         peer: NodeId,
     },
+    /// Answer to [`crate::Output::Look`], only when positive: the peer is not heard, and serves clients all the same.
+    Answers {
+        /// The peer.
+        peer: NodeId,
+    },
     /// The operator says the peer is down. Answered by [`crate::Output::StartAlone`].
     StartAlone,
     /// Hand over (at the home only): `to` becomes the home, and `leaves` leaves the in-sync set. See

@@ -219,6 +219,7 @@ impl Replica {
             Event::Heard(record) => self.hear(&record),
             Event::ProposeFailed => self.on_propose_failed(),
             Event::GuardWord { peer, boot } => self.on_guard_word(peer, boot),
+            Event::Answers { peer } => self.on_answers(peer),
             Event::ResetEvidence { peer } => self.on_reset_evidence(peer),
             Event::StartAlone => self.on_start_alone(),
             Event::Handover { to, leaves } => self.on_handover(to, leaves),

@@ -45,6 +45,9 @@ pub(crate) struct Peer {
     pub heard: Option<Instant>,
     /// The process of `boot` has ended.
     pub gone: Option<Gone>,
+    /// When it was last looked for over the client network, and when it last served there.
+    pub looked: Option<Instant>,
+    pub answered: Option<Instant>,
     /// `sent` of its last heartbeat.
     pub seen: u64,
     /// When we sent the last heartbeat it acknowledged.
@@ -109,6 +112,7 @@ impl Replica {
         peer.boot = Some(boot);
         peer.link = Some(link);
         peer.gone = None;
+        peer.answered = None;
         peer.heard = Some(now);
         peer.slow = 0;
         peer.unreadable = false;
@@ -378,6 +382,7 @@ impl Replica {
                 self.probe(id);
             }
         }
+        self.look_for_silent();
         self.check_waits();
         self.check_slowness();
     }

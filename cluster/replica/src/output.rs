@@ -203,6 +203,12 @@ pub enum Output {
         /// The peer.
         peer: NodeId,
     },
+    /// Ask this peer, and the cluster address, over the client network whether somebody serves there now; answer
+    /// [`crate::Event::Answers`] only when somebody does.
+    Look {
+        /// The peer.
+        peer: NodeId,
+    },
     /// This node should hold the cluster address, or give it up. Said again while it is held: another node held it too, so it is
     /// to be claimed anew.
     AddressHeld(bool),

@@ -2,7 +2,7 @@
 //! a witness that was in the in-sync set of the newest epoch and has compared since boot may (X5, X7).
 
 use topology::{EpochKind, EpochRecord};
-use vocab::{Boot, EpochId, NodeId};
+use vocab::{Boot, EpochId, NodeId, limits};
 
 use crate::config::Rule;
 use crate::link::Gone;
@@ -100,6 +100,32 @@ impl Replica {
         }
     }
 
+    /// The home goes first; whoever would be next looks for it over the client network before its own window is over: a home
+    /// that serves there goes on alone by itself, and a second side would be a split for nothing.
+    pub(crate) fn look_for_silent(&mut self) {
+        let Some(record) = self.record.clone().filter(|r| r.home != self.me() && r.in_sync.contains(&self.me())) else {
+            return;
+        };
+        let (now, t1) = (self.now, self.config.timing.t1);
+        for id in self.others_in_sync(&record) {
+            let Some(peer) = self.peers.get_mut(&id) else { continue };
+            let silent = peer.heard.is_some_and(|heard| now.since(heard) >= t1) && peer.gone.is_none();
+            let due = peer.looked.is_none_or(|at| now.since(at) >= limits::LOOK_EVERY_MS);
+            if silent && due {
+                peer.looked = Some(now);
+                self.outputs.push_back(Output::Look { peer: id });
+            }
+        }
+    }
+
+    pub(crate) fn on_answers(&mut self, id: NodeId) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.answered.replace(now).is_none() {
+            self.log(format!("node {} is not heard, but serves clients: not going on without it", id.0));
+        }
+    }
+
     /// The window of the home is the shorter one: it goes first.
     pub(crate) fn is_silent(&self, record: &EpochRecord, id: NodeId) -> bool {
         let timing = &self.config.timing;
@@ -117,12 +143,14 @@ impl Replica {
         }
     }
 
-    /// As `evidence`; what was only not heard since boot, or in the hold-down, is none for going on alone.
+    /// As `evidence`; what was only not heard since boot, or in the hold-down, or serves clients, is none for going on alone.
     fn evidence_alone(&self, record: &EpochRecord, id: NodeId) -> Evidence {
         let Some(peer) = self.peers.get(&id) else { return Evidence::None };
         let free = self.now >= self.hold_down_until && self.now >= peer.granted_until && peer.heard.is_some();
+        let serves = peer.answered.is_some_and(|at| self.now.since(at) < limits::ANSWER_COUNTS_MS);
+        let waits = serves && record.home != self.me();
         match self.evidence(record, id) {
-            Evidence::Silence if !free => Evidence::None,
+            Evidence::Silence if !free || waits => Evidence::None,
             evidence => evidence,
         }
     }

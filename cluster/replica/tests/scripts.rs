@@ -648,3 +648,35 @@ fn bad_frames_change_nothing() {
     let token = world.submit(A, &[16]);
     assert!(world.is_committed(A, token));
 }
+
+/// The link is dead on every path, and the home goes on alone; the other node finds it serving and does not make a second side.
+#[test]
+fn a_home_that_is_silent_but_serves_clients_is_not_left() {
+    let mut world = World::pair();
+    for id in [A, B] {
+        world.kill(id);
+        world.boot(id);
+        world.run(1_000);
+    }
+    let home = if world.replica(A).record().unwrap().home == A { A } else { B };
+    let other = if home == A { B } else { A };
+    world.cut();
+    let mut looks = 0;
+    for _ in 0..100 {
+        let seen = world.nodes[&other].orders.len();
+        world.run(50);
+        if world.nodes[&other].orders[seen..].iter().any(|order| *order == Output::Look { peer: home }) {
+            looks += 1;
+            world.event(other, Event::Answers { peer: home });
+            world.drain();
+        }
+    }
+    assert_eq!((world.kind(home), world.kind(other)), (EpochKind::Solo, EpochKind::Joint));
+    assert!(looks > 10, "{looks} looks");
+    assert!(
+        !world.nodes[&home].orders.iter().any(|order| matches!(order, Output::Look { .. })),
+        "the home asks nobody"
+    );
+    world.run(1_000);
+    assert_eq!(world.kind(other), EpochKind::Solo, "it serves no more");
+}

@@ -240,6 +240,11 @@ impl Engine {
                     self.tell(Event::ResetEvidence { peer });
                 }
             }
+            Output::Look { peer } => {
+                if self.evidence.serves(peer).await {
+                    self.tell(Event::Answers { peer });
+                }
+            }
             other => tracing::error!(?other, "an order without a hand"),
         }
     }

@@ -113,6 +113,9 @@ pub struct Dns {
 pub struct Probe {
     /// `gateway`, `dns`, an address (echo request) or `address:port` (a refusal counts as an answer, too).
     pub targets: Option<Vec<String>>,
+    /// Whether a node that is not heard is looked for on its mail port before this one goes on alone; yes unless the nodes
+    /// cannot reach each other's mail ports, or something else answers there.
+    pub peer: Option<bool>,
 }
 
 /// The outbound queue.
@@ -205,6 +208,8 @@ pub struct NodeConfig {
     pub dns: Dns,
     /// Probe targets; `None`: gateway and DNS.
     pub probe_targets: Option<Vec<Wanted>>,
+    /// Whether a node that is not heard is looked for over the client network.
+    pub looks: bool,
     /// Who moves the cluster address; `None`: nobody (`listen`).
     pub provider: Option<Provider>,
     /// Takeover timing.
@@ -303,6 +308,7 @@ impl RawConfig {
                 Err(what) => faults.push(format!("proxy_networks: {text}: {what}")),
             }
         }
+        let looks = self.probe.peer.unwrap_or(true);
         let probe_targets = self.probe.targets.map(|texts| check_targets(&texts, &mut faults));
         let provider = self.cluster_address.check(&mut faults);
         let name = self.name.unwrap_or_else(host_name);
@@ -323,6 +329,7 @@ impl RawConfig {
                 tls: self.tls,
                 dns: self.dns,
                 probe_targets,
+                looks,
                 provider,
                 timing: self.timing,
                 queue: self.queue,

@@ -86,7 +86,7 @@ async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
         config: control.clone(),
         peers: transport.clone(),
         journal: Some(journal.clone()),
-        evidence: Arc::new(Probes { config: control.clone(), node, smtp_port: config.ports.smtp }),
+        evidence: Arc::new(Probes { config: control.clone(), node, smtp_port: config.ports.smtp, looks: config.looks }),
         queue_grace_ms: config.queue.grace_ms.unwrap_or(shards::QUEUE_GRACE_MS),
     })?;
     let (word, votes) = (Arc::clone(&engine), Arc::clone(&control));
@@ -279,9 +279,27 @@ struct Probes {
     config: Arc<Control>,
     node: NodeId,
     smtp_port: u16,
+    /// Whether a peer that is not heard is looked for over the client network.
+    looks: bool,
 }
 
 impl Evidence for Probes {
+    fn serves(&self, peer: NodeId) -> Answer<'_, bool> {
+        Box::pin(async move {
+            let state = self.config.current();
+            let Some(member) = state.members.get(&peer).filter(|_| self.looks) else { return false };
+            let at = |address: &str| format!("{}:{}", bracketed(address), self.smtp_port);
+            let (own, cluster) = (at(&member.address), state.cluster_address.as_deref().map(at));
+            let shared = async {
+                match &cluster {
+                    Some(address) => greets(address, SERVES_LIMIT, b"220").await,
+                    None => false,
+                }
+            };
+            let (own, shared) = tokio::join!(greets(&own, SERVES_LIMIT, b"220"), shared);
+            own || shared
+        })
+    }
     fn process_gone(&self, peer: NodeId) -> Answer<'_, bool> {
         Box::pin(async move {
             let state = self.config.current();
@@ -304,14 +322,24 @@ fn bracketed(address: &str) -> String {
     if address.contains(':') { format!("[{address}]") } else { address.to_owned() }
 }
 
+/// How long a look at a peer over the client network waits.
+const SERVES_LIMIT: Duration = Duration::from_millis(200);
+
 /// Whether somebody greets on this SMTP port within 100 ms.
 async fn answers(address: &str) -> bool {
+    greets(address, Duration::from_millis(100), b"").await
+}
+
+/// Whether somebody greets on this SMTP port within this time, with a greeting that begins so.
+async fn greets(address: &str, limit: Duration, with: &[u8]) -> bool {
     let greeted = async {
         let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
-        let mut byte = [0u8; 1];
-        tokio::io::AsyncReadExt::read_exact(&mut stream, &mut byte).await.ok()
+        let mut bytes = [0u8; 3];
+        let wanted = bytes.get_mut(..with.len().max(1))?;
+        tokio::io::AsyncReadExt::read_exact(&mut stream, wanted).await.ok()?;
+        wanted.starts_with(with).then_some(())
     };
-    matches!(tokio::time::timeout(Duration::from_millis(100), greeted).await, Ok(Some(_)))
+    matches!(tokio::time::timeout(limit, greeted).await, Ok(Some(())))
 }
 
 /// Tells the CLI where the API is, and everybody our process id.

@@ -77,4 +77,7 @@ pub trait Evidence: Send + Sync {
     /// asked by a node that does not hold the cluster address, nobody answers on it at application level within
     /// 100 ms. Any doubt is false.
     fn process_gone(&self, peer: NodeId) -> Answer<'_, bool>;
+    /// True only when somebody serves clients now, at application level, on the peer's own address or on the cluster address,
+    /// asked over the client network; within 200 ms. Any doubt is false.
+    fn serves(&self, peer: NodeId) -> Answer<'_, bool>;
 }

@@ -51,6 +51,10 @@ pub const HEARTBEAT_MS: u64 = 100;
 pub const T1_MS: u64 = 1_200;
 /// Silence after which the other node goes on alone (ms).
 pub const T2_MS: u64 = 1_500;
+/// A silent home is looked for over the client network so often (ms): several times between T1 and T2.
+pub const LOOK_EVERY_MS: u64 = 100;
+/// What it answered there counts for so long (ms).
+pub const ANSWER_COUNTS_MS: u64 = 600;
 /// A gap between two of our own ticks above which silence is measured afresh (ms).
 pub const PAUSE_MS: u64 = 300;
 /// Heartbeats stop when the last small synced write is older (ms).

@@ -43,6 +43,9 @@ impl Shape {
     }
 }
 
+/// Added to the side of a node that goes on alone while others go on from what it did alone before.
+const FORKED: usize = 10;
+
 impl World {
     fn is_up(&self, point: usize) -> bool {
         self.nodes.get(point).is_none_or(crate::node::Node::is_awake)
@@ -96,7 +99,8 @@ impl World {
             return None;
         }
         if record.kind == EpochKind::Solo && record.home == me {
-            return Some(n);
+            let carried = (0..self.nodes.len()).any(|other| other != n && self.nodes[other].apart == Some(n));
+            return Some(if carried { FORKED + n } else { n });
         }
         // Before the second node has joined there are no sides.
         if before.is_none_or(|b| b.members.len() < self.nodes.len()) && self.nodes[n].apart.is_none() {
@@ -122,7 +126,9 @@ impl World {
         let side = self.nodes[node].apart.or_else(|| self.side_of_home(node));
         let by_right = |s: usize| self.nodes.get(s).is_none_or(|n| n.alone_by_right);
         let started = |n: usize| self.nodes[n].record.as_ref().is_some_and(|r| r.kind == EpochKind::Solo);
-        let alone = |n: &usize| self.nodes[*n].apart == Some(*n) && self.nodes[*n].alone_by_right && started(*n);
+        let alone = |n: &usize| {
+            [*n, FORKED + *n].map(Some).contains(&self.nodes[*n].apart) && self.nodes[*n].alone_by_right && started(*n)
+        };
         let elsewhere = (0..self.nodes.len()).filter(|n| *n != node && Some(*n) != side).find(alone);
         View { node, side, excused: side.is_some_and(by_right), heard_out: None, elsewhere }
     }

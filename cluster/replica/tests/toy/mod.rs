@@ -415,6 +415,7 @@ impl World {
             Output::AddressHeld(held) => node.holds_address = held,
             Output::StopFetch { .. }
             | Output::Probe { .. }
+            | Output::Look { .. }
             | Output::Readable { .. }
             | Output::ServingChanged
             | Output::StartAlone(_)

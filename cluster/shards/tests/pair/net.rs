@@ -115,4 +115,7 @@ impl Evidence for NoEvidence {
     fn process_gone(&self, _peer: NodeId) -> Answer<'_, bool> {
         Box::pin(async { false })
     }
+    fn serves(&self, _peer: NodeId) -> Answer<'_, bool> {
+        Box::pin(async { false })
+    }
 }

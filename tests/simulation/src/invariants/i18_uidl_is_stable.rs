@@ -11,6 +11,8 @@ pub(crate) struct Uidl {
     known: BTreeMap<AccountId, BTreeMap<PlacementId, (BlobHash, Option<usize>)>>,
     removing: BTreeSet<(AccountId, PlacementId)>,
     emptying: BTreeSet<(AccountId, MailboxId)>,
+    /// Accounts whose INBOX was renamed, on whatever branch: both sides may have had one of their own.
+    moved: BTreeSet<AccountId>,
 }
 
 impl Invariant for Uidl {
@@ -22,6 +24,7 @@ impl Invariant for Uidl {
             Told::RemovalAsked { account, placements } => {
                 self.removing.extend(placements.iter().map(|id| (*account, *id)));
             }
+            Told::InboxMoved { account } => drop(self.moved.insert(*account)),
             Told::EmptyAsked { account, mailbox } => drop(self.emptying.insert((*account, *mailbox))),
             _ => {}
         }
@@ -34,7 +37,7 @@ impl Invariant for Uidl {
         if now.len() < drop.uidls.len() {
             return Err(format!("account {}: a UIDL is there twice at node {node}", account.0));
         }
-        let emptied = self.emptying.contains(&(account, drop.inbox));
+        let emptied = self.emptying.contains(&(account, drop.inbox)) || self.moved.contains(&account);
         for (id, (blob, side)) in known.iter() {
             let name = name_of(id.command);
             match now.get(id) {
