@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use topology::ClusterAddress;
+
 use crate::exec::{self, Hooks};
 use crate::netlink::{self, Link};
 use crate::packet::Mac;
@@ -20,12 +22,47 @@ pub enum Provider {
 pub struct Lease {
     /// The cluster address.
     pub address: IpAddr,
+    /// Bits of its network; `None`: as the provider's settings say.
+    pub prefix: Option<u8>,
     /// The other nodes' own addresses: who answers from there is no stranger.
     pub others: Vec<IpAddr>,
     /// `takeover`, `renewal`, `handover`, `stop`, `process ended`, `check`.
     pub reason: &'static str,
     /// Epoch as `number.author`, empty when not known.
     pub epoch: String,
+}
+
+impl Lease {
+    /// For this reason, with nothing known about the others and the epoch.
+    #[must_use]
+    pub fn of(address: ClusterAddress, reason: &'static str) -> Self {
+        let ClusterAddress { address, prefix } = address;
+        Self { address, prefix, others: Vec::new(), reason, epoch: String::new() }
+    }
+}
+
+/// Bits of a network for each family, where none is said with the address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bits {
+    /// Of an IPv4 network; `None`: the address alone.
+    pub v4: Option<u8>,
+    /// Of an IPv6 network; `None`: the address alone.
+    pub v6: Option<u8>,
+}
+
+impl Bits {
+    /// The same for both families.
+    #[must_use]
+    pub const fn both(bits: Option<u8>) -> Self {
+        Self { v4: bits, v6: bits }
+    }
+
+    /// Of the network of this lease.
+    #[must_use]
+    pub fn of(self, lease: &Lease) -> u8 {
+        let (usual, alone) = if lease.address.is_ipv4() { (self.v4, 32) } else { (self.v6, 128) };
+        lease.prefix.or(usual).unwrap_or(alone)
+    }
 }
 
 /// A provider at work.
@@ -59,7 +96,7 @@ impl Device {
     /// Why it is not there, for status.
     pub async fn acquire(&self, lease: &Lease) -> Result<(), String> {
         match (&self.provider, &self.netlink) {
-            (Provider::Netlink(link), Some(connection)) => connection.add(link, lease.address).await,
+            (Provider::Netlink(link), Some(connection)) => connection.add(link, lease).await,
             (Provider::Exec(hooks), _) => exec::run(hooks, exec::Hook::Acquire, lease).await,
             (Provider::Netlink(_), None) => Err(netlink::CLOSED.to_owned()),
         }
@@ -71,7 +108,7 @@ impl Device {
     /// Why it may still be there, for status.
     pub async fn release(&self, lease: &Lease) -> Result<(), String> {
         match (&self.provider, &self.netlink) {
-            (Provider::Netlink(link), Some(connection)) => connection.remove(link, lease.address).await,
+            (Provider::Netlink(link), Some(connection)) => connection.remove(link, lease).await,
             (Provider::Exec(hooks), _) => exec::run(hooks, exec::Hook::Release, lease).await,
             (Provider::Netlink(_), None) => Err(netlink::CLOSED.to_owned()),
         }
@@ -130,7 +167,7 @@ mod tests {
         let (own, node, stranger) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 3]);
         let ip = |text: &str| text.parse::<IpAddr>().expect("address");
         let lease =
-            Lease { address: ip("192.0.2.10"), others: vec![ip("192.0.2.2")], reason: "check", epoch: String::new() };
+            Lease { others: vec![ip("192.0.2.2")], ..Lease::of("192.0.2.10".parse().expect("address"), "check") };
         let claims = [(ip("192.0.2.10"), node), (ip("192.0.2.2"), node), (ip("192.0.2.10"), own)];
         assert!(strangers(&lease, own, &claims).is_empty());
         let claims = [(ip("192.0.2.10"), stranger), (ip("192.0.2.10"), stranger), (ip("192.0.2.2"), node)];

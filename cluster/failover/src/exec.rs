@@ -1,11 +1,10 @@
 //! Provider `exec`: an operator's programs move the address, for clouds and for what is there already.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::device::Lease;
+use crate::device::{Bits, Lease};
 
 /// Output of a hook that is kept for log and status (bytes).
 const OUTPUT_BYTES_MAX: usize = 2_000;
@@ -24,7 +23,7 @@ pub struct Hooks {
     /// For TWINPOST_INTERFACE.
     pub interface: Option<String>,
     /// For TWINPOST_PREFIX.
-    pub prefix: Option<u8>,
+    pub prefix: Bits,
     /// How long one may run; then it is killed and has failed.
     pub time_limit: Duration,
 }
@@ -59,11 +58,10 @@ impl Hook {
 
 /// What a hook finds in its environment, beside what the daemon has.
 fn environment(hooks: &Hooks, hook: Hook, lease: &Lease) -> Vec<(&'static str, String)> {
-    let bits = if matches!(lease.address, IpAddr::V4(_)) { 32 } else { 128 };
     vec![
         ("TWINPOST_HOOK", hook.name().to_owned()),
         ("TWINPOST_ADDRESS", lease.address.to_string()),
-        ("TWINPOST_PREFIX", hooks.prefix.unwrap_or(bits).to_string()),
+        ("TWINPOST_PREFIX", hooks.prefix.of(lease).to_string()),
         ("TWINPOST_INTERFACE", hooks.interface.clone().unwrap_or_default()),
         ("TWINPOST_REASON", lease.reason.to_owned()),
         ("TWINPOST_EPOCH", lease.epoch.clone()),
@@ -121,13 +119,13 @@ mod tests {
             announce: None,
             check: None,
             interface: Some("eth0".into()),
-            prefix: Some(24),
+            prefix: Bits::both(Some(24)),
             time_limit: limit,
         }
     }
 
     fn lease() -> Lease {
-        Lease { address: IpAddr::from([192, 0, 2, 10]), others: Vec::new(), reason: "takeover", epoch: "7.1".into() }
+        Lease { epoch: "7.1".into(), ..Lease::of("192.0.2.10".parse().expect("address"), "takeover") }
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ pub mod addresses;
 pub mod device;
 mod exec;
 mod keeper;
+mod lane;
 mod netlink;
 pub mod packet;
 mod ping;
@@ -15,7 +16,7 @@ pub mod schedule;
 pub mod targets;
 
 pub use addresses::{OwnAddress, own_addresses};
-pub use device::{Device, Lease, Provider, strangers_on};
+pub use device::{Bits, Device, Lease, Provider, strangers_on};
 pub use exec::Hooks;
 pub use keeper::{Keeper, KeeperConfig};
 pub use netlink::Link;

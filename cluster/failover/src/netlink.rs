@@ -7,7 +7,7 @@ use futures_util::TryStreamExt as _;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo};
 use rtnetlink::{AddressMessageBuilder, Handle};
 
-use crate::device::{Lease, strangers};
+use crate::device::{Bits, Lease, strangers};
 use crate::packet::{self, Mac};
 use crate::raw::{Ear, Interface};
 use crate::schedule::LIFETIME_S;
@@ -25,20 +25,14 @@ const QUESTION_WAIT: Duration = Duration::from_millis(150);
 pub struct Link {
     /// Name of the interface.
     pub interface: String,
-    /// Bits of the network; `None`: the address alone, the network is that of the node's own address.
-    pub prefix: Option<u8>,
+    /// Bits of the network; none: the address alone, the network is that of the node's own address.
+    pub prefix: Bits,
 }
 
 impl Link {
-    /// Bits of the network of this address.
-    #[must_use]
-    pub fn bits(&self, address: IpAddr) -> u8 {
-        self.prefix.unwrap_or(if address.is_ipv4() { 32 } else { 128 })
-    }
-
-    fn message(&self, address: IpAddr) -> Result<AddressMessage, String> {
+    fn message(&self, lease: &Lease) -> Result<AddressMessage, String> {
         let interface = Interface::find(&self.interface)?;
-        let bits = self.bits(address);
+        let (address, bits) = (lease.address, self.prefix.of(lease));
         let (index, lifetime) = (interface.index, LIFETIME_S);
         let mut message = match address {
             IpAddr::V4(v4) => AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(v4, bits).build(),
@@ -78,8 +72,8 @@ impl Connection {
     }
 
     /// Adds or renews.
-    pub(crate) async fn add(&self, link: &Link, address: IpAddr) -> Result<(), String> {
-        let message = link.message(address)?;
+    pub(crate) async fn add(&self, link: &Link, lease: &Lease) -> Result<(), String> {
+        let (address, message) = (lease.address, link.message(lease)?);
         let mut request = self.handle.address().add(0, address, 0).replace();
         *request.message_mut() = message;
         within(request.execute())
@@ -88,8 +82,8 @@ impl Connection {
     }
 
     /// Removes; that it is not there is no fault.
-    pub(crate) async fn remove(&self, link: &Link, address: IpAddr) -> Result<(), String> {
-        let message = link.message(address)?;
+    pub(crate) async fn remove(&self, link: &Link, lease: &Lease) -> Result<(), String> {
+        let (address, message) = (lease.address, link.message(lease)?);
         match within(self.handle.address().del(message).execute()).await {
             Ok(()) => Ok(()),
             Err(error) if error.is_absent => Ok(()),

@@ -122,6 +122,17 @@ impl Schedule {
         self.release_at = self.held.map(|_| now);
     }
 
+    /// The check that was due is under way: nothing is due for it until [`Self::done`] says how it ended.
+    pub fn asked(&mut self) {
+        self.check_at = Instant(u64::MAX);
+    }
+
+    /// Whether this node should hold it.
+    #[must_use]
+    pub const fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
     /// Whether the address is on the interface, as far as known.
     #[must_use]
     pub const fn holds(&self) -> bool {
@@ -166,8 +177,10 @@ impl Schedule {
 
     /// How a step ended.
     pub fn done(&mut self, step: Step, well: bool, now: Instant) {
-        // A step that took long is no pause.
-        self.looked = now;
+        // A step that took long is no pause. A check is not waited for: what stood still meanwhile is one.
+        if step != Step::Check {
+            self.looked = now;
+        }
         match (step, well) {
             (Step::Check, true) => self.checked = true,
             (Step::Check, false) => self.check_at = now.plus_ms(CHECK_AGAIN_MS),

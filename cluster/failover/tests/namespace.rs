@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use failover::{Device, Lease, Link, Provider};
+use failover::{Bits, Device, Lease, Link, Provider};
 
 /// How long anything may take that the kernel does by itself.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -63,15 +63,14 @@ impl Drop for House {
 fn lease(address: &str, others: &[&str]) -> Lease {
     let ip = |text: &str| text.parse::<IpAddr>().expect(text);
     Lease {
-        address: ip(address),
         others: others.iter().map(|text| ip(text)).collect(),
-        reason: "takeover",
         epoch: "1.0".into(),
+        ..Lease::of(address.parse().expect(address), "takeover")
     }
 }
 
 fn device() -> Device {
-    Device::open(Provider::Netlink(Link { interface: "here".into(), prefix: Some(24) })).expect("a device")
+    Device::open(Provider::Netlink(Link { interface: "here".into(), prefix: Bits::both(Some(24)) })).expect("a device")
 }
 
 fn is_here(address: &str) -> bool {
@@ -167,7 +166,8 @@ async fn a_stranger_with_the_address_is_found_and_a_node_is_none() {
 #[tokio::test]
 async fn what_is_missing_is_said() {
     let Some(_house) = House::build() else { return };
-    let device = Device::open(Provider::Netlink(Link { interface: "nowhere".into(), prefix: None })).expect("a device");
+    let device = Device::open(Provider::Netlink(Link { interface: "nowhere".into(), prefix: Bits::default() }))
+        .expect("a device");
     let lease = lease("10.77.0.10", &[]);
     for said in [device.acquire(&lease).await, device.announce(&lease).await, device.check(&lease).await] {
         assert!(said.expect_err("no interface").contains("nowhere"));

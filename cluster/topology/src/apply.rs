@@ -3,7 +3,7 @@
 use vocab::NodeId;
 
 use crate::state::{ClusterState, ConfigOp, Fault, Rejection, revision_at};
-use crate::{documents, epoch, members};
+use crate::{addresses, documents, epoch, members};
 
 /// Collects faults with their places.
 #[derive(Default)]
@@ -54,6 +54,7 @@ pub fn apply(state: &ClusterState, op: &ConfigOp, index: u64) -> Result<(Cluster
         }
         ConfigOp::Readdress { member } => members::readdress(&mut next, member)?,
         ConfigOp::RemoveMember { node, epoch } => members::remove(&mut next, *node, *epoch)?,
+        ConfigOp::SetAddresses { addresses } => addresses::set(&mut next, addresses)?,
         ConfigOp::SetEpoch { expect, record } => epoch::set_epoch(&mut next, *expect, record)?,
         ConfigOp::Put { kind, name, body, expect } => documents::put(&mut next, (*kind, name), body, *expect)?,
         ConfigOp::Remove { kind, name } => documents::remove(&mut next, *kind, name)?,

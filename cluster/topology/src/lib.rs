@@ -1,6 +1,7 @@
 //! The cluster configuration: members, the epoch register, cluster address and generic typed documents, as a state
 //! machine behind Raft. `apply(state, op, index)` is pure; every fault of a change is reported, not only the first.
 
+mod addresses;
 mod apply;
 mod documents;
 pub mod epoch;
@@ -8,6 +9,7 @@ mod members;
 mod query;
 pub mod state;
 
+pub use addresses::{ClusterAddress, listed};
 pub use apply::apply;
 pub use documents::{
     Failback, HOMES_SETTING, HomesBody, LOAD_SETTING, LOAD_WEIGHT, LoadBody, PRIMARY_SETTING, PrimaryBody, SETTLE_S,

@@ -40,7 +40,8 @@ pub(crate) fn found(
     faults.check()?;
     next.cluster_id = cluster_id.to_owned();
     next.name = name.to_owned();
-    next.cluster_address = cluster_address.map(str::to_owned);
+    let address = cluster_address.and_then(|address| address.parse::<IpAddr>().ok());
+    next.cluster_addresses = address.map(Into::into).into_iter().collect();
     next.members = BTreeMap::from([(member.id, member.clone())]);
     next.next_node = FIRST_NODE.0 + 1;
     next.epoch = Some(EpochRecord {
@@ -81,6 +82,7 @@ pub(crate) fn admit(next: &mut ClusterState, token_hash: &str, now: u64, member:
     }
     let mut faults = Faults::default();
     check_member(member, &mut faults);
+    refuse_cluster_address(next, member, &mut faults);
     let in_epoch = |id: &NodeId| next.epoch.as_ref().is_some_and(|epoch| epoch.members.contains(id));
     let same = |other: &&Member| other.name == member.name || other.peer_address == member.peer_address;
     for other in next.members.values().filter(same).filter(|other| in_epoch(&other.id)) {
@@ -130,6 +132,7 @@ pub(crate) fn readdress(next: &mut ClusterState, moved: &Member) -> Result<(), R
     let member = Member { name: old.name.clone(), data: old.data, ..moved.clone() };
     let mut faults = Faults::default();
     check_member(&member, &mut faults);
+    refuse_cluster_address(next, &member, &mut faults);
     let taken = |path: &String| next.members.values().any(|m| m.id != member.id && m.peer_addresses().contains(path));
     for path in member.peer_addresses().iter().filter(|path| taken(path)) {
         faults.add("member/peer_address", format!("another node has the address {path} already"));
@@ -158,6 +161,12 @@ fn check_room(next: &ClusterState, member: &Member) -> Result<(), Rejection> {
         }
         _ => Ok(()),
     }
+}
+
+/// The cluster's address moves between nodes: it is no node's own.
+fn refuse_cluster_address(next: &ClusterState, member: &Member, faults: &mut Faults) {
+    let shared = next.cluster_addresses.iter().any(|one| member.address.parse() == Ok(one.address));
+    faults.require(!shared, "member/address", "is an address of the cluster, which moves between nodes");
 }
 
 fn check_member(member: &Member, faults: &mut Faults) {

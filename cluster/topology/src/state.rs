@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use vocab::{EpochId, NodeId};
 
+use crate::addresses::ClusterAddress;
 use crate::epoch::EpochRecord;
 
 /// A member of the cluster.
@@ -169,6 +170,11 @@ pub enum ConfigOp {
         /// in sync. The register must not hold a newer one.
         epoch: EpochId,
     },
+    /// The cluster addresses; the nodes take them over while they run. At most one of each family.
+    SetAddresses {
+        /// All of them; empty: none any more.
+        addresses: Vec<ClusterAddress>,
+    },
     /// Compare-and-set of the epoch register.
     SetEpoch {
         /// The register must hold this epoch.
@@ -211,8 +217,9 @@ pub struct ClusterState {
     pub next_node: u32,
     /// The epoch register.
     pub epoch: Option<EpochRecord>,
-    /// Cluster address.
-    pub cluster_address: Option<String>,
+    /// Cluster addresses, at most one of each family, IPv4 first.
+    #[serde(rename = "cluster_address", with = "crate::addresses::stored", default)]
+    pub cluster_addresses: Vec<ClusterAddress>,
     /// Unused join tokens: hash to expiry.
     pub tokens: BTreeMap<String, u64>,
     /// Documents by kind, then name.

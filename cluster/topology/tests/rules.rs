@@ -345,6 +345,45 @@ fn a_put_can_compare() {
     assert_eq!(run.conflict(expecting(DocumentKind::Domain, "y.org", 5)), "domain y.org does not exist any more");
 }
 
+fn addresses(all: &[&str]) -> ConfigOp {
+    ConfigOp::SetAddresses { addresses: all.iter().map(|text| text.parse().expect(text)).collect() }
+}
+
+#[test]
+fn ha_19_the_cluster_addresses_are_one_of_each_family_and_no_nodes_own() {
+    let mut run = Run::pair();
+    run.ok(addresses(&["2001:db8::20/64", "192.0.2.20/24"]));
+    assert_eq!(topology::listed(&run.state.cluster_addresses), "192.0.2.20/24 and 2001:db8::20/64");
+    let bad = addresses(&["192.0.2.2/24", "192.0.2.21", "ff02::1", "0.0.0.0"]);
+    let places = run.places(bad);
+    assert_eq!(places, ["addresses/0", "addresses/1", "addresses/2", "addresses/3", "addresses/3"]);
+    let shared = |id| Member { address: "192.0.2.20".into(), ..member(id) };
+    assert_eq!(run.places(ConfigOp::Readdress { member: shared(2) }), ["member/address"]);
+    run.ok(ConfigOp::AddToken { hash: OTHER.into(), expires: 100 });
+    assert_eq!(run.places(admit(OTHER, 99, shared(3))), ["member/address"]);
+    run.ok(addresses(&[]));
+    assert!(run.state.cluster_addresses.is_empty());
+    for text in ["192.0.2.20/33", "192.0.2.20/0", "192.0.2.20/", "2001:db8::20/129", "192.0.2.20:25", "host"] {
+        assert!(text.parse::<topology::ClusterAddress>().is_err(), "{text}");
+    }
+}
+
+#[test]
+fn ha_19_a_state_with_one_address_reads_and_writes_as_before_there_were_two() {
+    let mut run = Run::pair();
+    for (all, text) in [
+        (&[][..], "null"),
+        (&["192.0.2.10"], "\"192.0.2.10\""),
+        (&["192.0.2.10/24"], "[\"192.0.2.10/24\"]"),
+        (&["192.0.2.10", "2001:db8::1/64"], "[\"192.0.2.10\",\"2001:db8::1/64\"]"),
+    ] {
+        run.ok(addresses(all));
+        let written = serde_json::to_string(&run.state).expect("json");
+        assert!(written.contains(&format!("\"cluster_address\":{text},")), "{written}");
+        assert_eq!(serde_json::from_str::<ClusterState>(&written).expect("reads"), run.state);
+    }
+}
+
 /// What Raft stores must be readable for ever: one sample of each operation, byte for byte.
 #[test]
 fn golden_json_of_every_operation() {
@@ -369,6 +408,7 @@ fn golden_json_of_every_operation() {
         },
         put(DocumentKind::Alias, "i@x.org", json!({"targets": ["a@x.org"]})),
         remove(DocumentKind::Setting, "relay_host"),
+        addresses(&["192.0.2.20/24", "2001:db8::20"]),
     ];
     let golden: Vec<&str> = include_str!("golden/operations.json").lines().collect();
     let written: Vec<String> = samples.iter().map(|op| serde_json::to_string(op).expect("json")).collect();

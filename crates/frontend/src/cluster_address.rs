@@ -1,7 +1,8 @@
-//! The ports of the cluster address. By provider `listen` they are bound while this node should hold the address, and at
+//! The ports of the cluster addresses. By provider `listen` they are bound while this node should hold the address, and at
 //! no other time; no privileges: the address must be one the kernel lets us bind (127/8, or added by somebody else). When
 //! somebody else moves the address they are bound always, and connections are taken while this node should hold it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,33 +40,48 @@ impl ClusterAddress {
         let mut hold = self.cluster.holds_address();
         let mut revision = self.config.watch();
         let mut running = self.running.clone();
+        let mut kept = match &self.when {
+            ClusterPorts::Always(kept) => Some(kept.clone()),
+            ClusterPorts::WhileHeld => None,
+        };
+        let mut tenures: BTreeMap<IpAddr, Tenure> = BTreeMap::new();
         loop {
             let held = *hold.borrow_and_update();
-            let wanted = self.to_bind(held);
-            let tenure = wanted.map(|address| Tenure::begin(address, held, &self));
-            loop {
-                tokio::select! {
-                    changed = hold.changed() => if changed.is_err() { return },
-                    changed = revision.changed() => if changed.is_err() { return },
-                    stop = running.wait_for(|running| !*running) => { drop(stop); return }
-                }
-                let held = *hold.borrow_and_update();
-                if self.to_bind(held) != wanted {
-                    break;
-                }
-                if let Some(tenure) = &tenure {
-                    tenure.hold(held);
-                }
+            let wanted = self.to_bind(held, kept.as_mut());
+            tenures.retain(|address, _| wanted.contains(address));
+            for address in wanted {
+                tenures.entry(address).or_insert_with(|| Tenure::begin(address, &self)).hold(held);
             }
-            drop(tenure);
+            metrics::gauge!("twinpost_cluster_address_held").set(if held && !tenures.is_empty() { 1.0 } else { 0.0 });
+            tokio::select! {
+                changed = hold.changed() => if changed.is_err() { return },
+                changed = revision.changed() => if changed.is_err() { return },
+                () = another(&mut kept) => {}
+                stop = running.wait_for(|running| !*running) => { drop(stop); return }
+            }
         }
     }
 
-    fn to_bind(&self, held: bool) -> Option<IpAddr> {
-        let bound = held || self.when == ClusterPorts::Always;
-        let address = self.config.current().cluster_address.as_ref().filter(|_| bound)?.parse().ok()?;
-        (address != self.own).then_some(address)
+    fn to_bind(&self, held: bool, kept: Option<&mut watch::Receiver<BTreeSet<IpAddr>>>) -> BTreeSet<IpAddr> {
+        let mut all: BTreeSet<IpAddr> = match kept {
+            Some(kept) => kept.borrow_and_update().clone(),
+            None if held => BTreeSet::new(),
+            None => return BTreeSet::new(),
+        };
+        all.extend(self.config.current().cluster_addresses.iter().map(|one| one.address));
+        all.remove(&self.own);
+        all
     }
+}
+
+/// Returns when other addresses are kept.
+async fn another(kept: &mut Option<watch::Receiver<BTreeSet<IpAddr>>>) {
+    if let Some(kept) = kept
+        && kept.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// The bound ports; dropping it closes listeners at once and says goodbye on the connections.
@@ -76,17 +92,15 @@ struct Tenure {
 }
 
 impl Tenure {
-    fn begin(address: IpAddr, held: bool, of: &ClusterAddress) -> Self {
+    fn begin(address: IpAddr, of: &ClusterAddress) -> Self {
         let (holds, holding) = watch::channel(false);
         let mut listeners = JoinSet::new();
         for endpoint in of.endpoints.iter().cloned() {
             let serving = endpoint.service.gated().then(|| of.cluster.serving());
             let open = Open::while_all([serving, Some(of.running.clone()), Some(holding.clone())]);
-            listeners.spawn(hold_port(address, of.when, endpoint, open));
+            listeners.spawn(hold_port(address, of.when.clone(), endpoint, open));
         }
-        let tenure = Self { address, held: holds, _listeners: listeners };
-        tenure.hold(held);
-        tenure
+        Self { address, held: holds, _listeners: listeners }
     }
 
     /// Connections are taken from now on, or told goodbye.
@@ -96,7 +110,6 @@ impl Tenure {
         }
         let what = if held { "cluster address taken" } else { "cluster address let go" };
         tracing::info!(address = %self.address, "{what}");
-        metrics::gauge!("twinpost_cluster_address_held").set(if held { 1.0 } else { 0.0 });
     }
 }
 
@@ -111,7 +124,7 @@ async fn hold_port(address: IpAddr, when: ClusterPorts, endpoint: Endpoint, open
     let listener = loop {
         let bound = match when {
             ClusterPorts::WhileHeld => bind(address, endpoint.port),
-            ClusterPorts::Always => bind_ahead(address, endpoint.port),
+            ClusterPorts::Always(_) => bind_ahead(address, endpoint.port),
         };
         match bound {
             Ok(listener) => break listener,

@@ -1,10 +1,11 @@
 //! What the front-end is told when it starts, and the limits it keeps.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::tls::TlsFiles;
 
@@ -54,13 +55,14 @@ impl Default for Limits {
 }
 
 /// When the ports of the cluster address are bound.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub enum ClusterPorts {
     /// While this node holds the address: binding is what makes it answer there.
     #[default]
     WhileHeld,
-    /// Always, whether the address is here or not: somebody else moves it, and a takeover binds nothing.
-    Always,
+    /// Always, whether the address is here or not: somebody else moves it, and a takeover binds nothing. Whoever moves it
+    /// says here which addresses it keeps beside those of the configuration: one that was changed until the new one is here.
+    Always(watch::Receiver<BTreeSet<IpAddr>>),
 }
 
 /// Everything the front-end is told.

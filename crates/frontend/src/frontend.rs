@@ -75,7 +75,7 @@ impl Frontend {
         };
         let cluster_address = ClusterAddress {
             endpoints,
-            when: context.config.cluster_ports,
+            when: context.config.cluster_ports.clone(),
             own: context.config.address,
             running: is_running,
             cluster: context.ports.cluster.clone(),

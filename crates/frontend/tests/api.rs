@@ -257,6 +257,44 @@ async fn cluster_queue_tokens_and_health() {
 }
 
 #[tokio::test]
+async fn ha_19_the_cluster_addresses_are_changed_or_refused_with_the_place() {
+    let caller = Caller::new();
+    let path = "/api/v1/cluster/address";
+    caller.house.config.set_cluster_address(Some("192.0.2.10".into()));
+    assert_eq!(caller.ok("GET", path, Value::Null).await["addresses"], json!(["192.0.2.10"]));
+    let own = caller.house.config.current().members.values().next().expect("a member").address.clone();
+    for (addresses, place) in [
+        (json!(["192.0.2.10", "x"]), "body/addresses/1"),
+        (json!(["192.0.2.20/33"]), "body/addresses/0"),
+        (json!([own]), "addresses/0"),
+        (json!(["2001:db8::1", "192.0.2.20", "192.0.2.21"]), "addresses/2"),
+        (json!(["2001:db8::1", "192.0.2.99"]), "addresses/1"),
+    ] {
+        for dry_run in [true, false] {
+            let body = json!({ "addresses": addresses, "dry_run": dry_run });
+            let problem = caller.refused(422, "PUT", path, body).await;
+            assert_eq!(problem["faults"][0]["place"], place, "{problem}");
+        }
+    }
+    let wanted = json!(["192.0.2.20/24", "2001:db8::20/64"]);
+    let plan = caller.ok("PUT", path, json!({ "addresses": wanted, "dry_run": true })).await;
+    assert_eq!((&plan["before"], &plan["addresses"]), (&json!(["192.0.2.10"]), &wanted));
+    let (then, checks) = (plan["then"].to_string(), plan["checks"].to_string());
+    assert!(then.contains("192.0.2.20/24 and 2001:db8::20/64") && then.contains("lets 192.0.2.10 go"), "{then}");
+    assert!(checks.contains("nobody has it") && plan["look_at"].to_string().contains("PTR"), "{plan}");
+    assert_eq!(
+        caller.ok("GET", path, Value::Null).await["addresses"],
+        json!(["192.0.2.10"]),
+        "a dry run changes nothing"
+    );
+    caller.ok("PUT", path, json!({ "addresses": wanted })).await;
+    let shown = caller.ok("GET", path, Value::Null).await;
+    assert_eq!((&shown["addresses"], &shown["then"], &shown["look_at"]), (&wanted, &json!([]), &json!([])));
+    caller.house.config.lock(Some("no majority"));
+    caller.refused(503, "PUT", path, json!({ "addresses": [] })).await;
+}
+
+#[tokio::test]
 async fn ha_20_the_primary_is_chosen_among_the_nodes_in_sync() {
     let caller = Caller::new();
     let path = "/api/v1/cluster/switchover";

@@ -18,6 +18,7 @@ use frontend::{Frontend, FrontendConfig, FrontendHandle};
 use mailbox::op::{AccountOp, Change, Outcome};
 use ports::Answer;
 use ports::accounts::Accounts;
+use ports::config::Config as _;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
@@ -451,7 +452,7 @@ async fn ports_bound_ahead_take_connections_only_while_the_address_is_held() {
     frontend::listener::bind_ahead("2001:db8::73".parse().expect("address"), 0).expect("bound ahead");
 
     let shared = IpAddr::from(Ipv4Addr::new(127, 0, 0, 74));
-    let doors = Doors::start_with(Some(shared), ClusterPorts::Always);
+    let doors = Doors::start_with(Some(shared), ClusterPorts::Always(watch::Sender::default().subscribe()));
     let at = SocketAddr::new(shared, doors.handle.addresses()["pop3"].port());
     let connect = async || {
         soon(async {
@@ -480,6 +481,80 @@ async fn ports_bound_ahead_take_connections_only_while_the_address_is_held() {
         assert!(client.line().await.starts_with("-ERR [SYS/TEMP]"), "connections on the address end with it");
         client.expect(&[""]).await;
     }
+}
+
+#[tokio::test]
+async fn ha_19_an_address_that_was_changed_takes_connections_until_it_is_let_go() {
+    let [old, new] = [75, 76].map(|last| IpAddr::from(Ipv4Addr::new(127, 0, 0, last)));
+    let kept = watch::Sender::new(std::collections::BTreeSet::from([old]));
+    let doors = Doors::start_with(Some(old), ClusterPorts::Always(kept.subscribe()));
+    doors.house.cluster.holds.send_replace(true);
+    let port = doors.handle.addresses()["pop3"].port();
+    let greeted = async |address: IpAddr| {
+        soon(async {
+            loop {
+                if let Ok(stream) = TcpStream::connect(SocketAddr::new(address, port)).await {
+                    let mut client = Client(BufReader::new(stream));
+                    if client.line().await.starts_with("+OK") {
+                        return client;
+                    }
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+    };
+    let mut before = greeted(old).await;
+    let addresses = vec![topology::ClusterAddress::from(new)];
+    doors.house.config.propose(topology::ConfigOp::SetAddresses { addresses }).await.expect("set");
+    greeted(new).await;
+    // The new one is not here yet for whoever moves them: both take connections.
+    greeted(old).await;
+    kept.send_replace([new].into());
+    assert!(before.line().await.starts_with("-ERR [SYS/TEMP]"), "connections on the old address end with it");
+    soon(async {
+        while TcpStream::connect(SocketAddr::new(old, port)).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    greeted(new).await;
+}
+
+#[tokio::test]
+async fn ha_19_both_families_are_open_while_held_and_one_is_changed_beside_the_other() {
+    let [old, new] = [77, 78].map(|last| IpAddr::from(Ipv4Addr::new(127, 0, 0, last)));
+    let v6: IpAddr = "::1".parse().expect("address");
+    let doors = Doors::start(None);
+    let port = doors.handle.addresses()["pop3"].port();
+    let change = async |all: &[IpAddr]| {
+        let addresses = all.iter().map(|ip| (*ip).into()).collect();
+        doors.house.config.propose(topology::ConfigOp::SetAddresses { addresses }).await.expect("set");
+    };
+    let is_open = async |address: IpAddr| TcpStream::connect(SocketAddr::new(address, port)).await.ok();
+    let awaited = async |address: IpAddr, open: bool| {
+        soon(async {
+            while is_open(address).await.is_some() != open {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    };
+    change(&[old, v6]).await;
+    assert!(is_open(old).await.is_none() && is_open(v6).await.is_none(), "not held");
+    doors.house.cluster.holds.send_replace(true);
+    awaited(old, true).await;
+    awaited(v6, true).await;
+    let mut stays = Client(BufReader::new(is_open(v6).await.expect("open")));
+    assert!(stays.line().await.starts_with("+OK"));
+    change(&[new, v6]).await;
+    awaited(new, true).await;
+    awaited(old, false).await;
+    stays.0.write_all(b"NOOP\r\n").await.expect("sent");
+    assert!(!stays.line().await.starts_with("-ERR [SYS"), "a connection on the address that stays goes on");
+    doors.house.cluster.holds.send_replace(false);
+    awaited(new, false).await;
+    awaited(v6, false).await;
 }
 
 #[tokio::test]

@@ -1,15 +1,19 @@
 //! Tables `[cluster_address]` and `[probe]` of the node file, and what is made of them.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use control::Control;
-use failover::{Device, Hooks, Keeper, KeeperConfig, Lease, Link, Provider, targets};
+use failover::{Bits, Device, Hooks, Keeper, KeeperConfig, Lease, Link, Provider, targets};
 use frontend::config::ClusterPorts;
+use ports::journal::Journal;
 use serde::Deserialize;
 use shards::Engine;
+use tokio::sync::watch;
+use topology::ClusterAddress;
 use vocab::NodeId;
 
 use crate::config::NodeConfig;
@@ -33,13 +37,34 @@ enum ProviderName {
     Exec,
 }
 
+/// Bits of the network: of whichever address there is, or of IPv4 and IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+enum RawBits {
+    /// `prefix = 24`
+    One(u8),
+    /// `prefix = [24, 64]`
+    Both(u8, u8),
+}
+
+impl RawBits {
+    /// `None`: they cannot be.
+    fn check(self) -> Option<Bits> {
+        match self {
+            Self::One(bits @ 1..=128) => Some(Bits::both(Some(bits))),
+            Self::Both(v4 @ 1..=32, v6 @ 1..=128) => Some(Bits { v4: Some(v4), v6: Some(v6) }),
+            _ => None,
+        }
+    }
+}
+
 /// `[cluster_address]` as written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawAddress {
     provider: ProviderName,
     interface: Option<String>,
-    prefix: Option<u8>,
+    prefix: Option<RawBits>,
     acquire: Option<PathBuf>,
     release: Option<PathBuf>,
     announce: Option<PathBuf>,
@@ -58,7 +83,9 @@ impl RawAddress {
         };
         let named = self.interface.as_ref().is_none_or(|name| (1..=INTERFACE_BYTES_MAX).contains(&name.len()));
         must(named, "interface: 1 to 15 bytes");
-        must(self.prefix.is_none_or(|bits| (1..=128).contains(&bits)), "prefix: 1 to 128");
+        let prefix = self.prefix.map_or(Some(Bits::default()), RawBits::check);
+        must(prefix.is_some(), "prefix: 1 to 128, or for both families [1 to 32, 1 to 128]");
+        let prefix = prefix.unwrap_or_default();
         let limit = self.hook_limit_ms.unwrap_or(HOOK_LIMIT_MS);
         must(HOOK_LIMITS_MS.contains(&limit), "hook_limit_ms: 100 to 60000");
         let hooks = [&self.acquire, &self.release, &self.announce, &self.check];
@@ -79,16 +106,14 @@ impl RawAddress {
             return None;
         }
         match (self.provider, self.interface, self.acquire, self.release) {
-            (ProviderName::Netlink, Some(interface), ..) => {
-                Some(Provider::Netlink(Link { interface, prefix: self.prefix }))
-            }
+            (ProviderName::Netlink, Some(interface), ..) => Some(Provider::Netlink(Link { interface, prefix })),
             (ProviderName::Exec, interface, Some(acquire), Some(release)) => Some(Provider::Exec(Hooks {
                 acquire,
                 release,
                 announce: self.announce,
                 check: self.check,
                 interface,
-                prefix: self.prefix,
+                prefix,
                 time_limit: Duration::from_millis(limit),
             })),
             _ => None,
@@ -96,9 +121,12 @@ impl RawAddress {
     }
 }
 
-/// When the front-end binds the ports of the cluster address.
-pub(crate) const fn ports(config: &NodeConfig) -> ClusterPorts {
-    if config.provider.is_some() { ClusterPorts::Always } else { ClusterPorts::WhileHeld }
+/// Addresses that a keeper keeps.
+pub(crate) type Kept = watch::Sender<BTreeSet<IpAddr>>;
+
+/// When the front-end binds the ports of the cluster addresses.
+pub(crate) fn ports(config: &NodeConfig, kept: &Kept) -> ClusterPorts {
+    if config.provider.is_some() { ClusterPorts::Always(kept.subscribe()) } else { ClusterPorts::WhileHeld }
 }
 
 /// Starts to keep the cluster address, and to ask the probe targets.
@@ -108,6 +136,7 @@ pub(crate) const fn ports(config: &NodeConfig) -> ClusterPorts {
 pub(crate) fn start(
     config: &NodeConfig,
     (node, control, engine): (NodeId, &Arc<Control>, &Arc<Engine>),
+    (kept, journal): (Kept, Arc<dyn Journal>),
 ) -> anyhow::Result<Option<Keeper>> {
     let found = targets::resolve(&wanted_targets(config), &[config.address], &config.dns.servers);
     if !found.is_empty() {
@@ -116,7 +145,14 @@ pub(crate) fn start(
     }
     let Some(provider) = config.provider.clone() else { return Ok(None) };
     let device = Device::open(provider).map_err(|text| anyhow::anyhow!("cluster address: {text}"))?;
-    let keeper = KeeperConfig { node, cluster: engine.cluster(), config: control.clone(), senses: engine.senses() };
+    let keeper = KeeperConfig {
+        node,
+        cluster: engine.cluster(),
+        config: control.clone(),
+        senses: engine.senses(),
+        journal: Some(journal),
+        kept,
+    };
     Ok(Some(Keeper::start(keeper, device)))
 }
 
@@ -129,9 +165,9 @@ fn wanted_targets(config: &NodeConfig) -> Vec<targets::Wanted> {
     }
 }
 
-/// Takes the cluster address away from this machine after the daemon has ended; `address` is the last it knew.
-pub(crate) async fn remove(provider: &Provider, address: IpAddr) {
-    let lease = Lease { address, others: Vec::new(), reason: "process ended", epoch: String::new() };
+/// Takes a cluster address away from this machine after the daemon has ended.
+pub(crate) async fn remove(provider: &Provider, address: ClusterAddress) {
+    let lease = Lease::of(address, "process ended");
     let removed = match Device::open(provider.clone()) {
         Ok(device) => device.release(&lease).await,
         Err(fault) => Err(fault),
@@ -155,10 +191,15 @@ mod tests {
     fn providers_are_understood() {
         assert_eq!(check(""), Ok(None));
         assert_eq!(check("provider = \"listen\""), Ok(None));
-        let link = Link { interface: "eth0".into(), prefix: Some(24) };
+        let link = Link { interface: "eth0".into(), prefix: Bits::both(Some(24)) };
         assert_eq!(
             check("provider = \"netlink\"\ninterface = \"eth0\"\nprefix = 24"),
             Ok(Some(Provider::Netlink(link)))
+        );
+        let both = Link { interface: "eth0".into(), prefix: Bits { v4: Some(24), v6: Some(64) } };
+        assert_eq!(
+            check("provider = \"netlink\"\ninterface = \"eth0\"\nprefix = [24, 64]"),
+            Ok(Some(Provider::Netlink(both)))
         );
         let exec = check("provider = \"exec\"\nacquire = \"/a\"\nrelease = \"/r\"").expect("good");
         assert!(
@@ -179,6 +220,8 @@ mod tests {
             all("provider = \"netlink\"\ninterface = \"eth0\"\nacquire = \"/a\"").contains("only with provider exec")
         );
         assert!(all("prefix = 0\ninterface = \"0123456789abcdef\"").contains("prefix: 1 to 128"));
+        assert!(all("prefix = [64, 64]").contains("[1 to 32, 1 to 128]"));
+        assert!(toml::from_str::<RawAddress>("prefix = [24]").is_err());
         assert!(toml::from_str::<RawAddress>("provider = \"vrrp\"").is_err());
     }
 }

@@ -415,9 +415,12 @@ fn show_status(value: &Value) {
     let text = |key: &str| line(&value[key]);
     say!("cluster {}, seen from node {}: {}", text("cluster"), text("node"), text("mode"));
     say!("epoch {} ({}), in-sync set {}, home {}", text("epoch"), text("epoch_kind"), text("in_sync"), text("home"));
-    match value["cluster_address"].as_str() {
-        Some(address) => say!("cluster address {address}, held by node {}", text("address_holder")),
-        None => say!("no cluster address"),
+    match value["cluster_addresses"].as_array().map(Vec::as_slice) {
+        None | Some([]) => say!("no cluster address"),
+        Some(all) => {
+            let all: Vec<String> = all.iter().map(line).collect();
+            say!("cluster address {}, held by node {}", all.join(" and "), text("address_holder"));
+        }
     }
     say!("{:<5}{:<20}{:<18}{:<13}{:<9}{:<7}{:<5}", "node", "name", "address", "role", "in sync", "votes", "homes");
     for node in value["nodes"].as_array().into_iter().flatten() {

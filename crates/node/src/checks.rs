@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use failover::OwnAddress;
 use serde::Serialize;
+use topology::ClusterAddress;
 use vocab::limits::DISK_RESERVE_BYTES;
 
 /// Clocks this far apart are warned of, and this far apart refused (ms).
@@ -222,26 +223,30 @@ pub fn static_address(all: &[OwnAddress], address: IpAddr) -> Finding {
 
 /// Who moves the cluster address; a cloud's way leads to any network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mover {
-    /// Nobody, or this program in the kernel: the address lives in the nodes' LAN.
+pub enum Mover<'a> {
+    /// Nobody: the address lives in the nodes' LAN.
     Lan,
+    /// This program, on this interface.
+    Interface(&'a str),
     /// An operator's hooks.
     Hooks,
 }
 
-/// Both nodes and the cluster address in one network of this machine.
+/// Both nodes and the cluster addresses in networks of this machine.
 #[must_use]
 pub fn same_lan(
     all: &[OwnAddress],
-    (address, cluster): (IpAddr, Option<IpAddr>),
+    (address, cluster): (IpAddr, &[ClusterAddress]),
     others: &[IpAddr],
-    mover: Mover,
+    mover: Mover<'_>,
 ) -> Vec<Finding> {
     let Some(own) = holder(all, address) else { return Vec::new() };
     let network = format!("{}/{} on {}", own.address, own.prefix, own.interface);
     let judge = |name, strangers: Vec<String>, all_in: String, advice: &str| match (strangers.is_empty(), mover) {
         (true, _) => Finding::ok(name, all_in),
-        (false, Mover::Lan) => Finding::refuse(name, format!("not in {network}: {}", strangers.join(", ")), advice),
+        (false, Mover::Lan | Mover::Interface(_)) => {
+            Finding::refuse(name, format!("not in {network}: {}", strangers.join(", ")), advice)
+        }
         (false, Mover::Hooks) => Finding::warn(
             name,
             format!("not in {network}: {}", strangers.join(", ")),
@@ -258,19 +263,59 @@ pub fn same_lan(
         let advice = "put the nodes into one LAN, or use provider exec to move the address another way";
         findings.push(judge("same-lan", outside(others), all_in, advice));
     }
-    if let Some(cluster) = cluster {
-        let all_in = format!("{cluster} is in {network}");
-        let advice = "take a cluster address of the nodes' LAN, outside what DHCP hands out";
-        findings.push(match cluster == address {
-            true => Finding::refuse(
-                "cluster-network",
-                format!("{cluster} is the node's own address"),
-                "the cluster address moves between nodes: give the node one of its own beside it",
-            ),
-            false => judge("cluster-network", outside(&[cluster]), all_in, advice),
-        });
-    }
+    findings.extend(cluster.iter().map(|cluster| cluster_network(all, (address, own), *cluster, mover)));
     findings
+}
+
+/// The cluster address in a network of the interface where it is to live, whose bits it has, or none of its own. `own`:
+/// where the node's own address is.
+fn cluster_network(
+    all: &[OwnAddress],
+    (address, own): (IpAddr, &OwnAddress),
+    cluster: ClusterAddress,
+    mover: Mover<'_>,
+) -> Finding {
+    let name = "cluster-network";
+    let ip = cluster.address;
+    if ip == address {
+        return Finding::refuse(
+            name,
+            format!("{ip} is the node's own address"),
+            "the cluster address moves between nodes: give the node one of its own beside it",
+        );
+    }
+    let interface = if let Mover::Interface(named) = mover { named } else { own.interface.as_str() };
+    let there = || all.iter().filter(|one| one.interface == interface && one.address.is_ipv4() == ip.is_ipv4());
+    // Of what the kernel has, the cluster's own address says nothing about the network.
+    let network = there().filter(|one| one.address != ip).find(|one| one.reaches(ip));
+    let (found, advice) = match (network, cluster.prefix) {
+        (Some(network), Some(bits)) if bits != network.prefix && bits != alone(ip) => (
+            format!("the network of {ip} has {} bits on {interface}, not {bits}", network.prefix),
+            format!("say {ip}/{}, or {ip} alone", network.prefix),
+        ),
+        (Some(network), _) => {
+            return Finding::ok(name, format!("{ip} is in {}/{} on {interface}", network.address, network.prefix));
+        }
+        (None, _) => {
+            let known: Vec<String> = there().map(|one| format!("{}/{}", one.address, one.prefix)).collect();
+            let known = if known.is_empty() { "no network of its family there".to_owned() } else { known.join(", ") };
+            let advice = "take a cluster address of the nodes' LAN, outside what DHCP hands out";
+            (format!("{ip} is in no network on {interface} ({known})"), advice.to_owned())
+        }
+    };
+    match mover {
+        Mover::Hooks => Finding::warn(
+            name,
+            found,
+            "with provider exec this may be right: the hooks must move the address between these networks",
+        ),
+        _ => Finding::refuse(name, found, advice),
+    }
+}
+
+/// Bits of an address without a network.
+const fn alone(ip: IpAddr) -> u8 {
+    if ip.is_ipv4() { 32 } else { 128 }
 }
 
 /// Who answers on the cluster address.
@@ -437,7 +482,8 @@ mod tests {
         let all = [own("192.0.2.11", 25)];
         let judge = |cluster: &str, others: &[&str], mover| {
             let others: Vec<IpAddr> = others.iter().map(|text| ip(text)).collect();
-            verdicts(&same_lan(&all, (ip("192.0.2.11"), Some(ip(cluster))), &others, mover))
+            let cluster = [cluster.parse().expect(cluster)];
+            verdicts(&same_lan(&all, (ip("192.0.2.11"), &cluster), &others, mover))
         };
         assert_eq!(judge("192.0.2.10", &["192.0.2.12"], Mover::Lan), [Good, Good]);
         assert_eq!(judge("192.0.2.10", &["192.0.2.12", "192.0.2.200"], Mover::Lan), [Refuse, Good]);
@@ -445,7 +491,29 @@ mod tests {
         assert_eq!(judge("192.0.2.200", &["198.51.100.1"], Mover::Hooks), [Warn, Warn]);
         assert_eq!(judge("192.0.2.11", &["192.0.2.12"], Mover::Lan), [Good, Refuse], "the node's own");
         assert_eq!(judge("2001:db8::10", &[], Mover::Lan), [Refuse], "of the other family");
-        assert!(same_lan(&all, (ip("192.0.2.11"), None), &[], Mover::Lan).is_empty());
+        assert!(same_lan(&all, (ip("192.0.2.11"), &[]), &[], Mover::Lan).is_empty());
+    }
+
+    #[test]
+    fn ha_19_a_new_address_fits_the_network_of_the_interface() {
+        let on =
+            |interface: &str, address: &str, prefix| OwnAddress { interface: interface.into(), ..own(address, prefix) };
+        let all = [own("192.0.2.11", 24), own("2001:db8::11", 64), on("eth1", "198.51.100.1", 24)];
+        let judge = |cluster: &str, mover| {
+            let cluster = [cluster.parse().expect(cluster)];
+            let all = same_lan(&all, (ip("192.0.2.11"), &cluster), &[], mover);
+            (all[0].verdict, all[0].found.clone())
+        };
+        for good in ["192.0.2.20", "192.0.2.20/24", "192.0.2.20/32", "2001:db8::20/64"] {
+            assert_eq!(judge(good, Mover::Interface("eth0")).0, Good, "{good}");
+        }
+        for bad in ["192.0.2.20/25", "2001:db8::20/48", "198.51.100.20/24", "2001:db8:1::20", "192.0.2.11"] {
+            assert_eq!(judge(bad, Mover::Interface("eth0")).0, Refuse, "{bad}");
+        }
+        assert_eq!(judge("198.51.100.20/24", Mover::Interface("eth1")).0, Good);
+        assert_eq!(judge("198.51.100.20/24", Mover::Hooks).0, Warn);
+        assert!(judge("192.0.2.20/25", Mover::Lan).1.contains("24 bits on eth0, not 25"));
+        assert!(judge("2001:db8::20", Mover::Interface("eth1")).1.contains("no network of its family"));
     }
 
     #[test]

@@ -6,7 +6,10 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::exit::Exit;
-use crate::{admin, branches, config, demo, discover, events, guard, import, init, join, members, seeding, serve};
+use crate::{
+    admin, branches, cluster_address, config, demo, discover, events, guard, import, init, join, members, seeding,
+    serve,
+};
 
 /// Twinpost: a highly available mail system for a pair of machines.
 #[derive(Debug, Parser)]
@@ -171,6 +174,17 @@ enum ClusterCommand {
         #[arg(long)]
         dry_run: bool,
     },
+    /// The addresses that clients use and the primary holds. They change while the nodes run: the new one is checked and
+    /// added before the old one goes; connections on the old one end. Without anything else only shown.
+    Address {
+        #[command(flatten)]
+        server: ServerArgs,
+        /// All of them, as ADDRESS or ADDRESS/PREFIX: one IPv4 and one IPv6 address at most; or `none`.
+        addresses: Vec<String>,
+        /// Only check, and say what would happen.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Which node orders the changes of how many shards; `spread` shares them out over all nodes in sync, `together` brings
     /// them back to the primary. They move one by one and nothing fails.
     Homes {
@@ -292,6 +306,9 @@ fn run_cluster(command: ClusterCommand) -> anyhow::Result<ExitCode> {
         }
         ClusterCommand::Primary { server, node, failback, settle, dry_run } => {
             members::primary(&server, node.as_deref(), (failback, settle), dry_run).map(Into::into)
+        }
+        ClusterCommand::Address { server, addresses, dry_run } => {
+            cluster_address::run(&server, &addresses, dry_run).map(Into::into)
         }
         ClusterCommand::Homes { server, how } => members::homes(&server, how).map(Into::into),
         ClusterCommand::Load { server, how, weights } => members::load(&server, how, &weights).map(Into::into),

@@ -8,13 +8,14 @@ use std::time::Duration;
 use anyhow::Context as _;
 use failover::{Lease, OwnAddress, Provider};
 use ports::cluster::Cluster;
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, SignatureScheme};
+use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
-use topology::{ClusterState, ConfigOp, Rejection};
+use topology::{ClusterAddress, ClusterState, ConfigOp, Rejection};
 use transport::proto::Range;
 use transport::{ExamineReply, ExamineRequest, Neighbour, Versions};
 
@@ -41,6 +42,8 @@ pub(crate) struct Teller {
     pub(crate) https_port: u16,
     /// The certificate shown there (PEM).
     pub(crate) service_certificate: PathBuf,
+    /// The cluster's CA (PEM).
+    pub(crate) ca: PathBuf,
 }
 
 impl Teller {
@@ -78,6 +81,7 @@ impl Teller {
             data: member.data,
         };
         Ok(ExamineReply {
+            ca_certificate: files::read_text(&self.ca).unwrap_or_default(),
             received_ms,
             program: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: range(protocol),
@@ -85,7 +89,7 @@ impl Teller {
             node: status.node,
             in_sync: status.in_sync.contains(&status.node),
             cluster_name: state.name.clone(),
-            cluster_address: state.cluster_address.clone().unwrap_or_default(),
+            cluster_address: state.cluster_addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
             address_holder: status.address_holder.unwrap_or(0),
             data_bytes,
             members: state.members.values().map(neighbour).collect(),
@@ -165,11 +169,16 @@ async fn judge(config: &NodeConfig, home: &ExamineReply, (asked, heard): (u64, u
         findings.push(free_ports(config));
     }
     let others = home.members.iter().filter(|member| member.data).filter_map(|member| member.address.parse().ok());
+    let told = home.cluster_address.split(", ");
     let lan = Lan {
-        cluster: home.cluster_address.parse().ok().filter(|_| !witness),
+        cluster: if witness { Vec::new() } else { told.filter_map(|text| text.parse().ok()).collect() },
         others: if witness { Vec::new() } else { others.collect() },
         holder: (home.address_holder != 0).then_some(home.address_holder),
-        shown: u16::try_from(home.https_port).ok().map(|port| (port, home.service_hash.as_str())),
+        shown: u16::try_from(home.https_port).ok().map(|port| Shown {
+            port,
+            hash: &home.service_hash,
+            ca: &home.ca_certificate,
+        }),
     };
     findings.extend(lan.judge(config).await);
     findings
@@ -200,16 +209,27 @@ pub(crate) fn free_ports(config: &NodeConfig) -> Finding {
     checks::ports(config.address, &faults, &all)
 }
 
+/// By what a node is known.
+#[derive(Clone, Copy)]
+pub(crate) struct Shown<'a> {
+    /// Port of the API.
+    pub(crate) port: u16,
+    /// Hash of the certificate of the node that was asked.
+    pub(crate) hash: &'a str,
+    /// CA of what the other nodes show (PEM), or empty.
+    pub(crate) ca: &'a str,
+}
+
 /// The network a node is to live in.
 pub(crate) struct Lan<'a> {
-    /// Cluster address.
-    pub(crate) cluster: Option<IpAddr>,
+    /// Cluster addresses.
+    pub(crate) cluster: Vec<ClusterAddress>,
     /// Addresses of the other nodes with mail.
     pub(crate) others: Vec<IpAddr>,
     /// Who holds the cluster address.
     pub(crate) holder: Option<u32>,
-    /// Port of the API there, and the hash of the certificate shown.
-    pub(crate) shown: Option<(u16, &'a str)>,
+    /// What the API shows there.
+    pub(crate) shown: Option<Shown<'a>>,
 }
 
 impl Lan<'_> {
@@ -219,18 +239,35 @@ impl Lan<'_> {
             Ok(all) => all,
             Err(why) => return vec![Finding::warn("static-address", why, "look at the addresses by hand")],
         };
-        let mover = if matches!(config.provider, Some(Provider::Exec(_))) { Mover::Hooks } else { Mover::Lan };
         let mut findings = vec![checks::static_address(&all, config.address)];
-        findings.extend(checks::same_lan(&all, (config.address, self.cluster), &self.others, mover));
-        if let Some(cluster) = self.cluster {
-            let answering = self.who_answers(config, cluster, &all).await;
-            findings.push(checks::cluster_free(cluster, &answering, self.holder));
+        findings.extend(self.in_networks(config, &all));
+        for cluster in &self.cluster {
+            let answering = self.who_answers(config, *cluster, &all).await;
+            findings.push(checks::cluster_free(cluster.address, &answering, self.holder));
         }
         findings
     }
 
-    async fn who_answers(&self, config: &NodeConfig, cluster: IpAddr, all: &[OwnAddress]) -> Answering {
-        let lease = Lease { address: cluster, others: self.others.clone(), reason: "check", epoch: String::new() };
+    /// Networks alone; nobody is asked.
+    pub(crate) async fn networks(&self, config: &NodeConfig) -> Vec<Finding> {
+        match failover::own_addresses().await {
+            Ok(all) => self.in_networks(config, &all),
+            Err(why) => vec![Finding::warn("cluster-network", why, "look at the addresses by hand")],
+        }
+    }
+
+    fn in_networks(&self, config: &NodeConfig, all: &[OwnAddress]) -> Vec<Finding> {
+        let mover = match &config.provider {
+            Some(Provider::Exec(_)) => Mover::Hooks,
+            Some(Provider::Netlink(link)) => Mover::Interface(&link.interface),
+            None => Mover::Lan,
+        };
+        checks::same_lan(all, (config.address, &self.cluster), &self.others, mover)
+    }
+
+    async fn who_answers(&self, config: &NodeConfig, cluster: ClusterAddress, all: &[OwnAddress]) -> Answering {
+        let lease = Lease { others: self.others.clone(), ..Lease::of(cluster, "check") };
+        let cluster = cluster.address;
         let link = match &config.provider {
             Some(Provider::Netlink(link)) => link,
             // While a node holds it, a hook may find that node.
@@ -257,9 +294,10 @@ impl Lan<'_> {
 
     /// By its services: the API's certificate tells a node from a stranger.
     async fn who_serves(&self, config: &NodeConfig, cluster: IpAddr) -> Answering {
-        let (port, hash) = self.shown.unwrap_or((config.ports.https, ""));
+        let shown = self.shown.unwrap_or(Shown { port: config.ports.https, hash: "", ca: "" });
+        let port = shown.port;
         if let Some(stream) = connect(cluster, port).await {
-            return match shows(stream, cluster, hash).await {
+            return match shows(stream, cluster, shown).await {
                 Ok(()) => Answering::Node,
                 Err(why) => Answering::Stranger(format!("port {port} answers, not as this cluster: {why}")),
             };
@@ -276,10 +314,15 @@ async fn connect(address: IpAddr, port: u16) -> Option<TcpStream> {
     connected.ok()?.ok()
 }
 
-/// Whether who answers holds the key of the certificate with this hash.
-async fn shows(stream: TcpStream, address: IpAddr, hash: &str) -> anyhow::Result<()> {
+/// Whether who answers holds the key of the certificate with this hash, or of one by this CA.
+async fn shows(stream: TcpStream, address: IpAddr, shown: Shown<'_>) -> anyhow::Result<()> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Arc::new(OneCertificate { hash: hash.to_owned(), provider: Arc::clone(&provider) });
+    let mut roots = RootCertStore::empty();
+    if let Ok(ca) = CertificateDer::from_pem_slice(shown.ca.as_bytes()) {
+        roots.add(ca)?;
+    }
+    let by_ca = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build().ok();
+    let verifier = Arc::new(OneCertificate { hash: shown.hash.to_owned(), by_ca, provider: Arc::clone(&provider) });
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
@@ -291,10 +334,12 @@ async fn shows(stream: TcpStream, address: IpAddr, hash: &str) -> anyhow::Result
     Ok(())
 }
 
-/// Accepts the one certificate that was told beforehand, whatever names it carries.
+/// Accepts the one certificate that was told beforehand, whatever names it carries, and what the cluster's CA has signed for
+/// clients.
 #[derive(Debug)]
 struct OneCertificate {
     hash: String,
+    by_ca: Option<Arc<WebPkiServerVerifier>>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -302,15 +347,19 @@ impl ServerCertVerifier for OneCertificate {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
+        chain: &[CertificateDer<'_>],
         _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
+        ocsp: &[u8],
+        now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        match *blake3::hash(end_entity).to_hex() == *self.hash {
-            true => Ok(ServerCertVerified::assertion()),
-            false => Err(rustls::Error::General("another certificate".to_owned())),
+        if *blake3::hash(end_entity).to_hex() == *self.hash {
+            return Ok(ServerCertVerified::assertion());
         }
+        // Every certificate for clients that this program makes has this name.
+        let (name, other) =
+            (ServerName::try_from("localhost"), || rustls::Error::General("another certificate".to_owned()));
+        let (Some(by_ca), Ok(name)) = (&self.by_ca, name) else { return Err(other()) };
+        by_ca.verify_server_cert(end_entity, chain, &name, ocsp, now).map_err(|_| other())
     }
 
     fn verify_tls12_signature(
@@ -356,15 +405,21 @@ mod tests {
         NodeConfig::load(&file).expect("good")
     }
 
-    fn lan(shown: (u16, &str)) -> Lan<'_> {
-        Lan { cluster: None, others: Vec::new(), holder: Some(1), shown: Some(shown) }
+    fn lan((port, hash): (u16, &str)) -> Lan<'_> {
+        lan_by((port, hash, ""))
+    }
+
+    fn lan_by<'a>((port, hash, ca): (u16, &'a str, &'a str)) -> Lan<'a> {
+        let shown = Shown { port, hash, ca };
+        Lan { cluster: Vec::new(), others: Vec::new(), holder: Some(1), shown: Some(shown) }
     }
 
     #[tokio::test]
     async fn ha_09_whoever_shows_the_clusters_certificate_is_no_stranger() {
         let here: IpAddr = "127.0.0.1".parse().expect("address");
         let config = config();
-        let issued = Authority::create("test").expect("CA").issue_service(&["localhost".to_owned()]).expect("issued");
+        let ca = Authority::create("test").expect("CA");
+        let issued = ca.issue_service(&["localhost".to_owned()]).expect("issued");
         let der = CertificateDer::from_pem_slice(issued.certificate.as_bytes()).expect("certificate");
         let hash = blake3::hash(&der).to_hex().to_string();
         let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).expect("key");
@@ -390,6 +445,12 @@ mod tests {
         assert_eq!(lan((port, &hash)).who_serves(&config, here).await, Answering::Node);
         let other = lan((port, "00")).who_serves(&config, here).await;
         assert!(matches!(&other, Answering::Stranger(why) if why.contains("another certificate")), "{other:?}");
+        // Each node may show one of its own.
+        let by_ca = lan_by((port, "00", ca.certificate())).who_serves(&config, here).await;
+        assert_eq!(by_ca, Answering::Node);
+        let foreign = Authority::create("test").expect("CA");
+        let by_other = lan_by((port, "00", foreign.certificate())).who_serves(&config, here).await;
+        assert!(matches!(by_other, Answering::Stranger(_)), "{by_other:?}");
         // A listener that speaks no TLS, and nobody at all.
         let plain = TcpListener::bind((here, 0)).await.expect("bound");
         let port = plain.local_addr().expect("bound").port();

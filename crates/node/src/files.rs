@@ -129,8 +129,11 @@ pub struct Identity {
 /// What the first start of the first node puts into the configuration.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Founding {
-    /// Cluster address, if any.
+    /// Cluster address, if it is one without a network.
     pub cluster_address: Option<String>,
+    /// Else all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cluster_addresses: Vec<topology::ClusterAddress>,
 }
 
 /// Writes a file by rename with mode 0600, synced.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
+use topology::ClusterAddress;
 
 use crate::config::NodeConfig;
 use crate::files::{self, DataDir};
@@ -23,9 +24,9 @@ pub struct GuardNote {
     pub boot: u32,
     /// Other members: id and peer addresses, one for each path.
     pub peers: Vec<(u32, Vec<String>)>,
-    /// The cluster address.
+    /// The cluster addresses, with those that this process may still have of before.
     #[serde(default)]
-    pub cluster_address: Option<String>,
+    pub cluster_addresses: Vec<ClusterAddress>,
 }
 
 /// How long the guard tries to reach a peer with its word.
@@ -83,9 +84,9 @@ fn read_note(data: &DataDir, pid: u32) -> Option<GuardNote> {
 }
 
 async fn remove_address(config: &NodeConfig, note: &GuardNote) {
-    let address = note.cluster_address.as_ref().and_then(|text| text.parse().ok());
-    if let (Some(provider), Some(address)) = (&config.provider, address) {
-        crate::address::remove(provider, address).await;
+    let Some(provider) = &config.provider else { return };
+    for address in &note.cluster_addresses {
+        crate::address::remove(provider, *address).await;
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use base64::Engine as _;
 use failover::Provider;
+use topology::ClusterAddress;
 use transport::ca::Authority;
 use vocab::NodeId;
 
@@ -27,9 +28,9 @@ pub struct InitArgs {
     /// Name of the cluster, shown to people and asked for when it matters.
     #[arg(long, default_value = "twinpost")]
     pub cluster_name: String,
-    /// Address that clients use and the primary holds.
-    #[arg(long)]
-    pub cluster_address: Option<std::net::IpAddr>,
+    /// Address that clients use and the primary holds, as ADDRESS or ADDRESS/PREFIX; twice for IPv4 and IPv6.
+    #[arg(long = "cluster-address", value_name = "ADDRESS")]
+    pub cluster_addresses: Vec<ClusterAddress>,
     /// Only check, and say what would be made.
     #[arg(long)]
     pub dry_run: bool,
@@ -68,9 +69,9 @@ async fn check(args: &InitArgs, config: &NodeConfig) -> Vec<Finding> {
         Err(fault) => Finding::refuse("data-folder", fault.to_string(), "name another folder under `data_dir`"),
     };
     let mut findings = vec![folder, examine::free_disk(config, None, true), examine::free_ports(config)];
-    let lan = Lan { cluster: args.cluster_address, others: Vec::new(), holder: None, shown: None };
+    let lan = Lan { cluster: args.cluster_addresses.clone(), others: Vec::new(), holder: None, shown: None };
     findings.extend(lan.judge(config).await);
-    if args.cluster_address.is_none() {
+    if args.cluster_addresses.is_empty() {
         findings.push(Finding::warn(
             "cluster-address",
             "none: each node is reached by its own address only",
@@ -91,13 +92,13 @@ fn plan(args: &InitArgs, config: &NodeConfig) -> Vec<String> {
         format!("clients would reach it at {} {}", config.address, config.ports.services()),
         format!("other nodes would find it at {}", peer_addresses(config).join(", ")),
     ];
-    if let Some(address) = args.cluster_address {
+    if !args.cluster_addresses.is_empty() {
         let how = match &config.provider {
             None => "bound while it is primary; nobody adds it to an interface (provider listen)".to_owned(),
             Some(Provider::Netlink(link)) => format!("added to {} by this program (provider netlink)", link.interface),
             Some(Provider::Exec(_)) => "moved by the hooks of the node file (provider exec)".to_owned(),
         };
-        will.push(format!("the cluster address {address} is {how}"));
+        will.push(format!("the cluster address {} is {how}", topology::listed(&args.cluster_addresses)));
     }
     will
 }
@@ -107,6 +108,11 @@ fn plan(args: &InitArgs, config: &NodeConfig) -> Vec<String> {
 /// # Errors
 /// When the folder belongs to a cluster already, or cannot be written.
 pub fn found(args: &InitArgs) -> anyhow::Result<()> {
+    let families = args.cluster_addresses.iter().filter(|one| one.address.is_ipv4()).count();
+    anyhow::ensure!(
+        families <= 1 && args.cluster_addresses.len() - families <= 1,
+        "--cluster-address: one IPv4 and one IPv6 address at most"
+    );
     let config = NodeConfig::load(&args.config)?;
     let data = DataDir(config.data_dir.clone());
     refuse_second(&data)?;
@@ -115,9 +121,8 @@ pub fn found(args: &InitArgs) -> anyhow::Result<()> {
     let ca = Authority::create(&args.cluster_name).context("make the cluster's CA")?;
     let names = node_names(&config.name, &config.hostname, &config.address.to_string());
     let issued = ca.issue_node(node, &names).context("issue the node's certificate")?;
-    let cluster_address = args.cluster_address.map(|a| a.to_string());
     let mut service_names = vec!["localhost".to_owned()];
-    service_names.extend(cluster_address.clone());
+    service_names.extend(args.cluster_addresses.iter().map(|one| one.address.to_string()));
     service_names.extend(names);
     let service = ca.issue_service(&dedup(service_names)).context("issue the certificate for clients")?;
     write_certificates(&data, ca.certificate(), ca.key(), &issued.certificate, &issued.key)?;
@@ -130,12 +135,22 @@ pub fn found(args: &InitArgs) -> anyhow::Result<()> {
         peers: peer_addresses(&config).into_iter().map(|address| (node.0, address)).collect(),
         witness: false,
         left: false,
-        found: Some(Founding { cluster_address }),
+        found: Some(founding(&args.cluster_addresses)),
     };
     // Last: from now on the folder belongs to a cluster.
     identity.save(&data)?;
     println!("cluster {} founded in {}; start the service now", args.cluster_name, data.0.display());
     Ok(())
+}
+
+fn founding(addresses: &[ClusterAddress]) -> Founding {
+    match addresses {
+        [] => Founding { cluster_address: None, cluster_addresses: Vec::new() },
+        [one @ ClusterAddress { prefix: None, .. }] => {
+            Founding { cluster_address: Some(one.address.to_string()), cluster_addresses: Vec::new() }
+        }
+        all => Founding { cluster_address: None, cluster_addresses: all.to_vec() },
+    }
 }
 
 /// A data folder is founded or joined once.

@@ -410,12 +410,7 @@ impl Admission {
             // What opens the mail, or makes nodes and administrators, stays on the nodes that store it.
             return Ok(reply);
         }
-        let mut service_names = vec!["localhost".to_owned()];
-        service_names.extend(state.cluster_address.clone());
-        for member in state.members.values().filter(|m| m.data) {
-            service_names.extend([member.name.clone(), member.address.clone()]);
-        }
-        let service = ca.issue_service(&init::dedup(service_names))?;
+        let service = ca.issue_service(&init::dedup(crate::cluster_address::service_names(&state)))?;
         init::write_service(data, &service.certificate, &service.key)?;
         Ok(JoinReply {
             ca_key: ca.key().to_owned(),

@@ -113,7 +113,7 @@ fn show_primary(answer: &Value) {
     }
 }
 
-fn show_look_at(answer: &Value) {
+pub(crate) fn show_look_at(answer: &Value) {
     let all = answer["look_at"].as_array().into_iter().flatten();
     for (number, look) in all.enumerate() {
         if number == 0 {

@@ -1,5 +1,6 @@
 //! `twinpost serve`: assembles all rooms and runs until it is told to stop.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +14,11 @@ use ports::peers::{Evidence, Service};
 use shards::{Engine, EngineConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use topology::{ConfigOp, Member};
+use topology::{ClusterAddress, ConfigOp, Member};
 use transport::{Handlers, Members, Probe, TlsPems, Transport, TransportConfig, Versions, probe_reset};
 use vocab::{Boot, NodeId};
 
+use crate::cluster_address;
 use crate::config::NodeConfig;
 use crate::examine::Teller;
 use crate::files::{self, DataDir, Identity};
@@ -112,9 +114,11 @@ async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
     tokio::spawn(follow_own_address(control.clone(), init::member(config, node, true)));
 
     crate::discover::announce(config, &identity, &control);
-    let service =
-        crate::service::start(config, (&data, &identity, &store), (node, &control, &engine), &transport, metrics)?;
-    let keeper = crate::address::start(config, (node, &control, &engine))?;
+    tokio::spawn(cluster_address::follow(config.clone(), data.clone(), control.clone(), journal.clone()));
+    let kept = crate::address::Kept::default();
+    let rooms = (node, &control, &engine);
+    let service = crate::service::start(config, (&data, &identity, &store), rooms, (&transport, &kept), metrics)?;
+    let keeper = crate::address::start(config, rooms, (kept, journal.clone()))?;
     write_notes(config, &data)?;
     if await_end(&control, node, &data, identity).await? == End::Stop {
         engine.leave_before_stop().await;
@@ -133,6 +137,7 @@ fn teller(config: &NodeConfig, data: &DataDir, engine: &Arc<Engine>) -> Teller {
         cluster: engine.cluster(),
         mail: data.mail(),
         https_port: config.ports.https,
+        ca: data.ca(),
         service_certificate: config
             .tls
             .as_ref()
@@ -184,6 +189,10 @@ async fn found(control: &Arc<Control>, config: &NodeConfig, data: &DataDir, iden
         cluster_address: founding.cluster_address,
     };
     control.found(op).await.context("found the cluster")?;
+    if !founding.cluster_addresses.is_empty() {
+        let op = ConfigOp::SetAddresses { addresses: founding.cluster_addresses };
+        control.propose(op).await.context("give the cluster its addresses")?;
+    }
     Identity { found: None, ..identity }.save(data)
 }
 
@@ -196,6 +205,7 @@ pub(crate) async fn follow_members(
     boot: Boot,
 ) {
     let (mut revision, mut quorum) = (config.watch(), config.quorum());
+    let mut addresses: BTreeSet<ClusterAddress> = BTreeSet::new();
     loop {
         let state = config.current();
         let voters = quorum.borrow_and_update().voters.clone();
@@ -213,8 +223,10 @@ pub(crate) async fn follow_members(
             });
         }
         let peers = members.borrow().iter().filter(|(id, _)| **id != node).map(|(id, a)| (id.0, a.clone())).collect();
-        let cluster_address = state.cluster_address.clone();
-        let note = GuardNote { pid: std::process::id(), node: node.0, boot: boot.0, peers, cluster_address };
+        // One that was changed may still be here: to take it away where it is not is no fault.
+        addresses.extend(&state.cluster_addresses);
+        let cluster_addresses = addresses.iter().copied().collect();
+        let note = GuardNote { pid: std::process::id(), node: node.0, boot: boot.0, peers, cluster_addresses };
         let written = serde_json::to_vec(&note)
             .map_err(anyhow::Error::from)
             .and_then(|bytes| files::write_private(&data.guard(), &bytes));
@@ -288,16 +300,12 @@ impl Evidence for Probes {
         Box::pin(async move {
             let state = self.config.current();
             let Some(member) = state.members.get(&peer).filter(|_| self.looks) else { return false };
-            let at = |address: &str| format!("{}:{}", bracketed(address), self.smtp_port);
-            let (own, cluster) = (at(&member.address), state.cluster_address.as_deref().map(at));
-            let shared = async {
-                match &cluster {
-                    Some(address) => greets(address, SERVES_LIMIT, b"220").await,
-                    None => false,
-                }
+            let shared = state.cluster_addresses.iter().map(|one| one.address.to_string());
+            let all = shared.chain([member.address.clone()]);
+            let ask = |address: String| async move {
+                greets(&format!("{}:{}", bracketed(&address), self.smtp_port), SERVES_LIMIT, b"220").await
             };
-            let (own, shared) = tokio::join!(greets(&own, SERVES_LIMIT, b"220"), shared);
-            own || shared
+            futures_util::future::join_all(all.map(ask)).await.contains(&true)
         })
     }
     fn process_gone(&self, peer: NodeId) -> Answer<'_, bool> {
@@ -310,10 +318,11 @@ impl Evidence for Probes {
             if !cluster || mail != Probe::Refused {
                 return false;
             }
-            match &state.cluster_address {
-                None => true,
-                Some(address) => !answers(&format!("{}:{}", bracketed(address), self.smtp_port)).await,
-            }
+            let ask = |cluster: &ClusterAddress| {
+                let place = format!("{}:{}", bracketed(&cluster.address.to_string()), self.smtp_port);
+                async move { answers(&place).await }
+            };
+            !futures_util::future::join_all(state.cluster_addresses.iter().map(ask)).await.contains(&true)
         })
     }
 }

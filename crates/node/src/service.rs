@@ -21,6 +21,8 @@ use tokio::sync::watch;
 use transport::Transport;
 use vocab::NodeId;
 
+use crate::address::Kept;
+use crate::cluster_address::Looker;
 use crate::config::NodeConfig;
 use crate::files::{self, DataDir, Identity};
 use crate::join;
@@ -63,7 +65,7 @@ pub(crate) fn start(
     config: &NodeConfig,
     (data, identity, store): (&DataDir, &Identity, &Arc<Store>),
     (node, control, engine): (NodeId, &Arc<Control>, &Arc<Engine>),
-    transport: &Arc<Transport>,
+    (transport, kept): (&Arc<Transport>, &Kept),
     metrics: PrometheusHandle,
 ) -> anyhow::Result<Services> {
     let accounts = engine.accounts();
@@ -89,6 +91,7 @@ pub(crate) fn start(
         token: files::read_text(&data.admin_token())?.trim().to_owned(),
         metrics: Arc::new(move || metrics.render()),
         checkpoints: Arc::new(Maker { store: store.clone(), identity: identity.clone() }),
+        addresses: Arc::new(Looker { config: config.clone(), node, control: control.clone() }),
         join_tokens: Arc::new(Tokens { config: control.clone(), data: data.clone(), cluster: engine.cluster() }),
     };
     let ports = Ports {
@@ -101,7 +104,7 @@ pub(crate) fn start(
         cluster: engine.cluster(),
         streams: transport.clone(),
     };
-    let frontend = Frontend::start(frontend_config(config, data), ports, administration)?;
+    let frontend = Frontend::start(frontend_config(config, data, kept), ports, administration)?;
     transport.take_streams(frontend.proxied());
     Ok(Services { frontend, relay_stop })
 }
@@ -111,7 +114,7 @@ fn relay_config(config: &NodeConfig, node: NodeId) -> RelayConfig {
     RelayConfig { first_retry_ms: config.queue.first_retry_ms.unwrap_or(usual.first_retry_ms), ..usual }
 }
 
-fn frontend_config(config: &NodeConfig, data: &DataDir) -> FrontendConfig {
+fn frontend_config(config: &NodeConfig, data: &DataDir, kept: &Kept) -> FrontendConfig {
     let ports = &config.ports;
     let tls = match &config.tls {
         Some(own) => TlsFiles { certificate: own.certificate.clone(), key: own.key.clone() },
@@ -120,7 +123,7 @@ fn frontend_config(config: &NodeConfig, data: &DataDir) -> FrontendConfig {
     FrontendConfig {
         hostname: config.hostname.clone(),
         address: config.address,
-        cluster_ports: crate::address::ports(config),
+        cluster_ports: crate::address::ports(config, kept),
         ports: ServicePorts {
             smtp: ports.smtp,
             submission: ports.submission,

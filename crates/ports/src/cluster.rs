@@ -77,8 +77,10 @@ pub struct ClusterStatus {
     pub in_sync: Vec<u32>,
     /// Home of all shards without a home of their own.
     pub home: u32,
-    /// Cluster address and who holds it as far as known here.
+    /// The first of the cluster addresses.
     pub cluster_address: Option<String>,
+    /// All of them, `ADDRESS` or `ADDRESS/PREFIX`.
+    pub cluster_addresses: Vec<String>,
     /// Node that holds the cluster address.
     pub address_holder: Option<u32>,
     /// Nodes.

@@ -48,9 +48,13 @@ impl FakeConfig {
         *self.locked.lock().unwrap_or_else(PoisonError::into_inner) = reason.map(str::to_owned);
     }
     /// Sets the cluster address, as founding would.
+    ///
+    /// # Panics
+    /// It is none.
     pub fn set_cluster_address(&self, address: Option<String>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = ClusterState { cluster_address: address, ..ClusterState::clone(&state) };
+        let address = address.map(|text| text.parse::<topology::ClusterAddress>().expect("an address"));
+        let next = ClusterState { cluster_addresses: address.into_iter().collect(), ..ClusterState::clone(&state) };
         *state = Arc::new(next);
     }
     /// Writes a document.

@@ -1,8 +1,11 @@
-//! What lies outside the cluster and may still lead to a node that goes: names in DNS and rules of port forwarding
-//! (feature HA-21). Told before and after.
+//! What lies outside the cluster and may still lead to a node or a cluster address that goes: names in DNS and rules of
+//! port forwarding (features HA-21, HA-19). Told before and after.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use serde::Serialize;
-use topology::{ClusterState, Member};
+use topology::{ClusterAddress, ClusterState, Member};
 use vocab::NodeId;
 
 use crate::config::ServicePorts;
@@ -23,10 +26,10 @@ pub(crate) fn look_at(state: &ClusterState, gone: NodeId, ports: &ServicePorts) 
     let Some(gone) = state.members.get(&gone).filter(|member| member.data) else { return Vec::new() };
     let stays: Vec<&Member> = state.members.values().filter(|member| member.data && member.id != gone.id).collect();
     let (name, address) = (&gone.name, &gone.address);
-    let instead = match (&state.cluster_address, stays.as_slice()) {
-        (Some(cluster), _) => format!("the cluster address {cluster}"),
-        (None, [one, ..]) => format!("{} (node {})", one.address, one.id.0),
-        (None, []) => return Vec::new(),
+    let instead = match (state.cluster_addresses.as_slice(), stays.as_slice()) {
+        ([_, ..], _) => format!("the cluster address {}", plain(&state.cluster_addresses)),
+        ([], [one, ..]) => format!("{} (node {})", one.address, one.id.0),
+        ([], []) => return Vec::new(),
     };
     let dns = |what: String, why: String| LookAt { kind: "dns", what, why };
     let mut all = Vec::new();
@@ -41,6 +44,70 @@ pub(crate) fn look_at(state: &ClusterState, gone: NodeId, ports: &ServicePorts) 
     }
     all.push(dns(name.clone(), format!("A and AAAA records of this node's name, and every other name with {address}")));
     all.push(dns(address.clone(), "PTR record: it names a node that is gone".to_owned()));
+    let ports = numbers(ports);
+    all.push(LookAt {
+        kind: "forwarding",
+        what: address.clone(),
+        why: format!("rules and DMZ settings that lead to it (TCP {ports}): let them lead to {instead}"),
+    });
+    for cluster in &state.cluster_addresses {
+        let holders: Vec<String> = stays.iter().map(|member| format!("node {}", member.id.0)).collect();
+        all.push(LookAt {
+            kind: "forwarding",
+            what: cluster.address.to_string(),
+            why: format!(
+                "the cluster address stays with {}: rules and names that lead to it stay right",
+                holders.join(", ")
+            ),
+        });
+    }
+    all
+}
+
+/// What to look at when the cluster has these addresses instead of those it has.
+pub(crate) fn look_at_addresses(state: &ClusterState, wanted: &[ClusterAddress], ports: &ServicePorts) -> Vec<LookAt> {
+    let all = |all: &[ClusterAddress]| -> BTreeSet<IpAddr> { all.iter().map(|one| one.address).collect() };
+    let (before, after) = (all(&state.cluster_addresses), all(wanted));
+    let instead = if after.is_empty() { "the address of a node".to_owned() } else { plain(wanted) };
+    let look = |kind, what: String, why: String| LookAt { kind, what, why };
+    let mut found = Vec::new();
+    let gone: Vec<String> = before.difference(&after).map(ToString::to_string).collect();
+    let new: Vec<String> = after.difference(&before).map(ToString::to_string).collect();
+    if gone.is_empty() && new.is_empty() {
+        return found;
+    }
+    let (from, to) = (gone.join(" and "), new.join(" and "));
+    for domain in state.domains() {
+        let why = match (gone.is_empty(), new.is_empty()) {
+            (false, _) => {
+                format!("A and AAAA records of the hosts its MX records name, and SPF: {from} goes, use {instead}")
+            }
+            (true, _) => format!("the hosts its MX records name may get {to} in A or AAAA records; SPF may need it"),
+        };
+        found.push(look("dns", domain.as_str().to_owned(), why));
+    }
+    for address in gone {
+        found.push(look(
+            "dns",
+            address.clone(),
+            "PTR record, and every name that leads to it: nobody answers there any more".to_owned(),
+        ));
+        let why =
+            format!("rules and DMZ settings that lead to it (TCP {}): let them lead to {instead}", numbers(ports));
+        found.push(look("forwarding", address, why));
+    }
+    for address in new {
+        found.push(look("dns", address, "PTR record: it should name the host that mail is sent from".to_owned()));
+    }
+    found
+}
+
+/// Without their networks.
+fn plain(all: &[ClusterAddress]) -> String {
+    all.iter().map(|one| one.address.to_string()).collect::<Vec<_>>().join(" and ")
+}
+
+fn numbers(ports: &ServicePorts) -> String {
     let ports = [
         ports.smtp,
         ports.submission,
@@ -51,24 +118,7 @@ pub(crate) fn look_at(state: &ClusterState, gone: NodeId, ports: &ServicePorts) 
         ports.pop3s,
         ports.https,
     ];
-    let ports = ports.map(|port| port.to_string()).join(", ");
-    all.push(LookAt {
-        kind: "forwarding",
-        what: address.clone(),
-        why: format!("rules and DMZ settings that lead to it (TCP {ports}): let them lead to {instead}"),
-    });
-    if let Some(cluster) = &state.cluster_address {
-        let holders: Vec<String> = stays.iter().map(|member| format!("node {}", member.id.0)).collect();
-        all.push(LookAt {
-            kind: "forwarding",
-            what: cluster.clone(),
-            why: format!(
-                "the cluster address stays with {}: rules and names that lead to it stay right",
-                holders.join(", ")
-            ),
-        });
-    }
-    all
+    ports.map(|port| port.to_string()).join(", ")
 }
 
 #[cfg(test)]
@@ -138,6 +188,30 @@ mod tests {
         ] {
             assert!(forwarding.contains(part), "{part}: {forwarding}");
         }
+    }
+
+    #[test]
+    fn ha_19_what_leads_to_an_address_that_goes_is_named() {
+        let state = state(Some("192.0.2.10"));
+        let text = |wanted: &[&str]| -> String {
+            let wanted: Vec<ClusterAddress> = wanted.iter().map(|text| text.parse().expect(text)).collect();
+            let all = look_at_addresses(&state, &wanted, &PORTS);
+            all.iter().map(|look| format!("{} {}: {}\n", look.kind, look.what, look.why)).collect()
+        };
+        let changed = text(&["192.0.2.20/24"]);
+        for part in [
+            "dns example.org: A ",
+            "192.0.2.10 goes, use 192.0.2.20",
+            "dns 192.0.2.10: PTR",
+            "25, 587",
+            "dns 192.0.2.20: PTR",
+        ] {
+            assert!(changed.contains(part), "{part}: {changed}");
+        }
+        assert!(text(&[]).contains("forwarding 192.0.2.10: "), "{}", text(&[]));
+        let more = text(&["192.0.2.10/24", "2001:db8::10"]);
+        assert!(more.contains("may get 2001:db8::10") && !more.contains("forwarding"), "{more}");
+        assert_eq!(text(&["192.0.2.10/24"]), "", "its network alone is nobody's matter");
     }
 
     #[test]

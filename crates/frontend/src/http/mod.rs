@@ -4,6 +4,7 @@
 //! is one row in [`routes`] and one in `openapi.json`; a test compares the two.
 
 mod accounts;
+mod address;
 mod afterwards;
 mod cluster;
 mod documents;
@@ -78,6 +79,27 @@ pub trait Checkpoints: Send + Sync {
     fn create(&self, folder: std::path::PathBuf) -> Answer<'_, Result<(), String>>;
 }
 
+/// One thing found about an address the cluster is to have.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct AddressCheck {
+    /// Which.
+    pub name: &'static str,
+    /// It forbids the change.
+    pub refused: bool,
+    /// What was found.
+    pub found: String,
+    /// What to do; empty when there is nothing to do.
+    pub advice: String,
+}
+
+/// Looks at addresses that the cluster is to have, from this machine.
+pub trait AddressChecks: Send + Sync {
+    /// Whether it is in the nodes' network, and nobody has it. `known`: the cluster has it and gets another network for it.
+    fn examine(&self, address: topology::ClusterAddress, known: bool) -> Answer<'_, Vec<AddressCheck>>;
+    /// Whether the certificate for clients is made by this program, which names the addresses in it.
+    fn certificate_follows(&self) -> bool;
+}
+
 /// What the assembling program gives the API.
 #[derive(Clone)]
 pub struct Administration {
@@ -89,6 +111,8 @@ pub struct Administration {
     pub join_tokens: Arc<dyn JoinTokens>,
     /// Makes checkpoints.
     pub checkpoints: Arc<dyn Checkpoints>,
+    /// Looks at addresses.
+    pub addresses: Arc<dyn AddressChecks>,
 }
 
 /// State of all requests.
@@ -117,6 +141,7 @@ fn routes() -> Vec<Route> {
         ("/api/v1/cluster/tokens", &["post"], true, post(cluster::create_token)),
         ("/api/v1/store/checkpoint", &["post"], true, post(cluster::create_checkpoint)),
         ("/api/v1/cluster/primary", &["get", "put"], true, get(primary::show).put(primary::set)),
+        ("/api/v1/cluster/address", &["get", "put"], true, get(address::show).put(address::set)),
         ("/api/v1/cluster/events", &["get"], true, get(cluster::events)),
         ("/api/v1/branches", &["get"], true, get(cluster::branches)),
         ("/api/v1/branches/{id}", &["delete"], true, delete(cluster::delete_branch)),

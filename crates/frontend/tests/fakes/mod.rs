@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use frontend::config::{FrontendConfig, Limits, ServicePorts};
 use frontend::tls::TlsFiles;
-use frontend::{Administration, Checkpoints, JoinTokens, Ports, TokenPlan};
+use frontend::{AddressCheck, AddressChecks, Administration, Checkpoints, JoinTokens, Ports, TokenPlan};
 use ports::Answer;
 use ports::cluster::{
     BranchStatus, Cluster, ClusterStatus, Departure, MembershipError, NodeStatus, Others, Rescue, Switchover,
@@ -212,6 +212,20 @@ impl JoinTokens for Nothing {
     }
 }
 
+/// Somebody has 192.0.2.99.
+impl AddressChecks for Nothing {
+    fn examine(&self, address: topology::ClusterAddress, _: bool) -> Answer<'_, Vec<AddressCheck>> {
+        let refused = address.address.to_string() == "192.0.2.99";
+        let found = if refused { "02:00:00:00:00:09 has it" } else { "nobody has it" };
+        let advice = if refused { "take another one" } else { "" };
+        let check = AddressCheck { name: "cluster-address", refused, found: found.into(), advice: advice.into() };
+        Box::pin(async move { vec![check] })
+    }
+    fn certificate_follows(&self) -> bool {
+        true
+    }
+}
+
 impl Checkpoints for Nothing {
     fn create(&self, folder: std::path::PathBuf) -> Answer<'_, Result<(), String>> {
         Box::pin(async move { if folder.ends_with("taken") { Err("it exists already".to_owned()) } else { Ok(()) } })
@@ -263,6 +277,7 @@ impl House {
             metrics: Arc::new(|| "twinpost_test 1\n".to_owned()),
             join_tokens: Arc::new(Nothing),
             checkpoints: Arc::new(Nothing),
+            addresses: Arc::new(Nothing),
         }
     }
 }

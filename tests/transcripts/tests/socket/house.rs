@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use frontend::config::{FrontendConfig, Limits, ServicePorts};
 use frontend::tls::TlsFiles;
-use frontend::{Administration, Checkpoints, JoinTokens, Ports, TokenPlan};
+use frontend::{AddressCheck, AddressChecks, Administration, Checkpoints, JoinTokens, Ports, TokenPlan};
 use mailbox::op::{AccountOp, Change, Outcome};
 use ports::Answer;
 use ports::accounts::Accounts;
@@ -73,6 +73,7 @@ impl House {
             metrics: Arc::new(String::new),
             join_tokens: Arc::new(NoTokens),
             checkpoints: Arc::new(NoTokens),
+            addresses: Arc::new(NoTokens),
         }
     }
 
@@ -254,6 +255,15 @@ impl JoinTokens for NoTokens {
             unused: 0,
             settings_locked: None,
         }
+    }
+}
+
+impl AddressChecks for NoTokens {
+    fn examine(&self, _: topology::ClusterAddress, _: bool) -> Answer<'_, Vec<AddressCheck>> {
+        Box::pin(async { Vec::new() })
+    }
+    fn certificate_follows(&self) -> bool {
+        false
     }
 }
 
