@@ -201,11 +201,18 @@ impl Replica {
         ));
         let silent = plan.base.is_some_and(|base| base.version == theirs);
         self.set_step(peer, account, Step::Merging { silent });
-        let (batch, stamp) = (self.batch_id(), self.stamp(account));
+        let (batch, mut stamp) = (self.batch_id(), self.stamp(account));
+        stamp.gap = stamp.gap.filter(|_| self.is_third_away());
         let flight = self.new_flight(Vec::new(), vec![account], Some(peer));
         self.flights.insert(batch, flight);
         let Plan { base, served, guest_served } = plan;
         self.outputs.push_back(Output::Merge { batch, account, fetch, base, served, guest_served, stamp });
+    }
+
+    /// A data member is neither in sync nor the guest: it may have gone on from numbers that the guest brings.
+    fn is_third_away(&self) -> bool {
+        let away = |r: &topology::EpochRecord, id: &NodeId| !r.in_sync.contains(id) && r.guest != Some(*id);
+        self.record.as_ref().is_some_and(|r| r.members.iter().any(|id| away(r, id)))
     }
 
     fn merges(&self, peer: NodeId, account: AccountId) -> bool {

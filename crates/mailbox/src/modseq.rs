@@ -1,8 +1,8 @@
 //! The account's counters: modseq and UIDVALIDITY, and the gap that keeps two sides of a split apart (DESIGN 6, X8).
 
-use vocab::{ModSeq, UidValidity};
+use vocab::{ModSeq, Uid, UidValidity};
 
-use crate::op::{Change, Outcome, Refusal};
+use crate::op::{Change, Gap, Outcome, Refusal};
 use crate::read;
 use crate::work::{Fail, Work};
 
@@ -30,13 +30,34 @@ pub(crate) fn next_uid_validity(work: &mut Work<'_>) -> Result<UidValidity, Fail
     Ok(UidValidity(work.rows.head.uidvalidity))
 }
 
+/// What a merge numbers from: above both sides, and with a gap in a window of this side's own. Without one it would go on in the
+/// guest's window, where a third node that is not here may have gone on, too.
+pub(crate) struct Above(pub Option<Gap>);
+
+impl Above {
+    pub(crate) fn uid(&self, last: Uid) -> Uid {
+        self.0.map_or(last, |gap| Uid(narrow(gap.above(u64::from(last.0), GAP_UIDS))))
+    }
+
+    pub(crate) fn modseq(&self, last: u64) -> u64 {
+        self.0.map_or_else(|| last.saturating_add(1), |gap| gap.above(last, GAP_MODSEQS))
+    }
+
+    pub(crate) fn uid_validity(&self, last: u32) -> u32 {
+        self.0.map_or(last, |gap| narrow(gap.above(u64::from(last), GAP_UID_VALIDITIES)))
+    }
+}
+
+fn narrow(wide: u64) -> u32 {
+    u32::try_from(wide).unwrap_or(u32::MAX)
+}
+
 /// Raises every counter to the next window of the stamp's gap, once per epoch of a gap.
 pub(crate) fn take_gap(work: &mut Work<'_>) -> Result<(), vocab::Damaged> {
     let Some(gap) = work.stamp.gap.filter(|gap| work.rows.head.gap_taken != Some(gap.epoch)) else {
         return Ok(());
     };
     crate::former::before_gap(work)?;
-    let narrow = |wide: u64| u32::try_from(wide).unwrap_or(u32::MAX);
     for mut mailbox in read::mailboxes(&work.rows)? {
         mailbox.uid_next.0 = narrow(gap.above(u64::from(mailbox.uid_next.0), GAP_UIDS));
         work.save(&mailbox)?;

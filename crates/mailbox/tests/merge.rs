@@ -6,7 +6,7 @@ use bed::pair::{Pair, merge_rows, picture};
 use bed::{ACCOUNT, Bed, command_id, message};
 use bytes::Bytes;
 use mailbox::merge::{Numbering, Rules};
-use mailbox::op::{AccountOp, FlagMode, MailboxRef, Marks, Role, Stamp};
+use mailbox::op::{AccountOp, FlagMode, Gap, MailboxRef, Marks, Role, Stamp};
 use mailbox::read;
 use mailbox::rows::RowFormat;
 use vocab::{EpochId, Flags, PlacementId, SystemFlag, Table, Timestamp, Uid};
@@ -452,4 +452,25 @@ fn h3_what_one_side_numbered_above_the_others_uidnext_is_below_what_its_own_clie
         let (merged, _) = pair.merged_by(Rules { numbering, ..Rules::default() }, Some(&pair.base));
         assert_eq!(merged.uids("INBOX").into_iter().skip(3).all(|uid| Uid(uid) >= told), holds, "{numbering:?}");
     }
+}
+
+/// The guest brings numbers of a node that is not here and may have gone on from them.
+#[test]
+fn x8_a_merge_while_a_third_node_is_away_numbers_in_a_window_of_its_own() {
+    let mut pair = Pair::from(&three());
+    append_to(&mut pair.a, "INBOX", "x");
+    append_to(&mut pair.g, "INBOX", "y");
+    let [a, g] = [&pair.a, &pair.g].map(|side| side.mailbox("INBOX").uid_next.0);
+    let gap = Gap { k: 5, of: 24, epoch: EpochId { number: 9, author: 1 } };
+    let merge = |gap: Option<Gap>| {
+        let with = (Rules::default(), Stamp { gap, ..pair.stamp() });
+        merge_rows(&pair.a.rows, &pair.g.rows, [true, true], Some(&pair.base), with).0
+    };
+    let (here, apart) = (merge(None), merge(Some(gap)));
+    assert_eq!(here.uids("INBOX").last(), Some(&(a.max(g) + 1)), "both numbered alike: both are numbered anew");
+    let window = |n: u64, size: u64| n / size % 24;
+    let last = u64::from(*apart.uids("INBOX").last().expect("mail"));
+    assert!(last > u64::from(a.max(g)));
+    assert_eq!((window(last, 65_536), window(apart.rows.head.modseq, 1 << 32)), (5, 5));
+    assert_eq!(apart.rows.head.gap_taken, None, "names and states take it before anybody is shown the result");
 }

@@ -43,7 +43,8 @@ pub struct MergeInput<'a> {
     pub anchor: Branch<'a>,
     /// The other branch.
     pub guest: Branch<'a>,
-    /// Stamp of the batch; its gap and marks are not looked at.
+    /// Stamp of the batch; its marks are not looked at. Its gap is there when the result is to be numbered in a window of its
+    /// own, because a node is neither here nor the guest.
     pub stamp: Stamp,
 }
 

@@ -12,6 +12,7 @@ use super::registers::{self, Three, Wanted, values};
 use super::side::{Side, Sides};
 use super::tree::Tree;
 use super::{MergeInput, MergeReport, Rules};
+use crate::modseq::Above;
 use crate::op::Change;
 use crate::read::scan_prefix;
 use crate::recovery::RecoveryItem;
@@ -49,9 +50,12 @@ const WHOLE: [Table; 12] = [
 /// Counters, lineage and marks of the result.
 pub(super) fn join_heads(work: &mut Work<'_>, sides: &Sides, rules: Rules) {
     let guest = &sides.guest.head;
+    let above = Above(work.stamp.gap);
     let head = &mut work.rows.head;
-    head.modseq = head.modseq.max(guest.modseq).saturating_add(1);
-    head.uidvalidity = head.uidvalidity.max(guest.uidvalidity);
+    head.modseq = above.modseq(head.modseq.max(guest.modseq));
+    head.uidvalidity = above.uid_validity(head.uidvalidity.max(guest.uidvalidity));
+    // Before a session is shown the result its names and states take the gap, too.
+    head.gap_taken = head.gap_taken.filter(|_| above.0.is_none());
     head.served = head.served.max(guest.served).filter(|_| rules.marks_inherited);
     // A guest that changed nothing has no branch: its version is one of this side's own. Remembered for longer than the chain
     // is, it would be taken for the newest version that a third node has in common with this one.
