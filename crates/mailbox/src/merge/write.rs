@@ -54,8 +54,6 @@ pub(super) fn join_heads(work: &mut Work<'_>, sides: &Sides, rules: Rules) {
     let head = &mut work.rows.head;
     head.modseq = above.modseq(head.modseq.max(guest.modseq));
     head.uidvalidity = above.uid_validity(head.uidvalidity.max(guest.uidvalidity));
-    // Before a session is shown the result its names and states take the gap, too.
-    head.gap_taken = head.gap_taken.filter(|_| above.0.is_none());
     head.served = head.served.max(guest.served).filter(|_| rules.marks_inherited);
     // A guest that changed nothing has no branch: its version is one of this side's own. Remembered for longer than the chain
     // is, it would be taken for the newest version that a third node has in common with this one.
