@@ -17,8 +17,9 @@ struct Written {
     /// Order in which it was asked for and acknowledged.
     asked: u64,
     kept: Option<(u64, Option<usize>)>,
-    /// Heals and joint epochs before it was asked for.
+    /// Heals and joint epochs before it was asked for, and before it was acknowledged: it took effect in one of these.
     era: u64,
+    last_era: u64,
 }
 
 #[derive(Default)]
@@ -34,7 +35,7 @@ fn may_follow(other: &Written, one: &Written) -> bool {
     // It took effect at some time since it was asked for: the answer may have been that of a repetition.
     let later = other.kept.is_none_or(|(when, _)| when > one.asked);
     let apart = match (side, other.kept) {
-        (Some(mine), Some((_, Some(its)))) => mine != its && one.era == other.era,
+        (Some(mine), Some((_, Some(its)))) => mine != its && other.last_era <= one.era,
         _ => false,
     };
     other.id != one.id && later && !apart
@@ -48,13 +49,21 @@ impl Invariant for Conflicts {
         self.clock += 1;
         match told {
             Told::NoteAsked { account, id, name, body } => {
-                let written = Written { id: *id, body: body.clone(), asked: self.clock, kept: None, era: self.era };
+                let written = Written {
+                    id: *id,
+                    body: body.clone(),
+                    asked: self.clock,
+                    kept: None,
+                    era: self.era,
+                    last_era: self.era,
+                };
                 self.notes.entry((*account, name.clone())).or_default().push(written);
             }
             Told::NoteKept { account, id, side } => {
                 let all = self.notes.iter_mut().filter(|((of, _), _)| of == account);
                 if let Some(written) = all.flat_map(|(_, list)| list).find(|written| written.id == *id) {
                     written.kept = Some((self.clock, *side));
+                    written.last_era = self.era;
                 }
             }
             // From now on what the anchor writes may come over what it took in from its guest.
