@@ -52,6 +52,9 @@ pub(crate) fn server_tls(tls: &TlsPems) -> Result<ServerConfig, TransportError> 
         .with_single_cert(chain, key)
         .map_err(unusable)?;
     config.alpn_protocols = vec![HTTP_ALPN.to_vec(), STREAM_ALPN.to_vec()];
+    // Nobody resumes. A ticket that the dialler has not read when it closes makes the kernel reset the connection, and what it
+    // wrote last may be lost.
+    config.send_tls13_tickets = 0;
     Ok(config)
 }
 
