@@ -76,21 +76,6 @@ pub struct Cluster {
     dir: PathBuf,
 }
 
-/// The usual ports: each machine has all of its own.
-const fn ports() -> PairPorts {
-    PairPorts {
-        smtp: 25,
-        submission: 587,
-        submissions: 465,
-        imap: 143,
-        imaps: 993,
-        pop3: 110,
-        pop3s: 995,
-        https: 443,
-        peer: 6420,
-    }
-}
-
 impl Cluster {
     /// Disks and node files; nothing runs.
     ///
@@ -101,7 +86,7 @@ impl Cluster {
         let mut cluster = Self {
             machines: Vec::new(),
             net,
-            ports: ports(),
+            ports: PairPorts::USUAL,
             accounts: logins("u", shape.accounts),
             probes: logins("probe", probes),
             shape,

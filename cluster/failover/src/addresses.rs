@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 
+use vocab::common_bits;
+
 use crate::netlink::Connection;
 
 /// One address of this machine.
@@ -33,13 +35,8 @@ impl OwnAddress {
 /// Whether both addresses have these first bits in common; never for one of each family.
 #[must_use]
 pub fn in_network(one: IpAddr, bits: u8, other: IpAddr) -> bool {
-    let (differs, width) = match (one, other) {
-        (IpAddr::V4(one), IpAddr::V4(other)) => (u128::from(u32::from(one) ^ u32::from(other)), 32),
-        (IpAddr::V6(one), IpAddr::V6(other)) => (u128::from(one) ^ u128::from(other), 128),
-        _ => return false,
-    };
-    let rest = u32::from(width - bits.min(width));
-    differs.checked_shr(rest).unwrap_or(0) == 0
+    let width = if one.is_ipv4() { 32 } else { 128 };
+    common_bits(one, other).is_some_and(|common| common >= u32::from(bits.min(width)))
 }
 
 /// All addresses of this machine. Must be called inside a tokio runtime.

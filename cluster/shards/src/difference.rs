@@ -15,7 +15,7 @@ use vocab::{
 use wire::forward::{self as w, call, reply};
 
 use crate::engine::Engine;
-use crate::transfer::{ROWS_BYTES, Reading, refs_of};
+use crate::transfer::{ROWS_BYTES, Reading, refs_of, with_rows};
 
 /// What one transfer gives beside the rows of its snapshot.
 #[derive(Debug, Default)]
@@ -213,7 +213,7 @@ fn batch(
         old.push(RowWrite { table: row.table, key: row.key.clone(), value: mine.get(row.table, &row.key)? });
     }
     let digest = old.iter().fold(before.digest, |sum, row| sum.wrapping_sub(mailbox::row_digest(row)));
-    let digest = rows.iter().fold(digest, |sum, row| sum.wrapping_add(mailbox::row_digest(row)));
+    let digest = with_rows(digest, &rows);
     if digest != head.digest {
         return Ok(None);
     }

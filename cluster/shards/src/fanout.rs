@@ -227,10 +227,9 @@ impl Engine {
 
     /// Whether this disk has the placement, or the record that promises it.
     pub(crate) fn is_owed_here(&self, accept: CommandId, number: u32, account: AccountId) -> Result<bool, SubmitError> {
-        let records = queue::read::accepts(&*self.store.snapshot(AccountId::QUEUE), usize::MAX).map_err(unreadable)?;
-        let owes = |record: &AcceptRecord| record.recipients.iter().any(|r| r.number == number);
-        let owed = |record: &AcceptRecord| record.accept == accept && owes(record);
-        Ok(records.iter().any(owed) || self.is_placed_here(accept, number, account)?)
+        let record = queue::read::accept(&*self.store.snapshot(AccountId::QUEUE), accept).map_err(unreadable)?;
+        let owed = record.is_some_and(|record| record.recipients.iter().any(|r| r.number == number));
+        Ok(owed || self.is_placed_here(accept, number, account)?)
     }
 
     /// Recipients of one home; numbers of those whose mailboxes refused the message.

@@ -50,9 +50,9 @@ pub(crate) const DAMAGED: &str = "stored data is damaged and waits for repair";
 pub(crate) const NO_BODY: &str = "the body of the message is not here";
 /// Reason: one change is larger than a batch may be.
 pub(crate) const TOO_LARGE: &str = "the change is larger than one commit may be";
-/// Reason: the mailboxes of a recipient refused the message.
-/// What was accepted is on the branch of a home that went on alone, not on this disk.
+/// Reason: what was accepted is on the branch of a home that went on alone, not on this disk.
 pub(crate) const PLACED_ELSEWHERE: &str = "the message was placed on another branch";
+/// Reason: the mailboxes of a recipient refused the message.
 pub(crate) const REFUSED: &str = "a recipient's mailboxes refused the message";
 /// Reason: the message was reported settled by its origin before this call came.
 pub(crate) const TOO_LATE: &str = "the message was given up long ago";

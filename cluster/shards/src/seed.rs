@@ -12,7 +12,7 @@ use wire::forward::{self as w, call, reply};
 
 use crate::difference::row_from;
 use crate::engine::Engine;
-use crate::transfer::{Giving, Pulled, ROWS_BYTES, Reading, count, refs_of};
+use crate::transfer::{Giving, Pulled, ROWS_BYTES, Reading, count, refs_of, with_rows};
 
 /// Rows of one range (bytes, about).
 const RANGE_BYTES: usize = 8 * 1024;
@@ -21,10 +21,6 @@ const SUMMARY_BYTES: usize = 8 * 1024 * 1024;
 
 /// A place between rows: behind this table and key.
 type After = Option<(u8, Bytes)>;
-
-fn digest(rows: &[RowWrite]) -> u128 {
-    rows.iter().fold(0, |sum, row| sum.wrapping_add(mailbox::row_digest(row)))
-}
 
 /// What a range is recognised by. Unlike the digest of an account it covers the rows of every table.
 fn range_hash(rows: &[RowWrite]) -> BlobHash {
@@ -270,7 +266,7 @@ impl Engine {
     }
 
     async fn build(&self, building: &mut Building, rows: Vec<RowWrite>) -> Result<(), SubmitError> {
-        building.digest = building.digest.wrapping_add(digest(&rows));
+        building.digest = with_rows(building.digest, &rows);
         building.rows += rows.len() as u64;
         building.waiting_bytes += rows.iter().map(RowWrite::size).sum::<usize>();
         building.waiting.extend(rows);

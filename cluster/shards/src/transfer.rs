@@ -192,7 +192,7 @@ impl Engine {
         while let Some(rows) = self.read_next(&mut reading).await? {
             let refs = refs_of(&rows);
             reading.bytes += self.fetch_missing(reading.from, refs.iter().map(|r| r.hash).collect()).await?;
-            digest = rows.iter().fold(digest, |sum, row| sum.wrapping_add(mailbox::row_digest(row)));
+            digest = with_rows(digest, &rows);
             self.store.write(vec![StoreWrite::Stage { account, rows, refs }]).await;
         }
         if digest != reading.head.digest {
@@ -242,7 +242,7 @@ impl Engine {
         let mut digest = 0u128;
         while let Some(rows) = self.read_next(&mut reading).await? {
             reading.bytes += self.fetch_missing(from, refs_of(&rows).iter().map(|r| r.hash).collect()).await?;
-            digest = rows.iter().fold(digest, |sum, row| sum.wrapping_add(mailbox::row_digest(row)));
+            digest = with_rows(digest, &rows);
             self.store.write(rows.into_iter().map(|row| archive_row(&branch, row)).collect()).await;
         }
         if digest != reading.head.digest {
@@ -300,6 +300,11 @@ impl Engine {
         // They share round trips and syncs.
         fetches.buffer_unordered(BODIES_AT_ONCE).try_fold(0, |sum, size| future::ready(Ok(sum + size))).await
     }
+}
+
+/// Digest of an account that has these rows besides (R6.2).
+pub(crate) fn with_rows(digest: u128, rows: &[RowWrite]) -> u128 {
+    rows.iter().fold(digest, |sum, row| sum.wrapping_add(mailbox::row_digest(row)))
 }
 
 pub(crate) fn count(reading: &Reading, kind: &'static str) {

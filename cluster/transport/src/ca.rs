@@ -8,13 +8,14 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
+use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _};
-use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::client::danger::ServerCertVerifier;
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use vocab::NodeId;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+
+use crate::judged::judged_verifier;
 
 /// Names below this suffix are given by the CA alone, so no host name of an operator can pass for a node.
 const RESERVED_SUFFIX: &str = ".twinpost.internal";
@@ -211,57 +212,17 @@ fn is_host_name(name: &str) -> bool {
 /// Accepts a server whose chain holds the CA with this hash and whose certificate that CA signed for a node.
 pub(crate) fn pinned_verifier(ca_hash: &str) -> Arc<dyn ServerCertVerifier> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    Arc::new(PinnedCa { hash: ca_hash.to_ascii_lowercase(), provider })
-}
-
-#[derive(Debug)]
-struct PinnedCa {
-    hash: String,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for PinnedCa {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let pinned = |der: &&CertificateDer<'_>| *blake3::hash(der).to_hex() == *self.hash;
+    let (hash, known) = (ca_hash.to_ascii_lowercase(), Arc::clone(&provider));
+    judged_verifier(provider, move |end_entity, intermediates, server_name, ocsp_response, now| {
+        let pinned = |der: &&CertificateDer<'_>| *blake3::hash(der).to_hex() == *hash;
         let Some(ca) = intermediates.iter().find(pinned) else {
             return Err(rustls::Error::General("the CA of this server is not the one the token names".to_owned()));
         };
         let mut roots = RootCertStore::empty();
         roots.add(ca.clone().into_owned())?;
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&known))
             .build()
             .map_err(|error| rustls::Error::General(error.to_string()))?;
         verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    })
 }

@@ -9,6 +9,7 @@ pub mod ca;
 mod client;
 mod dial;
 mod handshake;
+mod judged;
 mod link;
 mod paths;
 mod peer_table;
@@ -36,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use vocab::{Boot, NodeId};
 
 pub use client::{examine_call, join_call, send_guard_word};
+pub use judged::judged_verifier;
 pub use paths::refuses_on_every_path;
 pub use probe::{Probe, probe_reset};
 pub use proto::{ExamineReply, ExamineRequest, JoinReply, JoinRequest, MemberAddress, Neighbour};

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use vocab::common_bits;
 
 use crate::tls::TlsFiles;
 
@@ -100,12 +101,7 @@ impl Network {
     /// Whether this address belongs to it; IPv4 inside IPv6 counts as IPv4.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        let apart = match (self.address, address.to_canonical()) {
-            (IpAddr::V4(own), IpAddr::V4(other)) => (own.to_bits() ^ other.to_bits()).leading_zeros(),
-            (IpAddr::V6(own), IpAddr::V6(other)) => (own.to_bits() ^ other.to_bits()).leading_zeros(),
-            _ => return false,
-        };
-        apart >= self.bits.into()
+        common_bits(self.address, address.to_canonical()).is_some_and(|common| common >= self.bits.into())
     }
 }
 

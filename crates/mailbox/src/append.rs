@@ -82,6 +82,25 @@ fn target(work: &Work<'_>, mailbox: &MailboxRef) -> Result<Mailbox, Fail> {
     }
 }
 
+/// A message as it is to be placed; its numbers are given when it is.
+fn placement_of(message: &NewMessage, id: PlacementId, email: PlacementId) -> Result<Placement, Fail> {
+    // Facts are opaque here, but bytes nobody can read are not stored.
+    let thread = mime::thread_of(&message.facts)?;
+    Ok(Placement {
+        uid: Uid(0),
+        id,
+        flags: checked_flags(&message.flags)?,
+        modseq: vocab::ModSeq(0),
+        created: vocab::ModSeq(0),
+        email,
+        thread,
+        internal_date: message.internal_date,
+        blob: message.blob,
+        blob_size: message.blob_size,
+        prefix: message.prefix.clone(),
+    })
+}
+
 /// Places a message under the ids another node gave it, unless it is known. See [`crate::op::AccountOp::Import`].
 pub(crate) fn import(
     work: &mut Work<'_>,
@@ -92,21 +111,7 @@ pub(crate) fn import(
     let mut mailbox = work.mailbox(mailbox)?;
     let mut uids = Vec::new();
     if known_place(work, id)?.is_none() && (id == email || known_place(work, email)?.is_none()) {
-        let thread = mime::thread_of(&message.facts)?;
-        let placement = Placement {
-            uid: Uid(0),
-            id,
-            flags: checked_flags(&message.flags)?,
-            modseq: vocab::ModSeq(0),
-            created: vocab::ModSeq(0),
-            email,
-            thread,
-            internal_date: message.internal_date,
-            blob: message.blob,
-            blob_size: message.blob_size,
-            prefix: message.prefix.clone(),
-        };
-        uids.push(place_message(work, &mut mailbox, placement)?);
+        uids.push(place_message(work, &mut mailbox, placement_of(message, id, email)?)?);
         if read::facts(&work.rows, email)?.is_none() {
             work.write(Table::FACTS, email.to_bytes(), message.facts.clone())?;
         }
@@ -128,22 +133,7 @@ pub(crate) fn append(work: &mut Work<'_>, mailbox: &MailboxRef, messages: &[NewM
             uids.push(uid);
             continue;
         }
-        // Facts are opaque here, but bytes nobody can read are not stored.
-        let thread = mime::thread_of(&message.facts)?;
-        let placement = Placement {
-            uid: Uid(0),
-            id,
-            flags: checked_flags(&message.flags)?,
-            modseq: vocab::ModSeq(0),
-            created: vocab::ModSeq(0),
-            email: id,
-            thread,
-            internal_date: message.internal_date,
-            blob: message.blob,
-            blob_size: message.blob_size,
-            prefix: message.prefix.clone(),
-        };
-        uids.push(place_message(work, &mut mailbox, placement)?);
+        uids.push(place_message(work, &mut mailbox, placement_of(message, id, id)?)?);
         work.write(Table::FACTS, id.to_bytes(), message.facts.clone())?;
     }
     work.save(&mailbox)?;

@@ -30,8 +30,8 @@ pub(crate) fn next_uid_validity(work: &mut Work<'_>) -> Result<UidValidity, Fail
     Ok(UidValidity(work.rows.head.uidvalidity))
 }
 
-/// What a merge numbers from: above both sides, and with a gap in a window of this side's own. Without one it would go on in the
-/// guest's window, where a third node that is not here may have gone on, too.
+/// What numbers go on from: with a gap in a window of its own. A merge that went on in the guest's window could meet a third node
+/// that is not here and has gone on there, too.
 pub(crate) struct Above(pub Option<Gap>);
 
 impl Above {
@@ -58,14 +58,15 @@ pub(crate) fn take_gap(work: &mut Work<'_>) -> Result<(), vocab::Damaged> {
         return Ok(());
     };
     crate::former::before_gap(work)?;
+    let above = Above(Some(gap));
     for mut mailbox in read::mailboxes(&work.rows)? {
-        mailbox.uid_next.0 = narrow(gap.above(u64::from(mailbox.uid_next.0), GAP_UIDS));
+        mailbox.uid_next = above.uid(mailbox.uid_next);
         work.save(&mailbox)?;
     }
     let head = &mut work.rows.head;
     let before = head.modseq;
-    head.modseq = gap.above(head.modseq, GAP_MODSEQS);
-    head.uidvalidity = narrow(gap.above(u64::from(head.uidvalidity), GAP_UID_VALIDITIES));
+    head.modseq = above.modseq(head.modseq);
+    head.uidvalidity = above.uid_validity(head.uidvalidity);
     head.gap_taken = Some(gap.epoch);
     crate::state::begin_branch(work, gap.epoch, before)
 }

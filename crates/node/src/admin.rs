@@ -7,6 +7,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use crate::cli::ServerArgs;
+use crate::clock::wall_ms;
 use crate::config::NodeConfig;
 use crate::exit::Exit;
 use crate::files::{self, DataDir};
@@ -158,6 +159,23 @@ pub(crate) enum Reply {
     Unavailable(String),
 }
 
+/// Why there is no answer, and how the command ends for it.
+pub(crate) struct Failure {
+    pub(crate) text: String,
+    exit: Exit,
+}
+
+impl Reply {
+    /// What came back when it was done.
+    pub(crate) fn done(self) -> Result<Value, Failure> {
+        match self {
+            Self::Done(value) => Ok(value),
+            Self::Refused(text) => Err(Failure { text, exit: Exit::Refused }),
+            Self::Unavailable(text) => Err(Failure { text, exit: Exit::Unavailable }),
+        }
+    }
+}
+
 impl Api {
     pub(crate) fn open(args: &ServerArgs) -> anyhow::Result<Self> {
         let (url, token, ca) = match &args.server {
@@ -218,6 +236,11 @@ impl Api {
             Reply::Refused(text) => self.fail(&text, Exit::Refused),
             Reply::Unavailable(text) => self.fail(&text, Exit::Unavailable),
         }
+    }
+
+    /// As [`Self::fail`], for what came back instead of an answer.
+    pub(crate) fn end(&self, failure: &Failure) -> Exit {
+        self.fail(&failure.text, failure.exit)
     }
 
     pub(crate) fn fail(&self, text: &str, exit: Exit) -> Exit {
@@ -462,10 +485,7 @@ fn show_sync(sync: &Value) {
 
 fn show_checks(checks: &Value) {
     let count = |key: &str| checks[key].as_u64().unwrap_or(0);
-    let ago = checks["last_pass_ms"].as_u64().and_then(|at| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok()?;
-        Some(now.as_secs().saturating_sub(at / 1000) / 3600)
-    });
+    let ago = checks["last_pass_ms"].as_u64().map(|at| (wall_ms() / 1000).saturating_sub(at / 1000) / 3600);
     match ago {
         Some(hours) => say!(
             "stored data checked {hours} h ago; damaged since start {}, repaired {}",
@@ -509,10 +529,9 @@ pub fn start_alone(args: &ServerArgs, confirm: Option<String>) -> anyhow::Result
 /// # Errors
 /// Nobody can be asked.
 pub(crate) fn confirm(api: &Api, word: Option<String>, asked: &str) -> anyhow::Result<Result<String, Exit>> {
-    let name = match api.call(Method::GET, "cluster", None) {
-        Reply::Done(value) => value["cluster"].as_str().unwrap_or_default().to_owned(),
-        Reply::Refused(text) => return Ok(Err(api.fail(&text, Exit::Refused))),
-        Reply::Unavailable(text) => return Ok(Err(api.fail(&text, Exit::Unavailable))),
+    let name = match api.call(Method::GET, "cluster", None).done() {
+        Ok(value) => value["cluster"].as_str().unwrap_or_default().to_owned(),
+        Err(failure) => return Ok(Err(api.end(&failure))),
     };
     let typed = match word {
         Some(typed) => typed,

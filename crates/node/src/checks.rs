@@ -232,6 +232,20 @@ pub enum Mover<'a> {
     Hooks,
 }
 
+impl Mover<'_> {
+    /// What is said of an address in another network: hooks may lead there.
+    fn elsewhere(self, name: &'static str, found: String, advice: &str) -> Finding {
+        match self {
+            Self::Lan | Self::Interface(_) => Finding::refuse(name, found, advice),
+            Self::Hooks => Finding::warn(
+                name,
+                found,
+                "with provider exec this may be right: the hooks must move the address between these networks",
+            ),
+        }
+    }
+}
+
 /// Both nodes and the cluster addresses in networks of this machine.
 #[must_use]
 pub fn same_lan(
@@ -242,26 +256,14 @@ pub fn same_lan(
 ) -> Vec<Finding> {
     let Some(own) = holder(all, address) else { return Vec::new() };
     let network = format!("{}/{} on {}", own.address, own.prefix, own.interface);
-    let judge = |name, strangers: Vec<String>, all_in: String, advice: &str| match (strangers.is_empty(), mover) {
-        (true, _) => Finding::ok(name, all_in),
-        (false, Mover::Lan | Mover::Interface(_)) => {
-            Finding::refuse(name, format!("not in {network}: {}", strangers.join(", ")), advice)
-        }
-        (false, Mover::Hooks) => Finding::warn(
-            name,
-            format!("not in {network}: {}", strangers.join(", ")),
-            "with provider exec this may be right: the hooks must move the address between these networks",
-        ),
-    };
-    let outside = |addresses: &[IpAddr]| -> Vec<String> {
-        addresses.iter().filter(|other| !own.reaches(**other)).map(ToString::to_string).collect()
-    };
-    let listed: Vec<String> = others.iter().map(ToString::to_string).collect();
+    let listed = |addresses: &[IpAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let outside: Vec<IpAddr> = others.iter().filter(|other| !own.reaches(**other)).copied().collect();
     let mut findings = Vec::new();
-    if !others.is_empty() {
-        let all_in = format!("{address} and {} are in {network}", listed.join(", "));
+    if !outside.is_empty() {
         let advice = "put the nodes into one LAN, or use provider exec to move the address another way";
-        findings.push(judge("same-lan", outside(others), all_in, advice));
+        findings.push(mover.elsewhere("same-lan", format!("not in {network}: {}", listed(&outside)), advice));
+    } else if !others.is_empty() {
+        findings.push(Finding::ok("same-lan", format!("{address} and {} are in {network}", listed(others))));
     }
     findings.extend(cluster.iter().map(|cluster| cluster_network(all, (address, own), *cluster, mover)));
     findings
@@ -303,14 +305,7 @@ fn cluster_network(
             (format!("{ip} is in no network on {interface} ({known})"), advice.to_owned())
         }
     };
-    match mover {
-        Mover::Hooks => Finding::warn(
-            name,
-            found,
-            "with provider exec this may be right: the hooks must move the address between these networks",
-        ),
-        _ => Finding::refuse(name, found, advice),
-    }
+    mover.elsewhere(name, found, &advice)
 }
 
 /// Bits of an address without a network.

@@ -8,29 +8,24 @@ use std::time::Duration;
 use anyhow::Context as _;
 use failover::{Lease, OwnAddress, Provider};
 use ports::cluster::Cluster;
+use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use topology::{ClusterAddress, ClusterState, ConfigOp, Rejection};
 use transport::proto::Range;
 use transport::{ExamineReply, ExamineRequest, Neighbour, Versions};
 
 use crate::checks::{self, Answering, Clocks, Finding, Mover, Program};
+use crate::clock::wall_ms;
 use crate::config::NodeConfig;
 use crate::files;
 
 /// How long somebody on the cluster address may take to answer; in a LAN it is milliseconds.
 const ANSWER_WAIT: Duration = Duration::from_millis(1_000);
-
-/// Wall clock (Unix ms).
-pub(crate) fn wall_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
 
 /// What a node of the cluster tells a joiner.
 pub(crate) struct Teller {
@@ -322,7 +317,7 @@ async fn shows(stream: TcpStream, address: IpAddr, shown: Shown<'_>) -> anyhow::
         roots.add(ca)?;
     }
     let by_ca = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build().ok();
-    let verifier = Arc::new(OneCertificate { hash: shown.hash.to_owned(), by_ca, provider: Arc::clone(&provider) });
+    let verifier = one_certificate(shown.hash.to_owned(), by_ca, Arc::clone(&provider));
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
@@ -336,55 +331,21 @@ async fn shows(stream: TcpStream, address: IpAddr, shown: Shown<'_>) -> anyhow::
 
 /// Accepts the one certificate that was told beforehand, whatever names it carries, and what the cluster's CA has signed for
 /// clients.
-#[derive(Debug)]
-struct OneCertificate {
+fn one_certificate(
     hash: String,
     by_ca: Option<Arc<WebPkiServerVerifier>>,
     provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for OneCertificate {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        chain: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        if *blake3::hash(end_entity).to_hex() == *self.hash {
+) -> Arc<dyn ServerCertVerifier> {
+    transport::judged_verifier(provider, move |end_entity, chain, _, ocsp, now| {
+        if *blake3::hash(end_entity).to_hex() == *hash {
             return Ok(ServerCertVerified::assertion());
         }
         // Every certificate for clients that this program makes has this name.
         let (name, other) =
             (ServerName::try_from("localhost"), || rustls::Error::General("another certificate".to_owned()));
-        let (Some(by_ca), Ok(name)) = (&self.by_ca, name) else { return Err(other()) };
+        let (Some(by_ca), Ok(name)) = (&by_ca, name) else { return Err(other()) };
         by_ca.verify_server_cert(end_entity, chain, &name, ocsp, now).map_err(|_| other())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    })
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use store::Foreign;
 use vocab::{AccountId, PlacementId, Rows, Table};
 
-use crate::admin::{Api, Reply, say, segment};
+use crate::admin::{Api, Failure, say, segment};
 use crate::cli::ServerArgs;
 use crate::config::NodeConfig;
 use crate::exit::Exit;
@@ -66,22 +66,6 @@ struct Found {
     placement: Placement,
 }
 
-/// Why an import stops.
-enum Stop {
-    Refused(String),
-    Unavailable(String),
-}
-
-impl From<Reply> for Result<Value, Stop> {
-    fn from(reply: Reply) -> Self {
-        match reply {
-            Reply::Done(value) => Ok(value),
-            Reply::Refused(text) => Err(Stop::Refused(text)),
-            Reply::Unavailable(text) => Err(Stop::Unavailable(text)),
-        }
-    }
-}
-
 /// Runs `twinpost import`.
 ///
 /// # Errors
@@ -90,10 +74,9 @@ pub fn run(args: &ServerArgs, import: &ImportArgs) -> anyhow::Result<Exit> {
     let api = Api::open(args)?;
     let data = DataDir(import.folder.clone());
     let identity = Identity::load(&data)?;
-    let cluster: Result<Value, Stop> = api.call(Method::GET, "cluster", None).into();
-    let status = match cluster {
+    let status = match api.call(Method::GET, "cluster", None).done() {
         Ok(status) => status,
-        Err(stop) => return Ok(end(&api, &stop)),
+        Err(failure) => return Ok(api.end(&failure)),
     };
     let local = match args.server {
         None => Some(Identity::load(&DataDir(NodeConfig::load(&args.config)?.data_dir))?),
@@ -103,10 +86,9 @@ pub fn run(args: &ServerArgs, import: &ImportArgs) -> anyhow::Result<Exit> {
         return Ok(api.fail(&reason, Exit::Refused));
     }
     let source = Foreign::open(&data.mail()).context("the removed node's mail")?;
-    let known: Result<Value, Stop> = api.call(Method::GET, "accounts", None).into();
-    let addresses = match known {
+    let addresses = match api.call(Method::GET, "accounts", None).done() {
         Ok(value) => addresses(&value),
-        Err(stop) => return Ok(end(&api, &stop)),
+        Err(failure) => return Ok(api.end(&failure)),
     };
     for wanted in &import.accounts {
         if !addresses.values().any(|address| address.eq_ignore_ascii_case(wanted)) {
@@ -125,9 +107,9 @@ pub fn run(args: &ServerArgs, import: &ImportArgs) -> anyhow::Result<Exit> {
         let done = bring_back(&api, import, (&source, account), &mut summary);
         show(&api, import, &summary);
         summaries.push(summary);
-        if let Err(stop) = done {
+        if let Err(failure) = done {
             show_all(&api, import, &summaries);
-            return Ok(end(&api, &stop));
+            return Ok(api.end(&failure));
         }
     }
     show_all(&api, import, &summaries);
@@ -182,7 +164,7 @@ fn bring_back(
     args: &ImportArgs,
     (source, account): (&Foreign, AccountId),
     summary: &mut Summary,
-) -> Result<(), Stop> {
+) -> Result<(), Failure> {
     let Some(address) = summary.address.clone() else {
         summary.skipped = Some("the cluster has no such account (any more)".into());
         return Ok(());
@@ -203,9 +185,9 @@ fn bring_back(
             .map(|one| json!({ "id": one.placement.id.to_string(), "email": one.placement.email.to_string() }))
             .collect();
         let asked = json!({ "messages": ids });
-        let answer: Result<Value, Stop> = api.call(Method::POST, &format!("{path}/missing"), Some(&asked)).into();
+        let answer = api.call(Method::POST, &format!("{path}/missing"), Some(&asked)).done()?;
         let missing: BTreeSet<u64> =
-            answer?["missing"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
+            answer["missing"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
         summary.known += page.len() as u64 - missing.len() as u64;
         for (_, one) in (0u64..).zip(page).filter(|(at, _)| missing.contains(at)) {
             let Some(message) = message(source, &*rows, one, args.apart) else {
@@ -216,8 +198,8 @@ fn bring_back(
                 summary.imported += 1;
                 continue;
             }
-            let answer: Result<Value, Stop> = api.call(Method::POST, &path, Some(&message)).into();
-            match answer?["placed"].as_bool() {
+            let answer = api.call(Method::POST, &path, Some(&message)).done()?;
+            match answer["placed"].as_bool() {
                 Some(true) => summary.imported += 1,
                 _ => summary.known += 1,
             }
@@ -288,12 +270,5 @@ fn report_queue(source: &Foreign) {
             "twinpost: the folder's outbound queue ({items} items, {accepts} messages not placed yet) is not brought back: \
              the cluster may have sent them"
         );
-    }
-}
-
-fn end(api: &Api, stop: &Stop) -> Exit {
-    match stop {
-        Stop::Refused(text) => api.fail(text, Exit::Refused),
-        Stop::Unavailable(text) => api.fail(text, Exit::Unavailable),
     }
 }

@@ -18,8 +18,9 @@ use vocab::NodeId;
 
 use crate::admin::say;
 use crate::checks::{self, Verdict};
+use crate::clock::wall_ms;
 use crate::config::{self, NodeConfig};
-use crate::examine::{self, Examined, Teller, wall_ms};
+use crate::examine::{self, Examined, Teller};
 use crate::exit::Exit;
 use crate::files::{self, DataDir, Identity};
 use crate::init;
@@ -128,7 +129,7 @@ fn asked(state: &topology::ClusterState) -> Vec<String> {
 }
 
 fn unix_now() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+    wall_ms() / 1000
 }
 
 /// Runs `twinpost cluster join`: offline on this side; start the service afterwards.

@@ -8,6 +8,8 @@ use std::sync::{Mutex, PoisonError, mpsc};
 
 use ports::journal::{ClusterEvent, EventKind, Journal};
 
+use crate::clock::wall_ms;
+
 /// Events kept in memory for questions.
 const RECENT_MAX: usize = 2_000;
 /// A file above this size becomes the old one (bytes).
@@ -76,9 +78,7 @@ fn append(now: &PathBuf, old: &PathBuf, line: &str) -> std::io::Result<()> {
 
 impl Journal for FileJournal {
     fn note(&self, kind: EventKind, text: &str) {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let at_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        let event = ClusterEvent { at_ms, node: self.node, kind, text: text.to_owned() };
+        let event = ClusterEvent { at_ms: wall_ms(), node: self.node, kind, text: text.to_owned() };
         if let Ok(line) = serde_json::to_string(&event) {
             // The thread ends only with the process.
             let _ = self.lines.send(line);

@@ -5,6 +5,7 @@ pub mod admin;
 pub mod branches;
 pub mod checks;
 pub mod cli;
+mod clock;
 mod cluster_address;
 pub mod config;
 pub mod demo;

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::admin::{self, Api, Reply, say};
+use crate::admin::{self, Api, say};
 use crate::cli::ServerArgs;
 use crate::exit::Exit;
 
@@ -41,15 +41,10 @@ pub fn switch_over(args: &ServerArgs, node: Option<&str>, dry_run: bool) -> anyh
     let api = Api::open(args)?;
     let mut body = json!({ "dry_run": dry_run });
     if let Some(wanted) = node {
-        let status = match api.call(Method::GET, "cluster", None) {
-            Reply::Done(value) => value,
-            Reply::Refused(text) => return Ok(api.fail(&text, Exit::Refused)),
-            Reply::Unavailable(text) => return Ok(api.fail(&text, Exit::Unavailable)),
-        };
-        let Some(id) = id_of(&status, wanted) else {
-            return Ok(api.fail(&format!("no node of this cluster has the id or name {wanted}"), Exit::Refused));
-        };
-        body["to"] = json!(id);
+        match node_named(&api, wanted) {
+            Ok(id) => body["to"] = json!(id),
+            Err(exit) => return Ok(exit),
+        }
     }
     let show = if dry_run { show_plan } else { show_switched };
     Ok(api.run(Method::POST, "cluster/switchover", Some(&body), show))
@@ -82,17 +77,10 @@ pub fn primary(
     match node {
         None => {}
         Some("none") => body["node"] = Value::Null,
-        Some(wanted) => {
-            let status = match api.call(Method::GET, "cluster", None) {
-                Reply::Done(value) => value,
-                Reply::Refused(text) => return Ok(api.fail(&text, Exit::Refused)),
-                Reply::Unavailable(text) => return Ok(api.fail(&text, Exit::Unavailable)),
-            };
-            let Some(id) = id_of(&status, wanted) else {
-                return Ok(api.fail(&format!("no node of this cluster has the id or name {wanted}"), Exit::Refused));
-            };
-            body["node"] = json!(id);
-        }
+        Some(wanted) => match node_named(&api, wanted) {
+            Ok(id) => body["node"] = json!(id),
+            Err(exit) => return Ok(exit),
+        },
     }
     if let Some(failback) = failback {
         body["failback"] = json!(if failback == Failback::Auto { "auto" } else { "manual" });
@@ -224,13 +212,9 @@ pub fn leave(args: &ServerArgs, word: Word) -> anyhow::Result<Exit> {
 /// As [`leave`].
 pub fn remove(args: &ServerArgs, node: &str, word: Word) -> anyhow::Result<Exit> {
     let api = Api::open(args)?;
-    let status = match api.call(Method::GET, "cluster", None) {
-        Reply::Done(value) => value,
-        Reply::Refused(text) => return Ok(api.fail(&text, Exit::Refused)),
-        Reply::Unavailable(text) => return Ok(api.fail(&text, Exit::Unavailable)),
-    };
-    let Some(id) = id_of(&status, node) else {
-        return Ok(api.fail(&format!("no node of this cluster has the id or name {node}"), Exit::Refused));
+    let id = match node_named(&api, node) {
+        Ok(id) => id,
+        Err(exit) => return Ok(exit),
     };
     let asked = "That node will be no member any more, and can only come back as a new one with an empty disk. If it took\n\
                  mail while it was cut off, that mail is lost: bring it back first when you can.";
@@ -278,6 +262,13 @@ fn by_word(
         Err(exit) => return Ok(exit),
     }
     Ok(api.run(Method::POST, path, Some(&body), done))
+}
+
+/// The node of this id or name, as the cluster says; or how the command ends instead.
+fn node_named(api: &Api, wanted: &str) -> Result<u64, Exit> {
+    let status = api.call(Method::GET, "cluster", None).done().map_err(|failure| api.end(&failure))?;
+    id_of(&status, wanted)
+        .ok_or_else(|| api.fail(&format!("no node of this cluster has the id or name {wanted}"), Exit::Refused))
 }
 
 /// The node with this id or name.

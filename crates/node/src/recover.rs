@@ -29,10 +29,9 @@ pub(crate) fn run(api: &Api, args: &RecoverArgs) -> Exit {
     }
     let ids = match args.all {
         false => args.ids.clone(),
-        true => match api.call(Method::GET, &path, None) {
-            Reply::Done(value) => items(&value).filter_map(|item| item["id"].as_str().map(str::to_owned)).collect(),
-            Reply::Refused(text) => return api.fail(&text, Exit::Refused),
-            Reply::Unavailable(text) => return api.fail(&text, Exit::Unavailable),
+        true => match api.call(Method::GET, &path, None).done() {
+            Ok(value) => items(&value).filter_map(|item| item["id"].as_str().map(str::to_owned)).collect(),
+            Err(failure) => return api.end(&failure),
         },
     };
     for (done, id) in ids.iter().enumerate() {

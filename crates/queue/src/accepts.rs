@@ -118,7 +118,7 @@ pub(crate) fn blob_ref(record: &AcceptRecord, present: bool) -> BlobRef {
     BlobRef { hash: record.blob, placement: PlacementId { command: record.accept, index: REF_INDEX }, present }
 }
 
-fn key(accept: CommandId) -> Bytes {
+pub(crate) fn key(accept: CommandId) -> Bytes {
     accept.to_bytes().to_vec().into()
 }
 

@@ -80,6 +80,14 @@ pub fn accepts(view: &dyn Rows, limit: usize) -> Result<Vec<AcceptRecord>, Damag
     oldest(view, Table::ACCEPTS, limit, decode)
 }
 
+/// The accept record of this id, while it waits.
+///
+/// # Errors
+/// [`Damaged`].
+pub fn accept(view: &dyn Rows, id: CommandId) -> Result<Option<AcceptRecord>, Damaged> {
+    view.get(Table::ACCEPTS, &accepts::key(id))?.map(|row| accepts::decode(&row)).transpose()
+}
+
 fn oldest<T>(
     view: &dyn Rows,
     table: Table,

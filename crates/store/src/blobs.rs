@@ -2,8 +2,8 @@
 //! chunks. The record is written with the last missing chunk, so a body is here if and only if its record is.
 
 use bytes::{Bytes, BytesMut};
-use rocksdb::DB;
-use vocab::limits::BLOB_CHUNK_BYTES;
+use rocksdb::{DB, WriteBatch};
+use vocab::limits::{BLOB_CHUNK_BYTES, SMALL_BODY_MAX};
 use vocab::rows::prefix_end;
 use vocab::{BlobHash, Damaged};
 
@@ -35,6 +35,19 @@ pub(crate) fn chunked_record(total: u64) -> Vec<u8> {
     let mut out = vec![CHUNKED];
     out.extend(total.to_be_bytes());
     out
+}
+
+/// Writes a whole body, over whatever is there.
+pub(crate) fn put_whole(db: &DB, batch: &mut WriteBatch, hash: BlobHash, bytes: &[u8]) {
+    let family = families::family(db, families::BLOBS);
+    if bytes.len() <= SMALL_BODY_MAX {
+        batch.put_cf(family, hash.0, whole_record(bytes));
+        return;
+    }
+    for (index, chunk) in (0u32..).zip(bytes.chunks(BLOB_CHUNK_BYTES)) {
+        batch.put_cf(family, keys::chunk(hash, index), chunk);
+    }
+    batch.put_cf(family, hash.0, chunked_record(bytes.len() as u64));
 }
 
 fn parse(record: &[u8]) -> Option<Record<'_>> {

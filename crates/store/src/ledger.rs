@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use rocksdb::{ColumnFamily, DB, IteratorMode, ReadOptions, WriteBatch};
-use vocab::limits::{BLOB_CHUNK_BYTES, SMALL_BODY_MAX};
+use vocab::limits::BLOB_CHUNK_BYTES;
 use vocab::rows::prefix_end;
 use vocab::{
     AccountBatch, AccountHead, AccountId, BlobHash, BlobRef, Damaged, PastLink, RowWrite, StoreWrite, Version,
@@ -297,15 +297,7 @@ impl Ledger {
 
     /// Overwrites; `add_body` leaves alone what is there.
     fn repair_body(&mut self, group: &mut Group, hash: BlobHash, bytes: &[u8]) {
-        let family = self.family(families::BLOBS);
-        if bytes.len() <= SMALL_BODY_MAX {
-            group.batch.put_cf(family, hash.0, blobs::whole_record(bytes));
-        } else {
-            for (index, chunk) in (0u32..).zip(bytes.chunks(BLOB_CHUNK_BYTES)) {
-                group.batch.put_cf(family, keys::chunk(hash, index), chunk);
-            }
-            group.batch.put_cf(family, hash.0, blobs::chunked_record(bytes.len() as u64));
-        }
+        blobs::put_whole(&self.disk.db, &mut group.batch, hash, bytes);
         group.bodies.insert(hash);
         self.uploads.remove(&hash);
     }

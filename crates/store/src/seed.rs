@@ -6,9 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use rocksdb::{DB, WriteBatch, WriteOptions};
-use vocab::limits::{BLOB_CHUNK_BYTES, SMALL_BODY_MAX};
 use vocab::{AccountId, BlobHash, BlobRef, Damaged, RowWrite, Rows};
 
 use crate::foreign::Foreign;
@@ -124,7 +122,9 @@ impl SeedWriter {
             return Ok(true);
         }
         let Some(bytes) = from.body(hash) else { return Ok(false) };
-        self.write(body_batch(&self.db, hash, &bytes))?;
+        let mut batch = WriteBatch::default();
+        blobs::put_whole(&self.db, &mut batch, hash, &bytes);
+        self.write(batch)?;
         Ok(true)
     }
 
@@ -150,18 +150,4 @@ impl SeedWriter {
         unlogged.disable_wal(true);
         self.db.write_opt(batch, &unlogged).map_err(|error| format::open_error(&self.path, &error))
     }
-}
-
-fn body_batch(db: &DB, hash: BlobHash, bytes: &Bytes) -> WriteBatch {
-    let family = families::family(db, families::BLOBS);
-    let mut batch = WriteBatch::default();
-    if bytes.len() <= SMALL_BODY_MAX {
-        batch.put_cf(family, hash.0, blobs::whole_record(bytes));
-        return batch;
-    }
-    for (index, chunk) in (0u32..).zip(bytes.chunks(BLOB_CHUNK_BYTES)) {
-        batch.put_cf(family, keys::chunk(hash, index), chunk);
-    }
-    batch.put_cf(family, hash.0, blobs::chunked_record(bytes.len() as u64));
-    batch
 }

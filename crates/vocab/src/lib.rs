@@ -9,6 +9,7 @@ pub mod flags;
 pub mod head;
 pub mod ids;
 pub mod limits;
+mod network;
 pub mod overlay;
 pub mod rows;
 pub mod session;
@@ -24,6 +25,7 @@ pub use head::AccountHead;
 pub use ids::{
     AccountId, BatchId, BlobHash, Boot, CommandId, EpochId, MailboxId, NodeId, PlacementId, ShardId, Version,
 };
+pub use network::common_bits;
 pub use overlay::Overlay;
 pub use rows::{Damaged, MemoryRows, RowWrite, Rows, Table};
 pub use store_write::StoreWrite;

@@ -23,17 +23,7 @@ const OWN: [&str; 2] = ["10.79.0.11", "10.79.0.12"];
 const TO: &str = "u@demo.test";
 
 /// Each machine has all ports of its own.
-const PORTS: PairPorts = PairPorts {
-    smtp: 25,
-    submission: 587,
-    submissions: 465,
-    imap: 143,
-    imaps: 993,
-    pop3: 110,
-    pop3s: 995,
-    https: 443,
-    peer: 6420,
-};
+const PORTS: PairPorts = PairPorts::USUAL;
 
 fn run(words: &str) -> String {
     let mut parts = words.split(' ');

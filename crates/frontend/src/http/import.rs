@@ -38,7 +38,7 @@ fn damaged(account: AccountId) -> impl Fn(Damaged) -> Problem {
 /// Whether the message is here in whatever mailbox, or was expunged here.
 fn is_known(rows: &dyn Rows, id: PlacementId, email: PlacementId) -> Result<bool, Damaged> {
     for id in [id, email] {
-        if read::place(rows, id)?.is_some() || read::expunged(rows, id)?.is_some() {
+        if read::known_place(rows, id)?.is_some() {
             return Ok(true);
         }
     }

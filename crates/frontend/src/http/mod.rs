@@ -52,7 +52,7 @@ pub trait JoinTokens: Send + Sync {
 }
 
 /// What a join token would allow.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct TokenPlan {
     /// How long it could be used.
     pub valid_seconds: u64,

@@ -41,7 +41,7 @@ fn number_mailbox(
     let counting = counting_sides(sides, id);
     let voters = voters(sides, &counting);
     let first = |side: &&Side| side.mailboxes.get(&id).map(|mailbox| mailbox.uid_next);
-    let mut next = sides.above().uid(counting.iter().filter_map(first).max().unwrap_or(Uid(1)));
+    let mut next = sides.above.uid(counting.iter().filter_map(first).max().unwrap_or(Uid(1)));
     if planned.from_one {
         next = Uid(1);
     }

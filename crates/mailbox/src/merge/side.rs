@@ -9,7 +9,6 @@ use super::MergeInput;
 use crate::former::FormerNames;
 use crate::modseq::Above;
 use crate::names::INBOX;
-use crate::op::Gap;
 use crate::read::{self, scan_prefix};
 use crate::rows::{Expunged, Mailbox, Placement, decode_name, mailbox_id, placement_id};
 use vocab::ids::MAILBOX_ID_BYTES;
@@ -79,7 +78,8 @@ impl Side {
 pub(super) struct Sides {
     pub base: Option<Side>,
     common: Version,
-    gap: Option<Gap>,
+    /// What the result is numbered from.
+    pub above: Above,
     pub anchor: Side,
     pub guest: Side,
 }
@@ -89,7 +89,7 @@ impl Sides {
         Ok(Self {
             base: base.map(|rows| Side::load(rows, false)).transpose()?,
             common: input.common,
-            gap: input.stamp.gap,
+            above: Above(input.stamp.gap),
             anchor: Side::load(input.anchor.rows, input.anchor.served)?,
             guest: Side::load(input.guest.rows, input.guest.served)?,
         })
@@ -97,10 +97,6 @@ impl Sides {
 
     pub(super) fn both(&self) -> [&Side; 2] {
         [&self.anchor, &self.guest]
-    }
-
-    pub(super) const fn above(&self) -> Above {
-        Above(self.gap)
     }
 
     /// Whether this side changed nothing since both were one.

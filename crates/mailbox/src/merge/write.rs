@@ -12,7 +12,6 @@ use super::registers::{self, Three, Wanted, values};
 use super::side::{Side, Sides};
 use super::tree::Tree;
 use super::{MergeInput, MergeReport, Rules};
-use crate::modseq::Above;
 use crate::op::Change;
 use crate::read::scan_prefix;
 use crate::recovery::RecoveryItem;
@@ -50,7 +49,7 @@ const WHOLE: [Table; 12] = [
 /// Counters, lineage and marks of the result.
 pub(super) fn join_heads(work: &mut Work<'_>, sides: &Sides, rules: Rules) {
     let guest = &sides.guest.head;
-    let above = Above(work.stamp.gap);
+    let above = &sides.above;
     let head = &mut work.rows.head;
     head.modseq = above.modseq(head.modseq.max(guest.modseq));
     head.uidvalidity = above.uid_validity(head.uidvalidity.max(guest.uidvalidity));

@@ -41,6 +41,19 @@ pub struct PairPorts {
 }
 
 impl PairPorts {
+    /// The usual ones, where each machine has all ports of its own.
+    pub const USUAL: Self = Self {
+        smtp: 25,
+        submission: 587,
+        submissions: 465,
+        imap: 143,
+        imaps: 993,
+        pop3: 110,
+        pop3s: 995,
+        https: 443,
+        peer: 6420,
+    };
+
     /// The ports clients use.
     #[must_use]
     pub fn services(&self) -> [u16; 8] {

@@ -174,7 +174,8 @@ impl World {
         let placement = PlacementId { command: id, index: 0 };
         let rows = image.accounts.get(&sender_of(item));
         let placed = rows.and_then(|rows| mailbox::read::known_place(rows, placement).ok().flatten());
-        placed.is_some() || crate::spread::accepts(image).iter().any(|record| record.accept == id)
+        let queue = image.accounts.get(&AccountId::QUEUE);
+        placed.is_some() || queue.is_some_and(|rows| queue::read::accept(rows, id).is_ok_and(|record| record.is_some()))
     }
 
     fn epoch_of(&self, n: usize) -> EpochId {
