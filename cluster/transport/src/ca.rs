@@ -213,16 +213,19 @@ fn is_host_name(name: &str) -> bool {
 pub(crate) fn pinned_verifier(ca_hash: &str) -> Arc<dyn ServerCertVerifier> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let (hash, known) = (ca_hash.to_ascii_lowercase(), Arc::clone(&provider));
-    judged_verifier(provider, move |end_entity, intermediates, server_name, ocsp_response, now| {
-        let pinned = |der: &&CertificateDer<'_>| *blake3::hash(der).to_hex() == *hash;
-        let Some(ca) = intermediates.iter().find(pinned) else {
-            return Err(rustls::Error::General("the CA of this server is not the one the token names".to_owned()));
-        };
-        let mut roots = RootCertStore::empty();
-        roots.add(ca.clone().into_owned())?;
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&known))
-            .build()
-            .map_err(|error| rustls::Error::General(error.to_string()))?;
-        verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-    })
+    judged_verifier(
+        provider,
+        Box::new(move |end_entity, intermediates, server_name, ocsp_response, now| {
+            let pinned = |der: &&CertificateDer<'_>| *blake3::hash(der).to_hex() == *hash;
+            let Some(ca) = intermediates.iter().find(pinned) else {
+                return Err(rustls::Error::General("the CA of this server is not the one the token names".to_owned()));
+            };
+            let mut roots = RootCertStore::empty();
+            roots.add(ca.clone().into_owned())?;
+            let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&known))
+                .build()
+                .map_err(|error| rustls::Error::General(error.to_string()))?;
+            verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        }),
+    )
 }

@@ -8,46 +8,34 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 
-/// A verifier that asks `judge` about certificate, chain, name, OCSP answer and time.
-pub fn judged_verifier<F>(provider: Arc<CryptoProvider>, judge: F) -> Arc<dyn ServerCertVerifier>
-where
-    F: Fn(
-            &CertificateDer<'_>,
-            &[CertificateDer<'_>],
-            &ServerName<'_>,
-            &[u8],
-            UnixTime,
-        ) -> Result<ServerCertVerified, rustls::Error>
-        + Send
-        + Sync
-        + 'static,
-{
+/// The rule: certificate, chain, name, OCSP answer, time.
+pub type Judge = dyn Fn(
+        &CertificateDer<'_>,
+        &[CertificateDer<'_>],
+        &ServerName<'_>,
+        &[u8],
+        UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error>
+    + Send
+    + Sync;
+
+/// A verifier that asks `judge`.
+pub fn judged_verifier(provider: Arc<CryptoProvider>, judge: Box<Judge>) -> Arc<dyn ServerCertVerifier> {
     Arc::new(Judged { judge, provider })
 }
 
-struct Judged<F> {
-    judge: F,
+struct Judged {
+    judge: Box<Judge>,
     provider: Arc<CryptoProvider>,
 }
 
-impl<F> fmt::Debug for Judged<F> {
+impl fmt::Debug for Judged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Judged")
     }
 }
 
-impl<F> ServerCertVerifier for Judged<F>
-where
-    F: Fn(
-            &CertificateDer<'_>,
-            &[CertificateDer<'_>],
-            &ServerName<'_>,
-            &[u8],
-            UnixTime,
-        ) -> Result<ServerCertVerified, rustls::Error>
-        + Send
-        + Sync,
-{
+impl ServerCertVerifier for Judged {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,

@@ -336,16 +336,19 @@ fn one_certificate(
     by_ca: Option<Arc<WebPkiServerVerifier>>,
     provider: Arc<CryptoProvider>,
 ) -> Arc<dyn ServerCertVerifier> {
-    transport::judged_verifier(provider, move |end_entity, chain, _, ocsp, now| {
-        if *blake3::hash(end_entity).to_hex() == *hash {
-            return Ok(ServerCertVerified::assertion());
-        }
-        // Every certificate for clients that this program makes has this name.
-        let (name, other) =
-            (ServerName::try_from("localhost"), || rustls::Error::General("another certificate".to_owned()));
-        let (Some(by_ca), Ok(name)) = (&by_ca, name) else { return Err(other()) };
-        by_ca.verify_server_cert(end_entity, chain, &name, ocsp, now).map_err(|_| other())
-    })
+    transport::judged_verifier(
+        provider,
+        Box::new(move |end_entity, chain, _, ocsp, now| {
+            if *blake3::hash(end_entity).to_hex() == *hash {
+                return Ok(ServerCertVerified::assertion());
+            }
+            // Every certificate for clients that this program makes has this name.
+            let (name, other) =
+                (ServerName::try_from("localhost"), || rustls::Error::General("another certificate".to_owned()));
+            let (Some(by_ca), Ok(name)) = (&by_ca, name) else { return Err(other()) };
+            by_ca.verify_server_cert(end_entity, chain, &name, ocsp, now).map_err(|_| other())
+        }),
+    )
 }
 
 #[cfg(test)]
