@@ -103,6 +103,8 @@ pub enum Rule {
     MergesBranches,
     /// A side that is behind, and was shown while the other was missing, is merged, not overwritten: rule W counts for it.
     MergesShown,
+    /// While a node is away a merge remembers what the branch went through: the node may stand there, and is behind then.
+    RemembersWay,
     /// H28: an account is shown only with the branch of the guest merged.
     MergedReads,
     /// A guest takes the queue over after the accounts whose mail its accept records promise.

@@ -84,6 +84,13 @@ impl Side {
         self.links.iter().rev().map(|l| l.version).find(|v| known.contains(v))
     }
 
+    /// Its versions after this one, without the last.
+    fn went_through(&self, since: Option<Version>) -> Vec<Version> {
+        let from = since.and_then(|version| self.position(version)).map_or(0, |at| at + 1);
+        let newer = self.links.iter().skip(from).map(|link| link.version);
+        newer.take((self.links.len() - from).saturating_sub(1)).collect()
+    }
+
     /// The last version but one, common or not: what a base must not be (X17).
     fn before_last(&self) -> Option<MergeBase> {
         let version = self.links.iter().rev().nth(1).map(|link| link.version)?;
@@ -97,9 +104,11 @@ impl Side {
 }
 
 /// How two branches are merged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub base: Option<MergeBase>,
+    /// Versions the guest went through since both parted, without its last.
+    pub between: Vec<Version>,
     pub served: bool,
     pub guest_served: bool,
 }
@@ -112,7 +121,7 @@ impl Plan {
         let (known, own) = (theirs.newest_known_to(mine), mine.newest_known_to(theirs));
         if known.is_none() && own.is_none() && mine.is_whole() && theirs.is_whole() {
             let base = Some(MergeBase { version: Version::default(), at_guest: false });
-            return Self { base, served: mine.served, guest_served: theirs.served };
+            return Self { base, between: theirs.went_through(None), served: mine.served, guest_served: theirs.served };
         }
         let merged_here = known.filter(|v| mine.position(*v).is_none());
         let merged_there = own.filter(|v| theirs.position(*v).is_none());
@@ -134,7 +143,7 @@ impl Plan {
         }
         let (served, guest_served) = (served || base.is_none(), guest_served || base.is_none());
         let base = if without == Some(Rule::CommonBase) { mine.before_last().or(base) } else { base };
-        Self { base, served, guest_served }
+        Self { base, between: theirs.went_through(known), served, guest_served }
     }
 }
 
@@ -172,7 +181,7 @@ impl Replica {
         else {
             return;
         };
-        let plan = *plan;
+        let plan = plan.clone();
         self.set_step(peer, account, Step::Branch(plan));
         self.fetch(FetchJob::new(account, peer, session, Why::Merge));
     }
@@ -183,7 +192,7 @@ impl Replica {
         let compare = self.compares.get(&peer);
         let theirs = compare.map(|c| c.theirs(account)).filter(|v| *v == version);
         let plan = match compare.and_then(|c| c.todo.get(&account)) {
-            Some(Step::Branch(plan)) => Some(*plan),
+            Some(Step::Branch(plan)) => Some(plan.clone()),
             _ => None,
         };
         // What is written while an epoch is being entered would belong to neither.
@@ -202,11 +211,14 @@ impl Replica {
         let silent = plan.base.is_some_and(|base| base.version == theirs);
         self.set_step(peer, account, Step::Merging { silent });
         let (batch, mut stamp) = (self.batch_id(), self.stamp(account));
-        stamp.gap = stamp.gap.filter(|_| self.is_third_away());
+        let away = self.is_third_away();
+        stamp.gap = stamp.gap.filter(|_| away);
         let flight = self.new_flight(Vec::new(), vec![account], Some(peer));
         self.flights.insert(batch, flight);
-        let Plan { base, served, guest_served } = plan;
-        self.outputs.push_back(Output::Merge { batch, account, fetch, base, served, guest_served, stamp });
+        let Plan { base, between, served, guest_served } = plan;
+        // Who is away may stand at any of them, and is behind then and no branch of its own.
+        let between = if away && self.keeps(Rule::RemembersWay) { between } else { Vec::new() };
+        self.outputs.push_back(Output::Merge { batch, account, fetch, base, between, served, guest_served, stamp });
     }
 
     /// A data member is neither in sync nor the guest: it may have gone on from numbers that the guest brings.

@@ -173,6 +173,8 @@ pub enum Output {
         fetch: u64,
         /// The common ancestor.
         base: Option<MergeBase>,
+        /// Versions of the guest's branch at which a node that is away may stand; to be remembered (`AccountHead::remember`).
+        between: Vec<Version>,
         /// Whether clients were shown numbers here since the fork.
         served: bool,
         /// Whether the guest's clients were.

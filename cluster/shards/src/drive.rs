@@ -164,8 +164,8 @@ impl Engine {
             },
             Output::Fetch { fetch, account, from } => self.start_fetch(fetch, account, from, Purpose::Switch),
             Output::FetchBranch { fetch, account, from } => self.start_fetch(fetch, account, from, Purpose::Merge),
-            Output::Merge { batch, account, fetch, base, served, guest_served, stamp } => {
-                let order = MergeOrder { batch, account, fetch, base, served, guest_served, stamp };
+            Output::Merge { batch, account, fetch, base, between, served, guest_served, stamp } => {
+                let order = MergeOrder { batch, account, fetch, base, between, served, guest_served, stamp };
                 tokio::spawn(Arc::clone(self).merge(order));
             }
             Output::StopFetch { fetch } => self.stop_fetch(fetch),

@@ -54,6 +54,7 @@ pub(crate) struct MergeOrder {
     pub(crate) account: AccountId,
     pub(crate) fetch: u64,
     pub(crate) base: Option<MergeBase>,
+    pub(crate) between: Vec<Version>,
     pub(crate) served: bool,
     pub(crate) guest_served: bool,
     pub(crate) stamp: StampBase,
@@ -176,7 +177,7 @@ impl Engine {
         let base = if made_twice { Some(&nothing as &dyn Rows) } else { base.as_ref().map(|base| base as &dyn Rows) };
         let stamp = self.stamp(order.batch, order.stamp);
         let part = if account == AccountId::QUEUE {
-            merge_queue((base, &*anchor, &*guest), stamp, order.batch)?
+            merge_queue((base, &*anchor, &*guest), &order.between, stamp, order.batch)?
         } else {
             let input = MergeInput {
                 account,
@@ -184,6 +185,7 @@ impl Engine {
                 common: order.base.map(|base| base.version).unwrap_or_default(),
                 anchor: Branch { rows: &*anchor, served: order.served },
                 guest: Branch { rows: &*guest, served: order.guest_served },
+                between: &order.between,
                 stamp,
             };
             let merged = mailbox::merge::merge(&input, order.batch)?;
@@ -213,6 +215,7 @@ impl Engine {
 /// The queue's rows know no mailboxes; its version and lineage are kept like those of any account.
 fn merge_queue(
     (base, anchor, guest): (Option<&dyn Rows>, &dyn Rows, &dyn Rows),
+    between: &[Version],
     stamp: Stamp,
     batch: BatchId,
 ) -> Result<AccountBatch, Damaged> {
@@ -220,11 +223,7 @@ fn merge_queue(
     tracing::warn!(?report, "the outbound queues of both nodes were merged");
     let mut head = anchor.head();
     let theirs = guest.head();
-    for version in theirs.lineage.iter().chain([&theirs.version]) {
-        if !head.lineage.contains(version) {
-            head.lineage.push(*version);
-        }
-    }
+    head.remember(&theirs, between, false);
     head.modseq = head.modseq.max(theirs.modseq) + 1;
     mailbox::finish_rows(anchor, AccountId::QUEUE, rows, refs, head, batch)
 }

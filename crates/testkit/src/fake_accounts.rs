@@ -96,6 +96,7 @@ impl FakeAccounts {
                 common: base.head.version,
                 anchor: Branch { rows: &anchor, served: true },
                 guest: Branch { rows: &guest, served: true },
+                between: &[],
                 stamp: stamp(inner.mailbox_counter),
             };
             let id = BatchId { epoch: EPOCH, home: HOME, counter: inner.batches };

@@ -19,7 +19,8 @@ pub struct AccountHead {
     pub uidvalidity: u32,
     /// Sum (mod 2^128) of the hashes of the core rows.
     pub digest: u128,
-    /// Branches merged or archived into this state, newest last.
+    /// Branches merged or archived into this state, newest last; where a node was away then, also the versions on their way
+    /// at which it may stand.
     pub lineage: Vec<Version>,
     /// Epoch whose gap was taken last (DESIGN 6); a gap is due when the present epoch asks for one and is not this.
     pub gap_taken: Option<EpochId>,
@@ -52,6 +53,20 @@ struct HeadV1 {
 }
 
 impl AccountHead {
+    /// Remembers the branch of `theirs` as part of this state: what it had merged itself, the versions on its chain that it
+    /// went through since both parted (`between`), and, unless it changed nothing (`silent`), its own. A silent one's version
+    /// is one of this side's own: remembered for longer than the chain is, it would be taken for the newest that a third node
+    /// has in common with this one. At most [`LINEAGE_MAX`](crate::limits::LINEAGE_MAX) are kept.
+    pub fn remember(&mut self, theirs: &Self, between: &[Version], silent: bool) {
+        for version in theirs.lineage.iter().chain(between).chain(Some(&theirs.version).filter(|_| !silent)) {
+            if !self.lineage.contains(version) {
+                self.lineage.push(*version);
+            }
+        }
+        let over = self.lineage.len().saturating_sub(crate::limits::LINEAGE_MAX);
+        self.lineage.drain(..over);
+    }
+
     /// Whether a client was shown numbers in an epoch from this one on.
     #[must_use]
     pub fn is_served_from(&self, first: EpochId) -> bool {
@@ -104,6 +119,26 @@ impl AccountHead {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_branch_is_remembered_once_with_what_it_went_through_and_the_oldest_are_forgotten() {
+        let version = |n: u16| {
+            let mut bytes = [0; 16];
+            bytes[..2].copy_from_slice(&n.to_be_bytes());
+            Version(bytes)
+        };
+        let theirs = AccountHead { version: version(9), lineage: vec![version(1)], ..AccountHead::default() };
+        let mut head = AccountHead { lineage: vec![version(1), version(2)], ..AccountHead::default() };
+        head.remember(&theirs, &[version(7), version(8)], false);
+        assert_eq!(head.lineage, [1, 2, 7, 8, 9].map(version));
+        let mut head = AccountHead::default();
+        head.remember(&theirs, &[], true);
+        assert_eq!(head.lineage, [version(1)]);
+        let many: Vec<Version> = (10..3000).map(version).collect();
+        head.remember(&theirs, &many, false);
+        assert_eq!(head.lineage.len(), crate::limits::LINEAGE_MAX);
+        assert_eq!(head.lineage.last(), Some(&version(9)));
+    }
 
     #[test]
     fn golden_bytes_of_the_head() {

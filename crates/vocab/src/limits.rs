@@ -9,6 +9,9 @@ pub const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Versions of an account that are remembered before the last agreed one: a disk that comes back as it was not long ago is
 /// known to be behind, and not taken for a branch.
 pub const OLD_VERSIONS_MAX: u64 = 256;
+/// Merged branches, and versions on their chains, that an account remembers; the oldest are forgotten first. What is behind at
+/// a forgotten one is merged again, from an older base.
+pub const LINEAGE_MAX: usize = 1024;
 /// Undo rows of a version chain given with a transfer (bytes); older ones are left out. Also the most that is transferred as
 /// a difference, so that both together are no larger than a batch.
 pub const PAST_BYTES_MAX: usize = BATCH_BYTES_MAX / 2;

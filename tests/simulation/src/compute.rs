@@ -173,7 +173,7 @@ impl World {
         }
         if order.account == AccountId::QUEUE {
             let three = (base.as_ref().map(|rows| rows as &dyn Rows), rows as &dyn Rows, &branch.rows as &dyn Rows);
-            let merged = merge_queue(three, self.queue_clock(n), order.batch);
+            let merged = merge_queue(three, &order.between, self.queue_clock(n), order.batch);
             return self.merged(n, order, merged);
         }
         let input = MergeInput {
@@ -182,6 +182,7 @@ impl World {
             common: order.base.map(|base| base.version).unwrap_or_default(),
             anchor: mailbox::merge::Branch { rows, served: order.served },
             guest: mailbox::merge::Branch { rows: &branch.rows, served: order.guest_served },
+            between: &order.between,
             stamp,
         };
         let merged = mailbox::merge::merge_by(&input, order.batch, self.control.merge_rules());
@@ -250,16 +251,13 @@ impl World {
 /// As the engine merges the queue: its rows know no mailboxes, its version and lineage are kept like any account's.
 fn merge_queue(
     (base, anchor, guest): (Option<&dyn Rows>, &dyn Rows, &dyn Rows),
+    between: &[Version],
     at: Timestamp,
     batch: BatchId,
 ) -> Result<AccountBatch, Damaged> {
     let (rows, refs, _) = queue::merge(base, anchor, guest, at)?;
     let (mut head, theirs) = (anchor.head(), guest.head());
-    for version in theirs.lineage.iter().chain([&theirs.version]) {
-        if !head.lineage.contains(version) {
-            head.lineage.push(*version);
-        }
-    }
+    head.remember(&theirs, between, false);
     head.modseq = head.modseq.max(theirs.modseq) + 1;
     mailbox::finish_rows(anchor, AccountId::QUEUE, rows, refs, head, batch)
 }

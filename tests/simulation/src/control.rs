@@ -78,6 +78,8 @@ pub enum Control {
     MergesUnderFlight,
     /// A side that is behind, though it was shown alone, is overwritten.
     OverwritesShown,
+    /// Of a merged branch only the last version is remembered, though a third node may stand at one before.
+    ForgetsWay,
     /// An accept record is settled when every home has answered, whatever branch that placed the message on.
     SettlesUnseen,
     /// What was taken over from one node is served before the others have it.
@@ -118,7 +120,7 @@ pub enum Control {
 
 impl Control {
     /// Every control that switches something off.
-    pub const ALL: [Self; 52] = [
+    pub const ALL: [Self; 53] = [
         Self::AcknowledgesEarly,
         Self::AcknowledgesUnsynced,
         Self::WritesHomeFirst,
@@ -153,6 +155,7 @@ impl Control {
         Self::CommitsWithoutGuest,
         Self::MergesUnderFlight,
         Self::OverwritesShown,
+        Self::ForgetsWay,
         Self::SettlesUnseen,
         Self::ServesBeforeOthersAreLevel,
         Self::MergesTail,
@@ -195,6 +198,7 @@ impl Control {
             Self::MergesUnderFlight => Rule::FinishFirst,
             Self::ServesBeforeOthersAreLevel => Rule::LevelOthers,
             Self::OverwritesShown => Rule::MergesShown,
+            Self::ForgetsWay => Rule::RemembersWay,
             Self::MergesTail => Rule::DropsTail,
             Self::TrustsShortMarks => Rule::MarksReachBack,
             Self::MergesFromOwnBase => Rule::CommonBase,
@@ -266,6 +270,7 @@ impl Control {
             Self::MergesUnderFlight => "X12",
             Self::ServesBeforeOthersAreLevel => "X13",
             Self::OverwritesShown => "rule W",
+            Self::ForgetsWay => "DESIGN 7",
             Self::SettlesUnseen => "H14",
             Self::MergesTail => "X14",
             Self::TrustsShortMarks => "X15",

@@ -361,9 +361,9 @@ impl World {
                 self.write(n, vec![StoreWrite::Unstage { account }], After::Nothing);
                 self.ask_account(n, index_of(from), Pull::Fetch(fetch), account);
             }
-            Output::Merge { batch, account, fetch, base, served, guest_served, stamp } => {
+            Output::Merge { batch, account, fetch, base, between, served, guest_served, stamp } => {
                 let delay = self.rng.range(0, 3);
-                let merge = Merge { batch, account, fetch, base, served, guest_served, stamp };
+                let merge = Merge { batch, account, fetch, base, between, served, guest_served, stamp };
                 self.to(n, delay, Inner::Merge(Box::new(merge)));
             }
             Output::FetchBranch { fetch, account, from } => {

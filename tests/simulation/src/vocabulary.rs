@@ -152,6 +152,7 @@ pub(crate) struct Merge {
     pub(crate) account: AccountId,
     pub(crate) fetch: u64,
     pub(crate) base: Option<MergeBase>,
+    pub(crate) between: Vec<Version>,
     pub(crate) served: bool,
     pub(crate) guest_served: bool,
     pub(crate) stamp: StampBase,

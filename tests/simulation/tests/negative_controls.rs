@@ -8,7 +8,7 @@ const SEEDS: u64 = 2_000;
 
 /// Control, and the first history that notices it. When the simulator changes, another one may be the first: then all are
 /// tried in turn, and the test says which belongs here.
-const NOTICED: [(Control, u64); 39] = [
+const NOTICED: [(Control, u64); 40] = [
     (Control::AcknowledgesEarly, 0),
     (Control::AcknowledgesUnsynced, 1),
     (Control::WritesHomeFirst, 3),
@@ -48,6 +48,7 @@ const NOTICED: [(Control, u64); 39] = [
     (Control::WritesNewestRows, 7),
     (Control::RenamesKeepValidity, 219),
     (Control::MergesKeepValidity, 74),
+    (Control::ForgetsWay, 6_002_746),
 ];
 
 /// The history of this seed under the control: what it broke.

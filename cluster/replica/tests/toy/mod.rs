@@ -383,7 +383,9 @@ impl World {
             }
             Output::Compute { batch, work, .. } => self.compute(id, batch, work),
             Output::Raise { batch, account, floor, branch, .. } => self.raise(id, batch, account, floor, branch),
-            Output::Merge { batch, account, fetch, base, .. } => self.merge(id, (batch, account, fetch), base),
+            Output::Merge { batch, account, fetch, base, between, .. } => {
+                self.merge(id, (batch, account, fetch), base, &between);
+            }
             Output::Committed { batch } => {
                 let tokens = node.computed.remove(&batch).unwrap_or_default();
                 node.committed.extend(tokens.into_iter().filter(|t| !node.failed.contains_key(t)));
@@ -498,7 +500,13 @@ impl World {
     }
 
     /// The union of both branches; what the base should be must be on the chain of the side that is to restore it.
-    fn merge(&mut self, id: NodeId, (batch, account, fetch): (BatchId, AccountId, u64), base: Option<MergeBase>) {
+    fn merge(
+        &mut self,
+        id: NodeId,
+        (batch, account, fetch): (BatchId, AccountId, u64),
+        base: Option<MergeBase>,
+        between: &[Version],
+    ) {
         let node = self.nodes.get_mut(&id).unwrap();
         let guest = node.fetched.remove(&fetch).expect("a staged branch");
         if node.merges_nothing {
@@ -518,7 +526,7 @@ impl World {
         }
         let rows: Vec<RowWrite> = guest.tokens.difference(&mine.tokens).map(|t| row(*t)).collect();
         let mut one = node.disk.next(account, batch, rows);
-        one.head.lineage.extend(guest.head.lineage.iter().copied().chain([guest.head.version]));
+        one.head.remember(&guest.head, between, false);
         let result = Some(Batch { id: batch, accounts: vec![one], bodies: Vec::new() });
         self.event(id, Event::Computed { batch, result });
     }

@@ -43,6 +43,8 @@ pub struct MergeInput<'a> {
     pub anchor: Branch<'a>,
     /// The other branch.
     pub guest: Branch<'a>,
+    /// Versions it went through since, at which a third node may stand: remembered as part of the result.
+    pub between: &'a [Version],
     /// Stamp of the batch; its marks are not looked at. Its gap is there when the result is to be numbered in a window of its
     /// own, because a node is neither here nor the guest.
     pub stamp: Stamp,
@@ -177,7 +179,7 @@ fn attempt(
     let mut work = Work::new(input.anchor.rows, input.stamp);
     work.begin(CommandId::default());
     let mut report = MergeReport::default();
-    write::join_heads(&mut work, &sides, rules);
+    write::join_heads(&mut work, &sides, input.between, rules);
     if sides.purged() {
         report.conflicts.push("one side was purged: so is the other".to_owned());
         crate::hierarchy::purge(&mut work).map_err(|_| Damaged("merge: purge".to_owned()))?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use vocab::{Damaged, MailboxId, ModSeq, Table, Uid};
+use vocab::{Damaged, MailboxId, ModSeq, Table, Uid, Version};
 
 use super::numbers::Numbered;
 use super::placements::{Kept, Union};
@@ -47,21 +47,14 @@ const WHOLE: [Table; 12] = [
 ];
 
 /// Counters, lineage and marks of the result.
-pub(super) fn join_heads(work: &mut Work<'_>, sides: &Sides, rules: Rules) {
+pub(super) fn join_heads(work: &mut Work<'_>, sides: &Sides, between: &[Version], rules: Rules) {
     let guest = &sides.guest.head;
     let above = &sides.above;
     let head = &mut work.rows.head;
     head.modseq = above.modseq(head.modseq.max(guest.modseq));
     head.uidvalidity = above.uid_validity(head.uidvalidity.max(guest.uidvalidity));
     head.served = head.served.max(guest.served).filter(|_| rules.marks_inherited);
-    // A guest that changed nothing has no branch: its version is one of this side's own. Remembered for longer than the chain
-    // is, it would be taken for the newest version that a third node has in common with this one.
-    let silent = sides.is_silent(&sides.guest);
-    for branch in guest.lineage.iter().chain([&guest.version].into_iter().filter(|_| !silent)) {
-        if !head.lineage.contains(branch) {
-            head.lineage.push(*branch);
-        }
-    }
+    head.remember(guest, between, sides.is_silent(&sides.guest));
 }
 
 pub(super) fn write(

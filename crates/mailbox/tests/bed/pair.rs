@@ -107,6 +107,7 @@ pub fn merge_rows(
         common: base.map(|rows| rows.head.version).unwrap_or_default(),
         anchor: Branch { rows: anchor, served: served[0] },
         guest: Branch { rows: guest, served: served[1] },
+        between: &[],
         stamp,
     };
     let id = BatchId { epoch: stamp.epoch, home: stamp.home, counter: 1 };
