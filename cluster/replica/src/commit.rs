@@ -373,6 +373,10 @@ impl Replica {
         match Reason::from_number(reason) {
             Some(Reason::Space) => {
                 self.log(format!("node {} refused batch {id}: its disk is full", peer.0));
+                // It may have room again before a heartbeat says that it had none: then that is news all the same.
+                if let Some(peer) = self.peers.get_mut(&peer) {
+                    peer.disk_ok = false;
+                }
                 self.leave_out(peer);
             }
             other => {

@@ -67,7 +67,9 @@ impl Replica {
             return Err(NOT_COMPARED);
         }
         let fits = |id: &NodeId| {
+            // Not on the word of a link that is down without our having heard of it: who slept may find another boot there.
             let level = self.peers.get(id).is_some_and(|p| p.level && p.disk_ok && p.link.is_some());
+            let level = level && self.in_contact(*id);
             record.in_sync.contains(id) && leaves != Some(*id) && (*id == me || level)
         };
         if leaves.is_some_and(|id| !record.in_sync.contains(&id)) {
@@ -79,6 +81,11 @@ impl Replica {
             None if leaves.is_some_and(|id| id != me) => Ok(me),
             None => record.in_sync.iter().find(|id| **id != me && fits(id)).copied().ok_or(NO_OTHER),
         }
+    }
+
+    /// The member still fits that was chosen when the handover began.
+    fn still_fits(&self, handover: Handover) -> bool {
+        handover.to == self.me() || self.in_contact(handover.to)
     }
 
     pub(crate) fn on_handover(&mut self, to: Option<NodeId>, leaves: Option<NodeId>) {
@@ -136,6 +143,9 @@ impl Replica {
             }
         } else if record.id == handover.from {
             if !handover.proposed && self.flights.is_empty() {
+                if !self.still_fits(handover) {
+                    return self.end_handover(Err(SubmitError::Unavailable(NOT_FIT)));
+                }
                 if self.may_propose() && self.entering.is_none() {
                     self.propose_handover(&record, handover);
                 }

@@ -72,16 +72,26 @@ impl Replica {
         // X4: who went on in another epoch, without this node, renews nothing.
         let me = self.me();
         let with_us = |r: &EpochRecord| r.id <= id || (self.moves_on(r) && r.in_sync.contains(&me));
-        let in_contact = |p: &NodeId| {
-            let peer = self.peers.get(p).filter(|p| p.record.as_ref().is_none_or(with_us));
-            let echoed = peer.and_then(|p| p.echoed);
-            echoed.is_some_and(|at| self.counts(at) && now < at.plus_ms(self.config.timing.lease))
+        let renews = |p: &NodeId| {
+            let with = self.peers.get(p).is_some_and(|p| p.record.as_ref().is_none_or(with_us));
+            with && self.heard_of_us(*p, now)
         };
-        if peers.iter().all(in_contact) || !self.keeps(Rule::HomeLease) {
+        if peers.iter().all(renews) || !self.keeps(Rule::HomeLease) {
             Serving::Home
         } else {
             Serving::Not("no contact with the other node")
         }
+    }
+
+    /// Whether a member acknowledged a heartbeat of this node within the lease that ends at `now` or later.
+    fn heard_of_us(&self, id: NodeId, now: Instant) -> bool {
+        let echoed = self.peers.get(&id).and_then(|p| p.echoed);
+        echoed.is_some_and(|at| self.counts(at) && now < at.plus_ms(self.config.timing.lease))
+    }
+
+    /// The same, now.
+    pub(crate) fn in_contact(&self, id: NodeId) -> bool {
+        self.heard_of_us(id, self.now)
     }
 
     /// Whether a snapshot of `account` at `version` may be shown to a client (X1, X2). Ask after taking it.

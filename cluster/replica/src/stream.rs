@@ -38,7 +38,16 @@ impl Replica {
     }
 
     pub(crate) fn stream_to(&mut self, peer: NodeId, id: BatchId, batch: &Batch) {
+        let now = self.now;
         let Some(compare) = self.compares.get_mut(&peer) else { return };
+        // Parts of one batch have one name: an answer would be taken for that to the part which is under way. What would go
+        // out now is brought by a fetch, later.
+        if compare.streaming.iter().any(|(under_way, _)| *under_way == id) {
+            for part in &batch.accounts {
+                compare.todo.entry(part.account).or_insert(Step::Start(now));
+            }
+            return;
+        }
         compare.theirs.extend(batch.accounts.iter().map(|a| (a.account, a.head.version)));
         compare.streaming.push((id, batch.accounts.iter().map(|a| a.account).collect()));
         let (epoch, encoded) = (compare.epoch, message::batch_to(batch, !self.trims()).encode_to_vec().into());

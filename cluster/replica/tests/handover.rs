@@ -207,3 +207,20 @@ fn ha_16_a_guest_that_is_lost_before_it_is_up_to_date_can_be_removed() {
     let alone = world.submit(A, &[16]);
     assert!(world.is_committed(A, alone));
 }
+
+#[test]
+fn a_home_that_slept_hands_over_to_nobody_before_it_has_heard_of_them_again() {
+    let mut world = World::pair();
+    world.submit(A, &[16]);
+    world.run(200);
+    // The other one may have died and come back with an older disk meanwhile: what is known of it is from before.
+    world.now = world.now.plus_ms(2_000);
+    world.event(A, Event::Tick);
+    for leaves in [None, Some(A)] {
+        assert!(world.replica(A).may_hand_over(Some(B), leaves).is_err());
+    }
+    world.run(1_000);
+    for leaves in [None, Some(A)] {
+        assert_eq!(world.replica(A).may_hand_over(Some(B), leaves), Ok(B));
+    }
+}

@@ -680,3 +680,20 @@ fn a_home_that_is_silent_but_serves_clients_is_not_left() {
     world.run(1_000);
     assert_eq!(world.kind(other), EpochKind::Solo, "it serves no more");
 }
+
+#[test]
+fn a_backup_that_had_no_room_for_less_than_a_heartbeat_gets_what_it_refused_again() {
+    let mut world = World::pair();
+    world.run(200);
+    // Nobody can decide that it leaves. No time passes, so no heartbeat says that the disk is full; the refusal does.
+    world.no_quorum = true;
+    world.tell_register();
+    world.event(B, Event::DiskLow(true));
+    let token = world.submit(A, &[16]);
+    assert!(!world.is_committed(A, token));
+    world.event(B, Event::DiskLow(false));
+    world.run(1_000);
+    assert!(world.is_committed(A, token), "what was refused never goes out again");
+    world.assert_equal();
+    assert_eq!(world.kind(A), EpochKind::Joint);
+}
