@@ -102,6 +102,10 @@ impl Compare {
         let at = self.streaming.iter().position(|(b, _)| *b == id)?;
         Some(self.streaming.remove(at).1)
     }
+    /// Batches of this account are on their way to the other.
+    fn streams(&self, account: AccountId) -> bool {
+        self.streaming.iter().any(|(_, accounts)| accounts.contains(&account))
+    }
     pub(crate) fn theirs(&self, account: AccountId) -> Version {
         self.theirs.get(&account).copied().unwrap_or_default()
     }
@@ -241,8 +245,9 @@ impl Replica {
             let mut room = STARTS_MAX.saturating_sub(compare.todo.values().filter(under_way).count());
             let wanted = self.wanted.keys().filter_map(|account| compare.todo.get_key_value(account));
             let rest = compare.todo.iter().filter(|(account, _)| !self.wanted.contains_key(account));
-            let next = wanted.chain(rest).filter(|(_, step)| match step {
-                Step::Start(_) if ready(step) && room > 0 => {
+            let next = wanted.chain(rest).filter(|(account, step)| match step {
+                // What is on its way to the other would change what is fetched there.
+                Step::Start(_) if ready(step) && room > 0 && !compare.streams(**account) => {
                     room -= 1;
                     true
                 }

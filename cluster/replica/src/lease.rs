@@ -29,6 +29,11 @@ impl Replica {
         if !record.in_sync.contains(&me) {
             return Serving::Not("this node is being brought up to date");
         }
+        // H28: only the home knows of which accounts the guest may have a branch that is not merged yet. Who asks here is
+        // passed on to it.
+        if !record.is_home(me) && record.guest.is_some() && self.keeps(Rule::MergedReads) {
+            return Serving::Not("a node is being brought up to date: the home shows what it brings");
+        }
         if record.is_home(me) {
             let serving = self.home_serving(now);
             if serving != Serving::Home {

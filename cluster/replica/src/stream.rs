@@ -41,8 +41,9 @@ impl Replica {
         let now = self.now;
         let Some(compare) = self.compares.get_mut(&peer) else { return };
         // Parts of one batch have one name: an answer would be taken for that to the part which is under way. What would go
-        // out now is brought by a fetch, later.
-        if compare.streaming.iter().any(|(under_way, _)| *under_way == id) {
+        // out now is brought by a fetch, later, and so is everything behind it.
+        let under_way = compare.streaming.iter().any(|(other, _)| *other == id);
+        if under_way || batch.accounts.iter().any(|part| compare.todo.contains_key(&part.account)) {
             for part in &batch.accounts {
                 compare.todo.entry(part.account).or_insert(Step::Start(now));
             }
