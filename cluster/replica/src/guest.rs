@@ -237,6 +237,11 @@ impl Replica {
     }
 
     fn switch(&mut self, fetch: u64) {
+        // Its write would come behind that of the epoch, under which the account may be this node's own to change.
+        if self.entering.is_some() {
+            self.outputs.push_back(Output::StopFetch { fetch });
+            return self.on_fetch_failed(fetch);
+        }
         let Some(FetchJob { account, from, session, why, staged: Some(staged) }) = self.guest.fetches.remove(&fetch)
         else {
             return;
