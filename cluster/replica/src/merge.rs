@@ -198,6 +198,10 @@ impl Replica {
         // What is written while an epoch is being entered would belong to neither.
         let (Some(theirs), Some(plan), None) = (theirs, plan, &self.entering) else {
             self.outputs.push_back(Output::StopFetch { fetch });
+            // A batch that was on its way when they last said what they have has come there: the next plan is for this.
+            if let Some(compare) = self.compares.get_mut(&peer) {
+                compare.theirs.insert(account, version);
+            }
             self.again(peer, account, RETRY_MS);
             return;
         };

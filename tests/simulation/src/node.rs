@@ -221,7 +221,7 @@ impl World {
         self.to(n, 0, Inner::Quorum(false));
         self.to(n, 0, Inner::Tick);
         if self.nodes[n].full {
-            self.to(n, 0, Inner::Event(Event::DiskLow(true)));
+            self.to(n, 0, Inner::LookAtDisk);
         }
         if self.control == Control::StartsAloneByItself {
             self.at(IMPATIENCE_MS, Happening::Impatience(n, boot));
@@ -282,6 +282,7 @@ impl World {
                 self.tell(n, Event::ResetEvidence { peer: node_id(peer) });
             }
             Inner::Learn(record) => self.learn(n, record),
+            Inner::LookAtDisk => self.tell(n, Event::DiskLow(self.nodes[n].full)),
             Inner::Quorum(quorum) => self.quorum_seen(n, quorum),
             Inner::WatchLook(client) => self.watch_look(n, client),
             Inner::RelayTick => self.relay_ticks(n),

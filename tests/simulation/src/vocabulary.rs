@@ -191,6 +191,8 @@ pub(crate) struct Given {
 #[derive(Clone, Debug)]
 pub(crate) enum Inner {
     Event(Event),
+    /// Whether the disk has room at this moment.
+    LookAtDisk,
     Tick,
     Connected {
         peer: usize,
