@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tokio::io::AsyncWriteExt as _;
 
+use crate::monitor::Monitor;
 use crate::nemesis::Chance;
 use crate::net::{Net, Rule, node_name, port_name};
 use crate::outage::Successes;
@@ -19,13 +20,17 @@ const PORT: u16 = 2525;
 /// Time between two connections, and how long one may take (DESIGN 10).
 const EVERY: Duration = Duration::from_millis(20);
 const ATTEMPT: Duration = Duration::from_millis(200);
-/// How long a takeover and a return may take.
-const SETTLE: Duration = Duration::from_secs(8);
+/// How long a takeover and a return may take; clients that were not told keep the old hardware address for a while.
+const SETTLE: Duration = Duration::from_secs(60);
+/// It is over when the second machine has been without the address, and the port answered, for so long without a break of
+/// [`BREAK`]; longer than the second machine waits for an advertisement.
+const REST: Duration = Duration::from_secs(4);
+const BREAK: Duration = Duration::from_millis(500);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(50);
 /// Advertisements with Debian's defaults, and fast ones (s).
 const DEFAULT_S: &str = "1";
 const FAST_S: &str = "0.1";
-/// What the second machine's kernel says of its addresses.
-const MONITOR: &str = "addresses";
 
 /// Two machines with keepalived.
 struct Pair {
@@ -33,8 +38,8 @@ struct Pair {
     dir: std::path::PathBuf,
     /// keepalived and the answering port, by machine.
     children: Vec<[Child; 2]>,
-    /// Writes down what happens to addresses of the second machine.
-    monitor: Child,
+    /// Of the second machine.
+    monitor: Monitor,
 }
 
 impl Pair {
@@ -65,11 +70,19 @@ impl Pair {
         Ok([inside(&keepalived)?, inside(&format!("{} --answer {PORT}", own.display()))?])
     }
 
-    /// Times the second machine got the address.
-    fn moves(&self) -> anyhow::Result<usize> {
-        let text = std::fs::read_to_string(self.dir.join(MONITOR))?;
-        let address = format!(" {}/", self.net.cluster());
-        Ok(text.lines().filter(|line| line.contains(&address) && !line.starts_with("Deleted")).count())
+    /// Waits until the first machine has had the address alone and answered for [`REST`]; [`SETTLE`] at most.
+    async fn settle(&self, successes: &Successes) -> anyhow::Result<()> {
+        let begin = Instant::now();
+        let mut rests_since = begin;
+        while begin.elapsed() < SETTLE && rests_since.elapsed() < REST {
+            tokio::time::sleep(LOOK).await;
+            let now = Instant::now();
+            let (_, second_has_it) = self.monitor.gains()?;
+            if second_has_it || now.checked_sub(BREAK).is_some_and(|then| successes.first_after(then).is_none()) {
+                rests_since = now;
+            }
+        }
+        Ok(())
     }
 
     /// keepalived's parent and its worker.
@@ -82,7 +95,7 @@ impl Pair {
 
 impl Drop for Pair {
     fn drop(&mut self) {
-        for child in self.children.iter_mut().flatten().chain([&mut self.monitor]) {
+        for child in self.children.iter_mut().flatten() {
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -121,17 +134,14 @@ async fn probe(at: SocketAddr, successes: Successes) {
     }
 }
 
-/// Runs `times` of each fault with `default` or `fast` advertisements and prints the table.
+/// Runs `times` of each fault with `default` or `fast` advertisements; says each at once and prints the table at the end.
 ///
 /// # Errors
 /// keepalived is not installed or does not work here.
 pub async fn measure(net: Arc<Net>, dir: &std::path::Path, speed: &str, times: u32, seed: u64) -> anyhow::Result<()> {
     crate::net::run("keepalived --version").context("package keepalived")?;
     let interval = if speed == "fast" { FAST_S } else { DEFAULT_S };
-    let seen = std::fs::File::create(dir.join(MONITOR))?;
-    let namespace = net.namespace(&node_name(1));
-    let monitor =
-        Command::new("ip").args(["netns", "exec", &namespace, "ip", "monitor", "address"]).stdout(seen).spawn()?;
+    let monitor = Monitor::begin(&net, &node_name(1), dir)?;
     let mut pair = Pair { net: net.clone(), dir: dir.to_owned(), children: Vec::new(), monitor };
     for index in 0..2 {
         let started = pair.start(index, interval)?;
@@ -139,18 +149,21 @@ pub async fn measure(net: Arc<Net>, dir: &std::path::Path, speed: &str, times: u
     }
     let successes = Successes::default();
     let probes = tokio::spawn(probe(SocketAddr::new(net.cluster(), PORT), successes.clone()));
-    tokio::time::sleep(SETTLE).await;
-    let (mut shots, mut chance) = (Vec::new(), Chance::new(seed));
+    pair.settle(&successes).await?;
+    let (mut shots, mut chance, start) = (Vec::new(), Chance::new(seed), Instant::now());
     for name in ["pause-short", "kill", "cut", "pause-long"] {
         for _ in 0..times {
             let begin = Instant::now();
-            let before = pair.moves()?;
+            let (before, _) = pair.monitor.gains()?;
             strike(&mut pair, name, interval, &mut chance).await?;
-            tokio::time::sleep(SETTLE).await;
+            let mended = Instant::now();
+            pair.settle(&successes).await?;
             let outage = successes.longest(begin, Instant::now());
-            let moved = pair.moves()?.saturating_sub(before);
+            let moves = pair.monitor.gains()?.0.len().saturating_sub(before.len());
             let shot = Shot::new(format!("{name} ({speed})"), name == "pause-short", false);
-            shots.push(Shot { smtp: outage, imap: outage, moves: moved, ..shot });
+            let shot = Shot { smtp: outage, imap: outage, joint: mended.elapsed().saturating_sub(REST), moves, ..shot };
+            eprintln!("{:>7.1} s  {}", begin.duration_since(start).as_secs_f64(), shot.line());
+            shots.push(shot);
         }
     }
     probes.abort();

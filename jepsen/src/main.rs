@@ -9,6 +9,7 @@ mod disk;
 mod fault;
 mod keepalived;
 mod model;
+mod monitor;
 mod nemesis;
 mod net;
 mod observer;
