@@ -176,7 +176,7 @@ async fn faults_and_verdict(
     folder: &std::path::Path,
     faults: &[Fault],
 ) -> anyhow::Result<bool> {
-    let mut run = Run::start(cluster.clone(), &folder.join("history"))?;
+    let mut run = Run::start(cluster.clone(), folder).await?;
     let mut nemesis = Nemesis::new(cluster.clone(), args.seed);
     // What is answered before the backup has it is lost with the machine only while it is still on its way.
     run.crash_late = args.control.as_deref() == Some(BACKUP_FIRST);

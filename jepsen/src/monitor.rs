@@ -60,6 +60,16 @@ fn gains(text: &str, address: IpAddr) -> (Vec<String>, bool) {
     (gains, there)
 }
 
+/// How often the address came to another machine than the one that got it last; `gains` by machine.
+#[must_use]
+pub fn moves(gains: &[Vec<String>]) -> usize {
+    let by_machine = gains.iter().enumerate();
+    let mut all: Vec<(&String, usize)> =
+        by_machine.flat_map(|(index, times)| times.iter().map(move |at| (at, index))).collect();
+    all.sort_unstable();
+    all.windows(2).filter(|pair| matches!(pair, [(_, a), (_, b)] if a != b)).count()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,5 +86,13 @@ mod tests {
         let again = format!("{text}[2026-01-01T00:00:05.000001] 2: eth0    inet 10.80.0.10/24 scope global eth0\n");
         let (both, there) = gains(&again, address);
         assert_eq!((both.len(), there), (2, true));
+    }
+
+    #[test]
+    fn the_address_moves_when_another_machine_gets_it() {
+        let at = |times: &[&str]| times.iter().map(|at| (*at).to_owned()).collect::<Vec<_>>();
+        assert_eq!(moves(&[at(&["1"]), at(&[])]), 0, "the first holder");
+        assert_eq!(moves(&[at(&["1", "2"]), at(&[])]), 0, "lost and taken again");
+        assert_eq!(moves(&[at(&["1", "3"]), at(&["2"])]), 2, "there and back between two looks");
     }
 }

@@ -48,8 +48,8 @@ pub struct Run {
     pub work: Arc<Work>,
     /// Outages.
     pub probes: Probes,
-    /// Epochs.
-    pub observer: Observer,
+    /// What moved.
+    pub observer: Arc<Observer>,
     /// Injections so far.
     pub shots: Vec<Shot>,
     /// Not injected, and why.
@@ -64,14 +64,14 @@ pub struct Run {
 }
 
 impl Run {
-    /// Starts all clients.
+    /// Starts what measures; the history is a file in `folder`.
     ///
     /// # Errors
-    /// The CA or the history file.
-    pub fn start(cluster: Arc<Cluster>, history: &Path) -> anyhow::Result<Self> {
+    /// The CA, a file in the folder, or a node that does not answer.
+    pub async fn start(cluster: Arc<Cluster>, folder: &Path) -> anyhow::Result<Self> {
         let (phase, phases) = watch::channel(Phase::Work);
         let work = Arc::new(Work {
-            model: Model::new(history, cluster.accounts.len())?,
+            model: Model::new(&folder.join("history"), cluster.accounts.len())?,
             accounts: cluster.accounts.iter().chain(&cluster.probes).cloned().collect(),
             writable: cluster.accounts.len(),
             ports: cluster.ports.clone(),
@@ -79,11 +79,12 @@ impl Run {
             trust: cluster.trust()?,
             phase: phases,
         });
+        let observer = Observer::begin(&cluster, folder).await?;
         let mut run = Self {
             cluster,
             work,
             probes: Probes::default(),
-            observer: Observer::default(),
+            observer,
             shots: Vec::new(),
             missing: Vec::new(),
             crash_late: false,
@@ -195,6 +196,7 @@ impl Run {
         target: usize,
         hold: Duration,
     ) -> anyhow::Result<()> {
+        self.close_calm().await?;
         let primary = self.cluster.primary().await.unwrap_or(target);
         let place = if !fault.has_target() || target == primary { "" } else { " (secondary)" };
         let name = format!("{}{place}", fault.name());
@@ -217,9 +219,21 @@ impl Run {
             self.missing.push((name, format!("{error:#}")));
             nemesis.mend().await?;
             nemesis.recovered().await?;
+            self.observer.news(&self.cluster).await?;
             return Ok(());
         }
         self.finish(nemesis, begin, Shot::new(name, fault.is_quiet(), fault.cuts_clients())).await
+    }
+
+    /// What moved since the last fault was over moved without one: a false failover.
+    async fn close_calm(&mut self) -> anyhow::Result<()> {
+        let moves = self.observer.news(&self.cluster).await?.moves;
+        if moves > 0 {
+            let shot = Shot { moves, ..Shot::new("between faults".into(), true, false) };
+            eprintln!("{}", shot.line());
+            self.shots.push(shot);
+        }
+        Ok(())
     }
 
     async fn finish(&mut self, nemesis: &Nemesis, begin: Instant, mut shot: Shot) -> anyhow::Result<()> {
@@ -240,8 +254,9 @@ impl Run {
         shot.smtp = self.probes.smtp.longest(begin, end);
         shot.imap = self.probes.imap.longest(begin, end);
         shot.joint = joint;
-        shot.moves = self.observer.moves(begin, end);
-        self.work.model.settle(self.observer.was_split(begin, end));
+        let news = self.observer.news(&self.cluster).await?;
+        shot.moves = news.moves;
+        self.work.model.settle(news.split);
         eprintln!("{:>7.1} s  {}", self.work.model.at(begin).as_secs_f64(), shot.line());
         self.shots.push(shot);
         Ok(())
@@ -328,6 +343,7 @@ impl Run {
         target: usize,
         hold: Duration,
     ) -> anyhow::Result<()> {
+        self.close_calm().await?;
         let (name, begin) = (format!("{} + {}", a.name(), b.name()), Instant::now());
         let other = nemesis.target().await;
         let second = nemesis.duration(b);
@@ -364,7 +380,8 @@ impl Run {
             std::fs::rename(copy, data)?;
         }
         nemesis.mend().await?;
-        nemesis.recovered().await.map(drop)
+        nemesis.recovered().await?;
+        self.observer.news(&self.cluster).await.map(drop)
     }
 
     /// Makes everything between the nodes late, until the result is dropped.
@@ -398,6 +415,7 @@ impl Run {
     /// # Errors
     /// Nothing could be judged.
     pub async fn judge(mut self) -> anyhow::Result<Outcome> {
+        self.close_calm().await?;
         let _ = self.phase.send(Phase::Settle);
         let mut caches = Vec::new();
         while let Some(cache) = self.caches.join_next().await {
