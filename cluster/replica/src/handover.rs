@@ -6,7 +6,7 @@ use vocab::{EpochId, Instant, NodeId, SubmitError};
 
 use crate::Replica;
 use crate::balance::gathered;
-use crate::output::Output;
+use crate::output::{Output, Serving};
 
 /// New batches wait at most this long for those in flight, before anything is proposed (ms).
 const DRAIN_MS_MAX: u64 = 1_000;
@@ -14,8 +14,8 @@ const DRAIN_MS_MAX: u64 = 1_000;
 const HANDOVER_MS_MAX: u64 = 3_000;
 
 /// Reasons for which a handover is refused, as they travel between nodes.
-pub const HANDOVER_REASONS: [&str; 9] =
-    [NOT_HOME, BUSY, NO_QUORUM, HEALING, NOT_COMPARED, NOT_FIT, NO_OTHER, SLOW, ALONE];
+pub const HANDOVER_REASONS: [&str; 10] =
+    [NOT_HOME, BUSY, NO_QUORUM, HEALING, NOT_COMPARED, NOT_FIT, NO_OTHER, SLOW, ALONE, NOT_SURE];
 const NOT_HOME: &str = "this node is not the home";
 const BUSY: &str = "the cluster is changing its epoch: ask again";
 const NO_QUORUM: &str = "no quorum: nobody can confirm it";
@@ -24,6 +24,7 @@ const NOT_COMPARED: &str = "the nodes are being compared: ask again";
 const NOT_FIT: &str = "that node is not in sync, not linked or short of space";
 const NO_OTHER: &str = "no other node is in sync";
 const SLOW: &str = "what is in flight was not finished in time; nothing was changed";
+const NOT_SURE: &str = "that node does not know yet whether it is still the home: ask again";
 const ALONE: &str = "this node is the only one in sync: nobody can take its place";
 
 /// A handover under way at the home that was asked.
@@ -50,6 +51,10 @@ impl Replica {
     pub fn may_hand_over(&self, to: Option<NodeId>, leaves: Option<NodeId>) -> Result<NodeId, &'static str> {
         let me = self.me();
         let record = self.record.as_ref().filter(|r| r.home == me).ok_or(NOT_HOME)?;
+        if to == Some(me) && leaves.is_none() {
+            // Nothing is changed, so nobody need agree; but an epoch from before an absence says nothing.
+            return if self.serving(self.now) == Serving::Home { Ok(me) } else { Err(NOT_SURE) };
+        }
         if record.is_alone(me) {
             return Err(if leaves == Some(me) { ALONE } else { NO_OTHER });
         }

@@ -149,6 +149,26 @@ fn a_handover_that_cannot_be_is_refused_and_nothing_changes() {
     assert_eq!(home(&world, A), A);
 }
 
+#[test]
+fn ha_20_an_epoch_from_before_an_absence_is_no_answer() {
+    let mut world = World::pair();
+    world.kill(A);
+    world.guard_word(A);
+    world.run(200);
+    assert_eq!((world.kind(B), home(&world, B)), (EpochKind::Solo, B));
+    hand_over(&mut world, B, Some(B), None);
+    assert_eq!(answers(&world, B).pop(), Some(Ok(B)), "who serves alone knows it");
+    world.nodes.get_mut(&A).unwrap().slow_disk = true;
+    world.boot(A);
+    assert_eq!(home(&world, A), A, "what it knows of before");
+    hand_over(&mut world, A, Some(A), None);
+    let last = answers(&world, A).pop();
+    assert!(matches!(last, Some(Err(SubmitError::Unavailable(_)))), "{last:?}");
+    world.release_disk(A);
+    world.run(2_000);
+    assert_eq!((world.kind(A), home(&world, A)), (EpochKind::Joint, B));
+}
+
 /// As the control plane does it: the register's members without this one.
 fn forget(world: &mut World, gone: NodeId) {
     world.members.retain(|id| *id != gone);

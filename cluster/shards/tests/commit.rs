@@ -171,6 +171,26 @@ async fn ha_20_the_home_is_moved_while_mail_comes_in_and_no_delivery_fails() {
     assert!(matches!(unknown, Err(SubmitError::Unavailable(reason)) if reason.contains("not in sync")), "{unknown:?}");
 }
 
+/// What a node believed before it went away says nothing of who is the primary now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ha_20_a_returned_node_does_not_take_its_old_epoch_for_the_answer() {
+    let mut pair = Pair::joint().await;
+    pair.kill(0);
+    pair.nodes[1].send(&message("alone")).await.expect("accepted");
+    // Without a quorum nobody can heal: the old epoch stays what it knows.
+    pair.restart_locked(0).await;
+    until("the returned node has read its disk", || pair.nodes[0].status().home == 1).await;
+    let switch = async |at: usize| pair.nodes[at].engine.cluster().switch_over(Some(NodeId(1)), false).await;
+    let refused = switch(0).await;
+    assert!(matches!(refused, Err(SubmitError::Unavailable(_))), "{refused:?}");
+    assert_eq!(pair.nodes[1].status().home, 2, "the other one serves alone");
+    let alone = pair.nodes[1].engine.cluster().switch_over(Some(NodeId(2)), false).await;
+    assert_eq!(alone.map(|done| (done.from, done.to)), Ok((2, 2)), "who is the primary knows it alone, too");
+    pair.register.set_quorum(true);
+    pair.until_joint().await;
+    assert_eq!(switch(0).await.map(|done| (done.from, done.to)), Ok((2, 1)));
+}
+
 /// A disk that was rolled back (a snapshot of the machine, a restored folder) does not know of boots that were; ids of
 /// commands must be new all the same, or a message would be taken for one that was delivered long ago.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
