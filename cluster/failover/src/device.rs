@@ -125,37 +125,66 @@ impl Device {
         }
     }
 
-    /// Whether nobody else has the address. Takes about half a second with netlink.
+    /// Who else has the address. Takes about half a second with netlink.
     ///
     /// # Errors
-    /// Somebody has it, or nobody can say; for status.
-    pub async fn check(&self, lease: &Lease) -> Result<(), String> {
+    /// Nobody could be asked, or a hook says that somebody has it; for status.
+    pub async fn check(&self, lease: &Lease) -> Result<Found, String> {
         match &self.provider {
-            Provider::Netlink(link) => netlink::check(link, lease).await,
-            Provider::Exec(hooks) => exec::run(hooks, exec::Hook::Check, lease).await,
+            Provider::Netlink(link) => look(link, lease).await,
+            Provider::Exec(hooks) => exec::run(hooks, exec::Hook::Check, lease).await.map(|()| Found::default()),
         }
     }
 }
 
-/// Hardware addresses of machines on this link that have the lease's address and are no nodes of the cluster. Needs
-/// CAP_NET_RAW; takes about half a second.
+/// Who else has the lease's address on this link. Needs CAP_NET_RAW; takes about half a second.
 ///
 /// # Errors
 /// Nobody could be asked, in words for the operator.
-pub async fn strangers_on(link: &Link, lease: &Lease) -> Result<Vec<String>, String> {
-    netlink::find_strangers(link, lease).await
+pub async fn look(link: &Link, lease: &Lease) -> Result<Found, String> {
+    netlink::look(link, lease).await
 }
 
-/// Strangers among those who claim the address: neither this machine nor another node. `claims` are pairs of address
-/// and claimant as heard.
-#[must_use]
-pub fn strangers(lease: &Lease, own: Mac, claims: &[(IpAddr, Mac)]) -> Vec<Mac> {
-    let nodes: Vec<Mac> = claims.iter().filter(|(ip, _)| lease.others.contains(ip)).map(|(_, mac)| *mac).collect();
-    let claimants = claims.iter().filter(|(ip, _)| *ip == lease.address).map(|(_, mac)| *mac);
-    let mut strangers: Vec<Mac> = claimants.filter(|mac| *mac != own && !nodes.contains(mac)).collect();
-    strangers.sort_unstable();
-    strangers.dedup();
-    strangers
+/// Who else has the cluster address on a link, told apart by hardware addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Whether a node has it that was heard on the link under its own address, too.
+    pub node: bool,
+    /// Other machines that have it.
+    pub others: Vec<Mac>,
+    /// Nodes' own addresses that were heard.
+    heard: Vec<IpAddr>,
+}
+
+impl Found {
+    /// `own`: this machine; `claims`: pairs of address and claimant as heard.
+    #[must_use]
+    pub fn among(lease: &Lease, own: Mac, claims: &[(IpAddr, Mac)]) -> Self {
+        let by_nodes = || claims.iter().filter(|(ip, _)| lease.others.contains(ip));
+        let claimants = claims.iter().filter(|(ip, mac)| *ip == lease.address && *mac != own).map(|(_, mac)| *mac);
+        let (nodes, mut others): (Vec<Mac>, Vec<Mac>) =
+            claimants.partition(|mac| by_nodes().any(|(_, node)| node == mac));
+        others.sort_unstable();
+        others.dedup();
+        Self { node: !nodes.is_empty(), others, heard: by_nodes().map(|(ip, _)| *ip).collect() }
+    }
+
+    /// Hardware addresses of machines that have the address and are no nodes, as text. `holder`: own address of another
+    /// node that has it by right. When that does not answer on this link, the holder cannot be told from a stranger: one
+    /// machine alone is taken for it, and of several all are named.
+    #[must_use]
+    pub fn strangers(&self, holder: Option<IpAddr>) -> Vec<String> {
+        let unheard = holder.is_some_and(|own| !self.node && !self.heard.contains(&own));
+        match self.others.len() > usize::from(unheard) {
+            true => self.others.iter().map(spelled).collect(),
+            false => Vec::new(),
+        }
+    }
+}
+
+/// As people write it.
+fn spelled(mac: &Mac) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 #[cfg(test)]
@@ -163,16 +192,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_node_is_no_stranger() {
+    fn ha_09_another_node_is_no_stranger() {
         let (own, node, stranger) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 3]);
         let ip = |text: &str| text.parse::<IpAddr>().expect("address");
-        let lease =
-            Lease { others: vec![ip("192.0.2.2")], ..Lease::of("192.0.2.10".parse().expect("address"), "check") };
-        let claims = [(ip("192.0.2.10"), node), (ip("192.0.2.2"), node), (ip("192.0.2.10"), own)];
-        assert!(strangers(&lease, own, &claims).is_empty());
-        let claims = [(ip("192.0.2.10"), stranger), (ip("192.0.2.10"), stranger), (ip("192.0.2.2"), node)];
-        assert_eq!(strangers(&lease, own, &claims), [stranger]);
-        // A node that was not heard cannot vouch for itself.
-        assert_eq!(strangers(&lease, own, &[(ip("192.0.2.10"), node)]), [node]);
+        let (cluster, theirs) = (ip("192.0.2.10"), ip("192.0.2.2"));
+        let lease = Lease { others: vec![theirs], ..Lease::of("192.0.2.10".parse().expect("address"), "check") };
+        let found = |claims: &[(IpAddr, Mac)]| Found::among(&lease, own, claims);
+        let held = found(&[(cluster, node), (theirs, node), (cluster, own)]);
+        assert!(held.node && held.strangers(Some(theirs)).is_empty() && held.strangers(None).is_empty());
+        // Somebody else has it, beside the holder or while the holder is silent.
+        let both = found(&[(cluster, node), (cluster, stranger), (cluster, stranger), (theirs, node)]);
+        assert_eq!(both.strangers(Some(theirs)), ["02:00:00:00:00:03"]);
+        let alone = found(&[(cluster, stranger), (theirs, node)]);
+        assert_eq!((alone.node, alone.strangers(Some(theirs))), (false, vec!["02:00:00:00:00:03".to_owned()]));
+        // Who was not heard under its own address cannot vouch for itself: one may be the holder, not two, and nobody
+        // when nobody holds it.
+        let unheard = found(&[(cluster, node)]);
+        assert!(unheard.strangers(Some(theirs)).is_empty() && !unheard.others.is_empty());
+        assert_eq!(unheard.strangers(None), ["02:00:00:00:00:02"]);
+        assert_eq!(found(&[(cluster, node), (cluster, stranger)]).strangers(Some(theirs)).len(), 2);
+        assert_eq!(found(&[]), Found::default());
     }
 }

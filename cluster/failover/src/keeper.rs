@@ -15,7 +15,7 @@ use topology::ClusterAddress;
 use vocab::limits::PAUSE_MS;
 use vocab::{Instant, NodeId};
 
-use crate::device::{Device, Lease};
+use crate::device::{Device, Found, Lease};
 use crate::lane::{Lane, TAKEOVER, Tenure};
 use crate::schedule::{Health, Step};
 
@@ -65,7 +65,7 @@ struct Holding {
     /// IPv4 and IPv6.
     lanes: [Lane; 2],
     /// Checks under way.
-    checks: JoinSet<(ClusterAddress, Lease, Result<(), String>)>,
+    checks: JoinSet<(ClusterAddress, Lease, Result<Found, String>)>,
     fault: Option<String>,
 }
 
@@ -179,11 +179,23 @@ impl Holding {
         self.tenures().filter(|tenure| tenure.address == address).for_each(|tenure| tenure.schedule.asked());
     }
 
-    /// While another node holds the address by right, an answer is no surprise.
-    fn checked(&mut self, address: ClusterAddress, lease: &Lease, found: Result<(), String>) {
-        let holder = self.config.cluster.status().address_holder;
-        let elsewhere = holder.is_some_and(|holder| holder != self.config.node.0);
-        let found = if elsewhere && self.device.is_leased() { Ok(()) } else { found };
+    /// While another node holds the address by right, its answer is no surprise, and a stranger's keeps nobody from taking the
+    /// service over: the operator is told, and it is asked again.
+    fn checked(&mut self, address: ClusterAddress, lease: &Lease, found: Result<Found, String>) {
+        let holder = self.config.cluster.status().address_holder.map(NodeId);
+        let holder = holder.filter(|id| *id != self.config.node);
+        let state = self.config.config.current();
+        let own = holder.and_then(|id| state.members.get(&id)).and_then(|member| member.address.parse().ok());
+        let found = found.and_then(|found| match found.strangers(own) {
+            none if none.is_empty() => Ok(()),
+            some => Err(format!(
+                "{} is in use by a machine that is no node of this cluster ({})",
+                lease.address,
+                some.join(", ")
+            )),
+        });
+        let excused = holder.is_some() && self.device.is_leased();
+        self.tenures().filter(|tenure| tenure.address == address).for_each(|tenure| tenure.schedule.excuse(excused));
         self.done(address, (Step::Check, lease.reason), found);
     }
 

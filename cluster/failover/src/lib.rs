@@ -16,7 +16,7 @@ pub mod schedule;
 pub mod targets;
 
 pub use addresses::{OwnAddress, own_addresses};
-pub use device::{Bits, Device, Lease, Provider, strangers_on};
+pub use device::{Bits, Device, Found, Lease, Provider, look};
 pub use exec::Hooks;
 pub use keeper::{Keeper, KeeperConfig};
 pub use netlink::Link;

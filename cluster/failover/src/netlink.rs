@@ -7,8 +7,8 @@ use futures_util::TryStreamExt as _;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo};
 use rtnetlink::{AddressMessageBuilder, Handle};
 
-use crate::device::{Bits, Lease, strangers};
-use crate::packet::{self, Mac};
+use crate::device::{Bits, Found, Lease};
+use crate::packet;
 use crate::raw::{Ear, Interface};
 use crate::schedule::LIFETIME_S;
 
@@ -130,9 +130,8 @@ pub(crate) fn announce(link: &Link, address: IpAddr) -> Result<(), String> {
     sent.map_err(|error| format!("{address} was not announced on {}: {error}", link.interface))
 }
 
-/// Asks who has the address, and who has the nodes' own: the others are no strangers. Gives the strangers' hardware
-/// addresses.
-pub(crate) async fn find_strangers(link: &Link, lease: &Lease) -> Result<Vec<String>, String> {
+/// Asks who has the address, and who has the nodes' own: by that nodes are told from strangers.
+pub(crate) async fn look(link: &Link, lease: &Lease) -> Result<Found, String> {
     let interface = Interface::find(&link.interface)?;
     let failed =
         |error: std::io::Error| format!("nobody was asked on {} for {}: {error}", link.interface, lease.address);
@@ -147,18 +146,5 @@ pub(crate) async fn find_strangers(link: &Link, lease: &Lease) -> Result<Vec<Str
             claims.extend(packet::claim(&frame.map_err(failed)?));
         }
     }
-    Ok(strangers(lease, interface.mac, &claims).into_iter().map(spelled).collect())
-}
-
-/// As [`find_strangers`]; to find some is a fault.
-pub(crate) async fn check(link: &Link, lease: &Lease) -> Result<(), String> {
-    let found = find_strangers(link, lease).await?;
-    if found.is_empty() {
-        return Ok(());
-    }
-    Err(format!("{} is in use by a machine that is no node of this cluster ({})", lease.address, found.join(", ")))
-}
-
-fn spelled(mac: Mac) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
+    Ok(Found::among(lease, interface.mac, &claims))
 }

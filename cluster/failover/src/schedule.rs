@@ -53,6 +53,8 @@ pub struct Health {
 pub struct Schedule {
     leased: bool,
     checked: bool,
+    /// Another node holds it by right: what a check finds keeps nobody from adding it.
+    excused: bool,
     wanted: bool,
     /// Last time the address was added or renewed.
     held: Option<Instant>,
@@ -75,6 +77,7 @@ impl Schedule {
         Self {
             leased,
             checked: false,
+            excused: false,
             wanted: false,
             held: None,
             not_before: now,
@@ -127,6 +130,12 @@ impl Schedule {
         self.check_at = Instant(u64::MAX);
     }
 
+    /// Whether a takeover goes on what another node held by right, whatever the check finds: one that finds somebody is then
+    /// repeated only while this node should not hold the address.
+    pub fn excuse(&mut self, excused: bool) {
+        self.excused = excused;
+    }
+
     /// Whether this node should hold it.
     #[must_use]
     pub const fn is_wanted(&self) -> bool {
@@ -147,7 +156,8 @@ impl Schedule {
         if self.release_at.is_some_and(|at| now >= at) {
             return Some(Step::Release);
         }
-        if !self.checked {
+        let may_add = self.checked || self.held.is_some() || (self.excused && self.wanted);
+        if !may_add {
             return (now >= self.check_at).then_some(Step::Check);
         }
         if !self.wanted || self.paused || health.idle_ms >= HANGING_MS {
@@ -253,6 +263,28 @@ mod tests {
         assert_eq!(schedule.due(WELL, Instant(410)), None);
         let done = run(&mut schedule, 2_400, 2_420, WELL);
         assert_eq!(done[..2], [(2_400, Step::Check), (2_400, Step::Acquire)]);
+    }
+
+    #[test]
+    fn ha_09_whoever_is_found_keeps_nobody_from_a_takeover_and_is_looked_for_again() {
+        let mut schedule = Schedule::new(true, Instant(0));
+        let check = |schedule: &mut Schedule, ms, well| {
+            assert_eq!(schedule.due(WELL, Instant(ms)), Some(Step::Check), "at {ms}");
+            schedule.asked();
+            schedule.excuse(true);
+            schedule.done(Step::Check, well, Instant(ms));
+        };
+        check(&mut schedule, 0, false);
+        check(&mut schedule, 2_000, false);
+        schedule.want(true, Instant(2_100));
+        let done = run(&mut schedule, 2_100, 8_000, WELL);
+        assert_eq!((done[0], times(&done, Step::Check).len()), ((2_100, Step::Acquire), 0));
+        // The answer to a question from before the takeover, when nobody else holds it any more.
+        schedule.excuse(false);
+        schedule.done(Step::Check, false, Instant(8_000));
+        assert!(times(&run(&mut schedule, 8_000, 9_000, WELL), Step::Renew).len() >= 4, "what is held is kept");
+        schedule.want(false, Instant(9_000));
+        assert_eq!(run(&mut schedule, 9_000, 10_050, WELL), [(9_100, Step::Release), (10_000, Step::Check)]);
     }
 
     #[test]

@@ -1,64 +1,13 @@
 //! The address in a kernel, in a network namespace of its own: added as a lease, seen by a neighbour, checked, removed.
 //! Needs root; without it each test says that it was skipped.
 
+mod house;
+
 use std::net::IpAddr;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use failover::{Bits, Device, Lease, Link, Provider};
-
-/// How long anything may take that the kernel does by itself.
-const LIMIT: Duration = Duration::from_secs(20);
-
-fn run(words: &str) -> String {
-    let mut parts = words.split(' ');
-    let output = Command::new(parts.next().expect("a program")).args(parts).output().expect("runs");
-    assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// Puts this thread, and so everything it starts, into a namespace with a pair of joined interfaces, `here` and
-/// `there`; the latter in a namespace of its own, held by a process that ends with the returned value.
-struct House(std::process::Child);
-
-impl House {
-    fn build() -> Option<Self> {
-        if !nix::unistd::geteuid().is_root() {
-            println!("skipped: network namespaces need root");
-            return None;
-        }
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a namespace");
-        let child = Command::new("unshare").args(["-n", "sleep", "600"]).spawn().expect("unshare");
-        let house = Self(child);
-        let own = std::fs::read_link("/proc/thread-self/ns/net").expect("own namespace");
-        let theirs = format!("/proc/{}/ns/net", house.0.id());
-        let begin = Instant::now();
-        while std::fs::read_link(&theirs).is_ok_and(|link| link == own) {
-            assert!(begin.elapsed() < LIMIT, "no second namespace");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        run(&format!("ip link add here type veth peer name there netns {}", house.0.id()));
-        run("ip address add 10.77.0.1/24 dev here");
-        run("ip -6 address add fd77::1/64 dev here nodad");
-        run("ip link set here up");
-        house.there("ip address add 10.77.0.2/24 dev there");
-        house.there("ip -6 address add fd77::2/64 dev there nodad");
-        house.there("ip link set there up");
-        Some(house)
-    }
-
-    /// Runs something on the other side.
-    fn there(&self, words: &str) -> String {
-        run(&format!("nsenter --net=/proc/{}/ns/net {words}", self.0.id()))
-    }
-}
-
-impl Drop for House {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use house::{House, awaited, run};
 
 fn lease(address: &str, others: &[&str]) -> Lease {
     let ip = |text: &str| text.parse::<IpAddr>().expect(text);
@@ -75,14 +24,6 @@ fn device() -> Device {
 
 fn is_here(address: &str) -> bool {
     run("ip address show dev here").contains(&format!(" {address}/24 "))
-}
-
-async fn awaited(what: &str, mut condition: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !condition() {
-        assert!(begin.elapsed() < LIMIT, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 // One thread: the namespace is the thread's.
@@ -153,13 +94,16 @@ async fn a_stranger_with_the_address_is_found_and_a_node_is_none() {
     let Some(house) = House::build() else { return };
     let device = device();
     for (address, other) in [("10.77.0.10", "10.77.0.2"), ("fd77::10", "fd77::2")] {
-        device.check(&lease(address, &[other])).await.expect("nobody has it");
+        let holder = Some(other.parse().expect(other));
+        let found = device.check(&lease(address, &[other])).await.expect("asked");
+        assert!(!found.node && found.strangers(holder).is_empty() && found.strangers(None).is_empty(), "nobody has it");
         let bits = if address.contains(':') { 64 } else { 24 };
         let nodad = if bits == 64 { " nodad" } else { "" };
         house.there(&format!("ip address add {address}/{bits} dev there{nodad}"));
-        let fault = device.check(&lease(address, &[])).await.expect_err("a stranger");
-        assert!(fault.contains("no node of this cluster"), "{fault}");
-        device.check(&lease(address, &[other])).await.expect("the other node has it");
+        let found = device.check(&lease(address, &[])).await.expect("asked");
+        assert_eq!(found.strangers(None).len(), 1, "a stranger");
+        let found = device.check(&lease(address, &[other])).await.expect("asked");
+        assert!(found.node && found.strangers(holder).is_empty() && found.strangers(None).is_empty(), "{found:?}");
     }
 }
 
@@ -169,7 +113,8 @@ async fn what_is_missing_is_said() {
     let device = Device::open(Provider::Netlink(Link { interface: "nowhere".into(), prefix: Bits::default() }))
         .expect("a device");
     let lease = lease("10.77.0.10", &[]);
-    for said in [device.acquire(&lease).await, device.announce(&lease).await, device.check(&lease).await] {
+    let checked = device.check(&lease).await.map(drop);
+    for said in [device.acquire(&lease).await, device.announce(&lease).await, checked] {
         assert!(said.expect_err("no interface").contains("nowhere"));
     }
 }

@@ -332,9 +332,12 @@ pub fn cluster_free(cluster: IpAddr, answering: &Answering, holder: Option<u32>)
     let held = holder.map(|id| format!(", held by node {id}")).unwrap_or_default();
     match (answering, holder) {
         (Answering::Nobody, None) => Finding::ok("cluster-address", format!("{cluster}: nobody has it")),
-        (Answering::Nobody, Some(_)) | (Answering::Node, _) => {
-            Finding::ok("cluster-address", format!("{cluster}{held}: no stranger has it"))
-        }
+        (Answering::Node, _) => Finding::ok("cluster-address", format!("{cluster}{held}: no stranger has it")),
+        (Answering::Nobody, Some(_)) => Finding::warn(
+            "cluster-address",
+            format!("{cluster}{held}: it does not answer this machine"),
+            "make sure that the machines are on one network, or with provider exec that the hooks reach all of them",
+        ),
         (Answering::Stranger(who), _) => Finding::refuse(
             "cluster-address",
             format!("{cluster} is in use by a machine that is no node of this cluster ({who})"),
@@ -516,7 +519,7 @@ mod tests {
         let judge = |answering: Answering, holder| cluster_free(ip("192.0.2.10"), &answering, holder).verdict;
         assert_eq!(judge(Answering::Nobody, None), Good);
         assert_eq!(judge(Answering::Node, Some(1)), Good);
-        assert_eq!(judge(Answering::Nobody, Some(1)), Good);
+        assert_eq!(judge(Answering::Nobody, Some(1)), Warn, "nobody, not even who holds it");
         assert_eq!(judge(Answering::Stranger("02:00:00:00:00:09".into()), Some(1)), Refuse);
         assert_eq!(judge(Answering::NotAsked("no permission".into()), None), Warn);
     }

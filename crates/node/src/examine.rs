@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use failover::{Lease, OwnAddress, Provider};
+use failover::{Found, Lease, OwnAddress, Provider};
 use ports::cluster::Cluster;
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
@@ -168,7 +168,7 @@ async fn judge(config: &NodeConfig, home: &ExamineReply, (asked, heard): (u64, u
     let lan = Lan {
         cluster: if witness { Vec::new() } else { told.filter_map(|text| text.parse().ok()).collect() },
         others: if witness { Vec::new() } else { others.collect() },
-        holder: (home.address_holder != 0).then_some(home.address_holder),
+        holder: holder(home),
         shown: u16::try_from(home.https_port).ok().map(|port| Shown {
             port,
             hash: &home.service_hash,
@@ -204,6 +204,21 @@ pub(crate) fn free_ports(config: &NodeConfig) -> Finding {
     checks::ports(config.address, &faults, &all)
 }
 
+/// Who holds the cluster address, with its own address.
+fn holder(home: &ExamineReply) -> Option<Holder> {
+    let member = home.members.iter().find(|member| home.address_holder != 0 && member.node == home.address_holder)?;
+    Some(Holder { node: member.node, address: member.address.parse().ok()? })
+}
+
+/// The node that holds the cluster address by right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    /// Its id.
+    pub(crate) node: u32,
+    /// Its own address.
+    pub(crate) address: IpAddr,
+}
+
 /// By what a node is known.
 #[derive(Clone, Copy)]
 pub(crate) struct Shown<'a> {
@@ -222,7 +237,7 @@ pub(crate) struct Lan<'a> {
     /// Addresses of the other nodes with mail.
     pub(crate) others: Vec<IpAddr>,
     /// Who holds the cluster address.
-    pub(crate) holder: Option<u32>,
+    pub(crate) holder: Option<Holder>,
     /// What the API shows there.
     pub(crate) shown: Option<Shown<'a>>,
 }
@@ -238,7 +253,7 @@ impl Lan<'_> {
         findings.extend(self.in_networks(config, &all));
         for cluster in &self.cluster {
             let answering = self.who_answers(config, *cluster, &all).await;
-            findings.push(checks::cluster_free(cluster.address, &answering, self.holder));
+            findings.push(checks::cluster_free(cluster.address, &answering, self.holder.map(|holder| holder.node)));
         }
         findings
     }
@@ -268,7 +283,7 @@ impl Lan<'_> {
             // While a node holds it, a hook may find that node.
             Some(hooks @ Provider::Exec(_)) if self.holder.is_none() => {
                 return match failover::Device::open(hooks.clone()) {
-                    Ok(device) => device.check(&lease).await.map_or_else(Answering::Stranger, |()| Answering::Nobody),
+                    Ok(device) => device.check(&lease).await.map_or_else(Answering::Stranger, |_| Answering::Nobody),
                     Err(why) => Answering::NotAsked(why),
                 };
             }
@@ -277,13 +292,27 @@ impl Lan<'_> {
         if let Some(own) = all.iter().find(|own| own.address == cluster) {
             return Answering::Stranger(format!("this machine itself, on {}", own.interface));
         }
-        match failover::strangers_on(link, &lease).await {
-            Ok(strangers) if strangers.is_empty() => Answering::Nobody,
-            Ok(strangers) => Answering::Stranger(strangers.join(", ")),
+        match failover::look(link, &lease).await {
+            Ok(found) => self.who_has_it(config, cluster, &found).await,
             Err(why) => match self.who_serves(config, cluster).await {
                 Answering::Nobody => Answering::NotAsked(why),
                 found => found,
             },
+        }
+    }
+
+    /// By hardware addresses, and by the certificate where these do not tell the holder from a stranger.
+    async fn who_has_it(&self, config: &NodeConfig, cluster: IpAddr, found: &Found) -> Answering {
+        let strangers = found.strangers(self.holder.map(|holder| holder.address));
+        if !strangers.is_empty() {
+            return Answering::Stranger(strangers.join(", "));
+        }
+        if found.others.is_empty() {
+            return if found.node { Answering::Node } else { Answering::Nobody };
+        }
+        match self.who_serves(config, cluster).await {
+            Answering::Nobody => Answering::Stranger("a machine that has it and serves nothing there".to_owned()),
+            served => served,
         }
     }
 
@@ -375,14 +404,12 @@ mod tests {
 
     fn lan_by<'a>((port, hash, ca): (u16, &'a str, &'a str)) -> Lan<'a> {
         let shown = Shown { port, hash, ca };
-        Lan { cluster: Vec::new(), others: Vec::new(), holder: Some(1), shown: Some(shown) }
+        let holder = Holder { node: 1, address: "127.0.0.1".parse().expect("address") };
+        Lan { cluster: Vec::new(), others: Vec::new(), holder: Some(holder), shown: Some(shown) }
     }
 
-    #[tokio::test]
-    async fn ha_09_whoever_shows_the_clusters_certificate_is_no_stranger() {
-        let here: IpAddr = "127.0.0.1".parse().expect("address");
-        let config = config();
-        let ca = Authority::create("test").expect("CA");
+    /// Shows a certificate of this CA on a port; both, the certificate as its hash.
+    async fn shown_by(here: IpAddr, ca: &Authority) -> (u16, String) {
         let issued = ca.issue_service(&["localhost".to_owned()]).expect("issued");
         let der = CertificateDer::from_pem_slice(issued.certificate.as_bytes()).expect("certificate");
         let hash = blake3::hash(&der).to_hex().to_string();
@@ -406,6 +433,15 @@ mod tests {
                 });
             }
         });
+        (port, hash)
+    }
+
+    #[tokio::test]
+    async fn ha_09_whoever_shows_the_clusters_certificate_is_no_stranger() {
+        let here: IpAddr = "127.0.0.1".parse().expect("address");
+        let config = config();
+        let ca = Authority::create("test").expect("CA");
+        let (port, hash) = shown_by(here, &ca).await;
         assert_eq!(lan((port, &hash)).who_serves(&config, here).await, Answering::Node);
         let other = lan((port, "00")).who_serves(&config, here).await;
         assert!(matches!(&other, Answering::Stranger(why) if why.contains("another certificate")), "{other:?}");
@@ -422,6 +458,31 @@ mod tests {
         assert!(matches!(found, Answering::Stranger(_)), "{found:?}");
         drop(plain);
         assert_eq!(lan((port, &hash)).who_serves(&config, here).await, Answering::Nobody);
+    }
+
+    #[tokio::test]
+    async fn ha_09_a_holder_that_its_own_address_does_not_prove_is_known_by_its_certificate() {
+        let here: IpAddr = "127.0.0.1".parse().expect("address");
+        let (own, holder, stranger) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 3]);
+        let (config, ca) = (config(), Authority::create("test").expect("CA"));
+        let (port, hash) = shown_by(here, &ca).await;
+        let theirs: IpAddr = "127.0.0.1".parse().expect("address");
+        let lease = Lease { others: vec![theirs], ..Lease::of("127.0.0.10".parse().expect("address"), "check") };
+        let found = |claims: &[(IpAddr, [u8; 6])]| Found::among(&lease, own, claims);
+        let judge = async |hash: &str, found: Found| lan((port, hash)).who_has_it(&config, here, &found).await;
+        let unheard = found(&[(lease.address, holder)]);
+        assert_eq!(judge(&hash, unheard.clone()).await, Answering::Node);
+        assert!(matches!(judge("00", unheard).await, Answering::Stranger(_)), "another certificate");
+        // Whatever the certificate says: of two one is a stranger, and so is who is not the node that was heard.
+        for claims in [
+            vec![(lease.address, holder), (lease.address, stranger)],
+            vec![(lease.address, stranger), (theirs, holder)],
+        ] {
+            let judged = judge(&hash, found(&claims)).await;
+            assert!(matches!(&judged, Answering::Stranger(who) if who.contains("02:00:00:00:00:03")), "{judged:?}");
+        }
+        assert_eq!(judge("00", found(&[(lease.address, holder), (theirs, holder)])).await, Answering::Node);
+        assert_eq!(judge(&hash, found(&[])).await, Answering::Nobody);
     }
 
     #[test]
