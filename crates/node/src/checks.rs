@@ -154,6 +154,11 @@ pub fn clock(clocks: Clocks) -> Finding {
     }
 }
 
+/// As it is told to people, with one decimal.
+pub(crate) fn megabytes(bytes: u64) -> String {
+    format!("{}.{}", bytes / 1_000_000, bytes / 100_000 % 10)
+}
+
 /// Room for a copy of the mail that is there (`None`: this machine will hold none of it yet).
 #[must_use]
 pub fn disk(free: u64, mail: Option<u64>, whole: bool) -> Finding {

@@ -98,7 +98,7 @@ impl Teller {
 }
 
 /// Bytes of all files under a folder, at any depth; what cannot be read counts nothing.
-fn bytes_under(folder: &Path) -> u64 {
+pub(crate) fn bytes_under(folder: &Path) -> u64 {
     let mut open = vec![folder.to_owned()];
     let mut sum = 0;
     while let Some(folder) = open.pop() {

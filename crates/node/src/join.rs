@@ -165,13 +165,19 @@ pub fn run(args: &JoinArgs) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let kind = if args.witness { Kind::Witness } else { Kind::Data };
     runtime.block_on(async {
-        let examined = match examine::examine(&config, (&token.a, &token.h), &question(&config, &token, kind)).await {
+        let mut examined = match examine::examine(&config, (&token.a, &token.h), &question(&config, &token, kind)).await
+        {
             Ok(examined) => examined,
             Err(reasons) => return Ok(fail(args.json, &reasons)),
         };
+        let seed = args.seed.as_deref().map(|folder| crate::seeding::look(folder, &token.c));
+        let seed = seed.map(|(finding, bytes)| {
+            examined.findings.push(finding);
+            bytes
+        });
         let refused = checks::worst(&examined.findings) == Verdict::Refuse;
         if args.dry_run || refused {
-            report(args, (&config, kind), &examined);
+            report(args, (&config, kind, seed), &examined);
             return Ok(if refused { Exit::Refused } else { Exit::Done });
         }
         data.create()?;
@@ -206,9 +212,9 @@ fn fail(json: bool, text: &str) -> Exit {
 }
 
 /// All checks, and what would happen if none of them refused.
-fn report(args: &JoinArgs, (config, kind): (&NodeConfig, Kind), examined: &Examined) {
+fn report(args: &JoinArgs, (config, kind, seed): (&NodeConfig, Kind, Option<u64>), examined: &Examined) {
     let refused = checks::worst(&examined.findings) == Verdict::Refuse;
-    let will = if refused { Vec::new() } else { plan((config, kind), &examined.home) };
+    let will = if refused { Vec::new() } else { plan((config, kind, seed), &examined.home) };
     if args.json {
         let shown = json!({ "refused": refused, "checks": examined.findings, "will": will });
         say!("{}", serde_json::to_string_pretty(&shown).unwrap_or_default());
@@ -223,8 +229,8 @@ fn report(args: &JoinArgs, (config, kind): (&NodeConfig, Kind), examined: &Exami
     }
 }
 
-/// What a join would do, one line each.
-fn plan((config, kind): (&NodeConfig, Kind), home: &ExamineReply) -> Vec<String> {
+/// What a join would do, one line each; `seed`: bytes of it, if there is one.
+fn plan((config, kind, seed): (&NodeConfig, Kind, Option<u64>), home: &ExamineReply) -> Vec<String> {
     let (name, node, folder) = (&config.name, home.next_node, config.data_dir.display());
     let peers = init::peer_addresses(config).join(", ");
     let mut will = Vec::new();
@@ -243,14 +249,26 @@ fn plan((config, kind): (&NodeConfig, Kind), home: &ExamineReply) -> Vec<String>
         config.address,
         config.ports.services()
     ));
-    will.push(format!(
-        "once the service is started, {} MB would be copied from the cluster, which serves mail meanwhile",
-        home.data_bytes / 1_000_000
-    ));
+    will.push(forecast(home.data_bytes, seed));
     if !home.cluster_address.is_empty() {
         will.push(format!("in sync, it may hold the cluster address {}", home.cluster_address));
     }
     will
+}
+
+/// What the first sync would bring of the home's mail (bytes). What a seed has is counted by its size: which of it still is
+/// the home's state, only the sync finds out.
+fn forecast(home: u64, seed: Option<u64>) -> String {
+    let copied = checks::megabytes(home.saturating_sub(seed.unwrap_or(0)));
+    let from = format!(
+        "once the service is started, {copied} MB would be copied from the cluster, which serves mail meanwhile"
+    );
+    let Some(seed) = seed else { return from };
+    format!(
+        "{from}: {} MB there without the {} MB of the seed; more, the more of the seed is not there any more",
+        checks::megabytes(home),
+        checks::megabytes(seed)
+    )
 }
 
 /// What the new node is for.
@@ -426,6 +444,21 @@ impl Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ha_12_the_forecast_counts_what_a_seed_lacks() {
+        let copied = |home, seed| {
+            let said = forecast(home, seed);
+            let before = said.split_once(" MB would be copied").expect("a size").0;
+            before.rsplit(' ').next().expect("a number").to_owned()
+        };
+        assert_eq!(
+            (copied(340_600_000, None), copied(340_600_000, Some(328_500_000))),
+            ("340.6".into(), "12.1".into())
+        );
+        assert_eq!(copied(1_000_000, Some(2_000_000)), "0.0", "a seed may be larger than what is there now");
+        assert!(forecast(340_600_000, Some(328_500_000)).contains("340.6 MB there without the 328.5 MB of the seed"));
+    }
 
     #[test]
     fn a_token_survives_its_text() {

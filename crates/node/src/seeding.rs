@@ -14,6 +14,7 @@ use store::{Foreign, OpenError, RowRules, SeedWriter, Store, StoreOptions};
 use vocab::{AccountId, BlobHash};
 
 use crate::admin::{Api, say, show_done};
+use crate::checks::{self, Finding};
 use crate::cli::ServerArgs;
 use crate::config::NodeConfig;
 use crate::exit::Exit;
@@ -50,6 +51,37 @@ impl SeedNote {
             format!("{} is no checkpoint (`twinpost store checkpoint` makes one)", folder.display())
         })?;
         serde_json::from_str(&text).with_context(|| format!("understand {}", path.display()))
+    }
+
+    /// As [`Self::load`], of this cluster alone.
+    ///
+    /// # Errors
+    /// It is of another cluster, too.
+    pub(crate) fn of_cluster(folder: &Path, cluster_id: &str) -> anyhow::Result<Self> {
+        let note = Self::load(folder)?;
+        anyhow::ensure!(
+            note.cluster_id == cluster_id,
+            "{} is a checkpoint of another cluster ({}, node {}): it is not used, and nothing was done",
+            folder.display(),
+            note.cluster_name,
+            note.node
+        );
+        Ok(note)
+    }
+}
+
+/// What is said of a seed before a join, and its size in bytes; nothing of it is read yet.
+pub(crate) fn look(folder: &Path, cluster_id: &str) -> (Finding, u64) {
+    match SeedNote::of_cluster(folder, cluster_id) {
+        Ok(note) => {
+            let bytes = crate::examine::bytes_under(&folder.join(MAIL));
+            let found = format!("a checkpoint of node {}, {} MB", note.node, checks::megabytes(bytes));
+            (Finding::ok("seed", found), bytes)
+        }
+        Err(why) => {
+            let advice = "copy a checkpoint of a node of this cluster (`twinpost store checkpoint` there) to its end";
+            (Finding::refuse("seed", format!("{why:#}"), advice), 0)
+        }
     }
 }
 
@@ -124,14 +156,7 @@ struct Taken {
 /// # Errors
 /// It is of another cluster, or no checkpoint; or the data folder cannot be written.
 pub(crate) fn prepare(data: &DataDir, from: &Path, cluster_id: &str) -> anyhow::Result<Vec<String>> {
-    let note = SeedNote::load(from)?;
-    anyhow::ensure!(
-        note.cluster_id == cluster_id,
-        "{} is a checkpoint of another cluster ({}, node {}): it is not used, and nothing was done",
-        from.display(),
-        note.cluster_name,
-        note.node
-    );
+    let note = SeedNote::of_cluster(from, cluster_id)?;
     let seed = data.seed();
     if SeedNote::load(&seed).is_ok_and(|prepared| prepared == note) {
         return Ok(vec!["the seed was verified before".into()]);

@@ -3,7 +3,7 @@
 //! The binary is `TWINPOST_BIN`, or the one cargo builds beside these tests.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -132,5 +132,22 @@ pub async fn mail(pair: &Pair, node: usize, account: usize, subject: &str) -> an
     match client.send("a@example.org", &[to], text.as_bytes()).await {
         Sent::Accepted(_) => Ok(()),
         other => anyhow::bail!("{subject}: {other:?}"),
+    }
+}
+
+/// Copies a folder with all that is in it.
+///
+/// # Panics
+/// Something cannot be read or written.
+pub fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("folder");
+    for entry in std::fs::read_dir(from).expect("folder") {
+        let entry = entry.expect("entry");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("kind").is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("copied");
+        }
     }
 }

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use e2e::ANSWER_LIMIT;
 use e2e::watch::{LIMIT, await_status, is_joint};
+use e2e::{ANSWER_LIMIT, copy_folder};
 use node::demo::clients::imap::ImapClient;
 use node::demo::clients::smtp::{Sent, SmtpClient};
 use node::demo::pair::{JOINT_LIMIT, Pair};
@@ -80,22 +80,20 @@ async fn join(pair: &mut Pair, seed: &Path) -> anyhow::Result<String> {
     pair.command(1, &["cluster", "join"], &["--seed", &seed.display().to_string()], Some(&token)).await
 }
 
+/// What the first sync is said to bring (MB).
+async fn forecast(pair: &Pair, seed: Option<&Path>) -> f64 {
+    let token = pair.api(0).expect("API").join_token().await.expect("a token");
+    let seed = seed.map(|folder| folder.display().to_string());
+    let rest: Vec<&str> = seed.iter().flat_map(|folder| ["--seed", folder]).chain(["--dry-run"]).collect();
+    let said = pair.command(1, &["cluster", "join"], &rest, Some(&token)).await.expect("looked at");
+    assert!(said.contains("seed") == seed.is_some() && said.contains("nothing was changed"), "{said}");
+    let before = said.split_once(" MB would be copied").expect("a forecast").0;
+    before.rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{said}"))
+}
+
 async fn checkpoint(pair: &Pair, folder: &Path) -> String {
     let said = pair.command(0, &["store", "checkpoint"], &[&folder.display().to_string()], None).await;
     said.expect("a checkpoint")
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("folder");
-    for entry in std::fs::read_dir(from).expect("folder") {
-        let entry = entry.expect("entry");
-        let target = to.join(entry.file_name());
-        if entry.file_type().expect("kind").is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).expect("copied");
-        }
-    }
 }
 
 /// Both nodes hold the same, to the last row and body.
@@ -131,7 +129,10 @@ async fn ha_12_a_node_begins_from_a_checkpoint_and_the_first_sync_brings_what_di
     let seen = ["UID STORE 50 +FLAGS (\\Seen)", "UID STORE 50 -FLAGS (\\Seen)"];
     change(pair, &seen.repeat(140)).await;
     let copied = fixture.folder.path().join("copied");
-    copy(&made, &copied);
+    copy_folder(&made, &copied);
+    // 100 of the 110 large ones are in the seed.
+    let (whole, lacks) = (forecast(pair, None).await, forecast(pair, Some(&copied)).await);
+    assert!(whole - lacks > 2.9 && lacks >= 0.3, "{lacks} of {whole} MB");
     let said = join(pair, &copied).await.expect("joined");
     assert!(said.contains("bodies") && !said.contains("damaged") && said.contains("node 2"), "{said}");
     pair.start_node(1).await.expect("started");
@@ -162,7 +163,7 @@ async fn ha_12_a_damaged_checkpoint_is_repaired_and_another_clusters_is_refused(
     pair.await_ready(0, LIMIT).await.expect("service");
     // Of another cluster.
     let other = fixture.folder.path().join("other");
-    copy(&made, &other);
+    copy_folder(&made, &other);
     let note = std::fs::read_to_string(other.join("seed.json")).expect("note");
     let mut note: serde_json::Value = serde_json::from_str(&note).expect("JSON");
     note["cluster_id"] = "another".into();
@@ -171,7 +172,7 @@ async fn ha_12_a_damaged_checkpoint_is_repaired_and_another_clusters_is_refused(
     assert!(format!("{refused:#}").contains("another cluster"), "{refused:#}");
     // Not copied to its end.
     let half = fixture.folder.path().join("half");
-    copy(&made, &half);
+    copy_folder(&made, &half);
     std::fs::remove_file(half.join("seed.json")).expect("removed");
     let refused = join(pair, &half).await.expect_err("half a copy");
     assert!(format!("{refused:#}").contains("no checkpoint"), "{refused:#}");
