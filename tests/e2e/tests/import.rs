@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use e2e::load::await_service;
 use e2e::watch::{LIMIT, await_status, is_joint};
-use e2e::{ANSWER_LIMIT, mail};
+use e2e::{ANSWER_LIMIT, copy_folder, mail};
 use node::demo::clients::imap::ImapClient;
 use node::demo::pair::Pair;
 use serde_json::Value;
@@ -16,10 +16,10 @@ async fn import(pair: &Pair, index: usize, folder: &str, rest: &[&str]) -> Value
     serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
 }
 
-/// known, imported of the only account that is not skipped.
+/// known, imported of the account that gets all the mail.
 fn counts(report: &Value) -> (u64, u64) {
     let accounts = report["accounts"].as_array().expect("accounts");
-    let one = accounts.iter().find(|account| account["skipped"].is_null()).expect("an account");
+    let one = accounts.iter().find(|account| account["address"] == "u1@demo.test").expect("an account");
     assert_eq!(one["unreadable"], 0, "{report}");
     (one["known"].as_u64().expect("known"), one["imported"].as_u64().expect("imported"))
 }
@@ -57,6 +57,29 @@ fn having<'a>(list: &'a [String], text: &str) -> Vec<&'a String> {
     list.iter().filter(|line| line.contains(text)).collect()
 }
 
+async fn command(pair: &Pair, index: usize, words: &[&str], rest: &[&str]) -> String {
+    let said = pair.command(index, words, rest, None).await;
+    said.unwrap_or_else(|error| panic!("{error:#}\n{}", e2e::logs(pair)))
+}
+
+const CONFIRM: [&str; 2] = ["--confirm", "demo"];
+
+/// A node whose peer is dead is started alone by an operator, and votes alone.
+async fn vote_alone(pair: &mut Pair, index: usize) {
+    pair.start_node(index).await.expect("started");
+    await_status(pair, index, "waits", |status| status["mode"] == "waiting").await;
+    command(pair, index, &["cluster", "start-alone"], &CONFIRM).await;
+    await_status(pair, index, "alone", |status| status["epoch_kind"] == "solo").await;
+    command(pair, index, &["cluster", "rescue"], &["--confirm", "demo", "--others-are-down"]).await;
+    await_status(pair, index, "unlocked", |status| status["settings_locked"].is_null()).await;
+}
+
+/// Node 1 is removed by node 2.
+async fn forget_first(pair: &Pair, index: usize) {
+    command(pair, index, &["cluster", "remove", "1"], &CONFIRM).await;
+    await_status(pair, index, "joint alone", |status| is_joint(status, &[2])).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ha_18_a_removed_nodes_mail_comes_back_once_and_what_was_expunged_stays_gone() {
     let mut fixture = e2e::pair(2).await.expect("a pair");
@@ -85,23 +108,11 @@ async fn ha_18_a_removed_nodes_mail_comes_back_once_and_what_was_expunged_stays_
     assert_eq!(last, 5, "{before:?}");
     client.0.append("Work/Mine", b"Subject: appended\r\n\r\nappended\r\n").await.expect("appended");
     pair.kill(lost).await.expect("killed");
-    // The other one is started alone by an operator, votes alone, and forgets it.
-    pair.start_node(rest).await.expect("started");
-    let confirm = ["--confirm", "demo"];
-    let command = async |words: &[&str], rest_of: &[&str]| {
-        let said = pair.command(rest, words, rest_of, None).await;
-        said.unwrap_or_else(|error| panic!("{error:#}\n{}", e2e::logs(pair)))
-    };
-    await_status(pair, rest, "waits", |status| status["mode"] == "waiting").await;
-    command(&["cluster", "start-alone"], &confirm).await;
-    await_status(pair, rest, "alone", |status| status["epoch_kind"] == "solo").await;
-    command(&["cluster", "rescue"], &["--confirm", "demo", "--others-are-down"]).await;
-    await_status(pair, rest, "unlocked", |status| status["settings_locked"].is_null()).await;
+    vote_alone(pair, rest).await;
     let folder = pair.nodes[lost].data_dir().display().to_string();
     let said = pair.command(rest, &["import"], &[&folder], None).await.expect_err("it is a member");
     assert!(format!("{said:#}").contains("is a member"), "{said:#}");
-    command(&["cluster", "remove", "1"], &confirm).await;
-    await_status(pair, rest, "joint alone", |status| is_joint(status, &[2])).await;
+    forget_first(pair, rest).await;
     let mut client = Client::open(pair, rest).await;
     client.0.select("INBOX").await.expect("INBOX");
     client.run(&["UID STORE 2 +FLAGS (\\Deleted)", "EXPUNGE"]).await;
@@ -129,6 +140,60 @@ async fn ha_18_a_removed_nodes_mail_comes_back_once_and_what_was_expunged_stays_
     let report = import(pair, rest, &folder, &[]).await;
     assert_eq!(counts(&report), (6, 0), "{report}");
     assert!(client.list("INBOX").await.is_empty());
+    fixture.pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ha_18_what_is_imported_into_a_pair_in_sync_is_on_both_nodes_once() {
+    let mut fixture = e2e::pair(1).await.expect("a pair");
+    let pair = &mut fixture.pair;
+    let (lost, rest) = (0, 1);
+    for subject in ["old-1", "old-2"] {
+        mail(pair, lost, 0, subject).await.expect("delivered");
+    }
+    pair.kill(rest).await.expect("killed");
+    await_status(pair, lost, "alone", |status| status["epoch_kind"] == "solo").await;
+    await_service(pair, LIMIT).await.expect("service");
+    for subject in ["alone-1", "alone-2", "alone-3"] {
+        mail(pair, lost, 0, subject).await.expect("delivered");
+    }
+    pair.kill(lost).await.expect("killed");
+    vote_alone(pair, rest).await;
+    forget_first(pair, rest).await;
+    // Its disk is kept, and a new machine takes its place: a pair again.
+    let folders = ["removed", "copied"].map(|name| fixture.folder.path().join(name));
+    std::fs::rename(pair.nodes[lost].data_dir(), &folders[0]).expect("kept");
+    // One process alone opens a folder.
+    copy_folder(&folders[0], &folders[1]);
+    let token = command(pair, rest, &["cluster", "token"], &[]).await;
+    pair.command(lost, &["cluster", "join"], &[], Some(token.trim())).await.expect("joined");
+    pair.start_node(lost).await.expect("started");
+    for index in [lost, rest] {
+        await_status(pair, index, "a pair again", |status| is_joint(status, &[2, 3])).await;
+    }
+    // Through both nodes at the same time: whoever comes second finds it there.
+    let [first, second] = folders.map(|folder| folder.display().to_string());
+    let (a, b) = tokio::join!(import(pair, lost, &first, &[]), import(pair, rest, &second, &[]));
+    for report in [&a, &b] {
+        let (known, imported) = counts(report);
+        assert!(known >= 2 && known + imported == 5, "{a} {b}");
+    }
+    assert!(counts(&a).1 + counts(&b).1 >= 3, "{a} {b}");
+    let all = ["alone-1", "alone-2", "alone-3", "old-1", "old-2"];
+    let mut lists = Vec::new();
+    for index in [lost, rest] {
+        let list = Client::open(pair, index).await.list("INBOX").await;
+        assert!(list.len() == 5 && all.iter().all(|text| having(&list, text).len() == 1), "at {index}: {list:?}");
+        lists.push(list);
+    }
+    assert_eq!(lists[0], lists[1], "UIDs, flags and dates too");
+    // Each disk has it, whoever dies; and the one that is left still knows what came back.
+    let home = pair.primary().await.expect("a primary");
+    pair.kill(home).await.expect("killed");
+    await_service(pair, LIMIT).await.expect("service");
+    assert_eq!(Client::open(pair, 1 - home).await.list("INBOX").await, lists[0]);
+    assert_eq!(counts(&import(pair, 1 - home, &first, &[]).await), (5, 0));
+    assert_eq!(Client::open(pair, 1 - home).await.list("INBOX").await, lists[0]);
     fixture.pair.stop().await;
 }
 
