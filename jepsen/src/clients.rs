@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use node::config::Ports;
 use node::demo::clients::api::Api;
 use node::demo::clients::imap::{Answer, ImapClient};
 use node::demo::clients::pop3::Pop3Client;
 use node::demo::clients::smtp::{Sent, SmtpClient};
 use node::demo::clients::stream::Trust;
 use node::demo::pair::Login;
-use node::demo::ports::PairPorts;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -51,7 +51,7 @@ pub struct Work {
     /// How many are not the probes'.
     pub writable: usize,
     /// Ports.
-    pub ports: PairPorts,
+    pub ports: Ports,
     /// The cluster address.
     pub cluster: IpAddr,
     /// The CA.

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use node::config::Ports;
 use node::demo::clients::api::{Api, Status};
 use node::demo::clients::stream::Trust;
 use node::demo::node_process::NodeProcess;
 use node::demo::pair::{Login, PairOptions, login};
-use node::demo::ports::PairPorts;
 use tokio::process::Command;
 use tokio::sync::Mutex;
 
@@ -65,7 +65,7 @@ pub struct Cluster {
     /// Shape.
     pub shape: Shape,
     /// Ports.
-    pub ports: PairPorts,
+    pub ports: Ports,
     /// Logins of the workload's accounts.
     pub accounts: Vec<Login>,
     /// Logins of the probes' accounts.
@@ -86,7 +86,7 @@ impl Cluster {
         let mut cluster = Self {
             machines: Vec::new(),
             net,
-            ports: PairPorts::USUAL,
+            ports: Ports::USUAL,
             accounts: logins("u", shape.accounts),
             probes: logins("probe", probes),
             shape,

@@ -75,7 +75,7 @@ pub fn listed(addresses: &[ClusterAddress]) -> String {
 }
 
 /// The stored form: nothing, or one address without a network, is written as it was before there could be more.
-pub(crate) mod stored {
+pub mod stored {
     use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
 
     use super::ClusterAddress;
@@ -87,7 +87,9 @@ pub(crate) mod stored {
         All(Vec<ClusterAddress>),
     }
 
-    pub(crate) fn serialize<S: Serializer>(all: &[ClusterAddress], to: S) -> Result<S::Ok, S::Error> {
+    /// # Errors
+    /// Those of the format.
+    pub fn serialize<S: Serializer>(all: &[ClusterAddress], to: S) -> Result<S::Ok, S::Error> {
         match all {
             [] => to.serialize_none(),
             [one @ ClusterAddress { prefix: None, .. }] => one.serialize(to),
@@ -95,7 +97,9 @@ pub(crate) mod stored {
         }
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ClusterAddress>, D::Error> {
+    /// # Errors
+    /// Those of the format, and what is no address.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ClusterAddress>, D::Error> {
         Ok(match Option::<Form>::deserialize(from)? {
             None => Vec::new(),
             Some(Form::One(one)) => vec![one],

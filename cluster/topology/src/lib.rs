@@ -9,7 +9,7 @@ mod members;
 mod query;
 pub mod state;
 
-pub use addresses::{ClusterAddress, listed};
+pub use addresses::{ClusterAddress, listed, stored as stored_addresses};
 pub use apply::apply;
 pub use documents::{
     Failback, HOMES_SETTING, HomesBody, LOAD_SETTING, LOAD_WEIGHT, LoadBody, PRIMARY_SETTING, PrimaryBody, SETTLE_S,

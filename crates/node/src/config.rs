@@ -49,9 +49,22 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Every port with its name: those of clients, then the one between nodes.
+    /// Those that are served unless the node file says otherwise.
+    pub const USUAL: Self = Self {
+        smtp: 25,
+        submission: 587,
+        submissions: 465,
+        imap: 143,
+        imaps: 993,
+        pop3: 110,
+        pop3s: 995,
+        https: 443,
+        peer: 6420,
+    };
+
+    /// The ports clients use, each with its name.
     #[must_use]
-    pub const fn named(&self) -> [(&'static str, u16); 9] {
+    pub const fn of_clients(&self) -> [(&'static str, u16); 8] {
         [
             ("smtp", self.smtp),
             ("submission", self.submission),
@@ -61,31 +74,24 @@ impl Ports {
             ("pop3", self.pop3),
             ("pop3s", self.pop3s),
             ("https", self.https),
-            ("peer", self.peer),
         ]
+    }
+
+    /// Every port with its name: those of clients, then the one between nodes.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, u16)> {
+        self.of_clients().into_iter().chain([("peer", self.peer)])
     }
 
     /// Those of clients, as `25 (smtp), ...`.
     #[must_use]
     pub fn services(&self) -> String {
-        let clients = self.named().into_iter().filter(|(name, _)| *name != "peer");
-        clients.map(|(name, port)| format!("{port} ({name})")).collect::<Vec<_>>().join(", ")
+        self.of_clients().map(|(name, port)| format!("{port} ({name})")).join(", ")
     }
 }
 
 impl Default for Ports {
     fn default() -> Self {
-        Self {
-            smtp: 25,
-            submission: 587,
-            submissions: 465,
-            imap: 143,
-            imaps: 993,
-            pop3: 110,
-            pop3s: 995,
-            https: 443,
-            peer: 6420,
-        }
+        Self::USUAL
     }
 }
 
@@ -285,9 +291,9 @@ impl RawConfig {
             faults.push("allow_plaintext: only taken when address is a loopback address".into());
         }
         let ports = &self.ports;
-        let all = ports.named().map(|(_, port)| port);
-        let distinct: std::collections::BTreeSet<_> = all.iter().collect();
-        if distinct.len() != all.len() || all.contains(&0) {
+        let all = || ports.named().map(|(_, port)| port);
+        let distinct: std::collections::BTreeSet<_> = all().collect();
+        if distinct.len() != all().count() || distinct.contains(&0) {
             faults.push("ports: every port must be named once and not be 0".into());
         }
         let size = self.message_size_max.unwrap_or(vocab::limits::MESSAGE_SIZE_MAX as u64);

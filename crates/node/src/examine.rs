@@ -199,7 +199,7 @@ pub(crate) fn free_ports(config: &NodeConfig) -> Finding {
         let fault = std::net::TcpListener::bind((config.address, port)).err()?;
         Some((name, port, fault.kind()))
     };
-    let faults: Vec<_> = config.ports.named().into_iter().filter_map(bind).collect();
+    let faults: Vec<_> = config.ports.named().filter_map(bind).collect();
     let all = format!("{}, {} (between nodes)", config.ports.services(), config.ports.peer);
     checks::ports(config.address, &faults, &all)
 }

@@ -129,10 +129,8 @@ pub struct Identity {
 /// What the first start of the first node puts into the configuration.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Founding {
-    /// Cluster address, if it is one without a network.
-    pub cluster_address: Option<String>,
-    /// Else all of them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Cluster addresses.
+    #[serde(rename = "cluster_address", with = "topology::stored_addresses", default)]
     pub cluster_addresses: Vec<topology::ClusterAddress>,
 }
 

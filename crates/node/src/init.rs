@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use base64::Engine as _;
 use failover::Provider;
-use topology::ClusterAddress;
+use topology::{ClusterAddress, ClusterState, ConfigOp, Rejection};
 use transport::ca::Authority;
 use vocab::NodeId;
 
@@ -16,6 +16,8 @@ use crate::examine::{self, Lan};
 use crate::exit::Exit;
 use crate::files::{self, DataDir, Founding, Identity};
 
+/// Who founds a cluster.
+const FIRST_NODE: NodeId = NodeId(1);
 /// Bytes of the administrator's token.
 const ADMIN_TOKEN_BYTES: usize = 32;
 
@@ -68,7 +70,11 @@ async fn check(args: &InitArgs, config: &NodeConfig) -> Vec<Finding> {
         Ok(()) => Finding::ok("data-folder", format!("{} belongs to no cluster", config.data_dir.display())),
         Err(fault) => Finding::refuse("data-folder", fault.to_string(), "name another folder under `data_dir`"),
     };
-    let mut findings = vec![folder, examine::free_disk(config, None, true), examine::free_ports(config)];
+    let settings = match would_found(args, config, "dry run") {
+        Ok(()) => Finding::ok("settings", format!("the cluster {} can be founded with these", args.cluster_name)),
+        Err(fault) => Finding::refuse("settings", fault.to_string(), "correct it in the command or the node file"),
+    };
+    let mut findings = vec![folder, settings, examine::free_disk(config, None, true), examine::free_ports(config)];
     let lan = Lan { cluster: args.cluster_addresses.clone(), others: Vec::new(), holder: None, shown: None };
     findings.extend(lan.judge(config).await);
     if args.cluster_addresses.is_empty() {
@@ -106,18 +112,15 @@ fn plan(args: &InitArgs, config: &NodeConfig) -> Vec<String> {
 /// Makes data folder, CA, certificates and token.
 ///
 /// # Errors
-/// When the folder belongs to a cluster already, or cannot be written.
+/// When the folder belongs to a cluster already or cannot be written, or the settings would not be taken: with each fault.
 pub fn found(args: &InitArgs) -> anyhow::Result<()> {
-    let families = args.cluster_addresses.iter().filter(|one| one.address.is_ipv4()).count();
-    anyhow::ensure!(
-        families <= 1 && args.cluster_addresses.len() - families <= 1,
-        "--cluster-address: one IPv4 and one IPv6 address at most"
-    );
     let config = NodeConfig::load(&args.config)?;
     let data = DataDir(config.data_dir.clone());
     refuse_second(&data)?;
+    let cluster_id = secret(16);
+    would_found(args, &config, &cluster_id)?;
     data.create()?;
-    let node = NodeId(1);
+    let node = FIRST_NODE;
     let ca = Authority::create(&args.cluster_name).context("make the cluster's CA")?;
     let names = node_names(&config.name, &config.hostname, &config.address.to_string());
     let issued = ca.issue_node(node, &names).context("issue the node's certificate")?;
@@ -129,13 +132,13 @@ pub fn found(args: &InitArgs) -> anyhow::Result<()> {
     write_service(&data, &service.certificate, &service.key)?;
     files::write_private(&data.admin_token(), format!("{}\n", secret(ADMIN_TOKEN_BYTES)).as_bytes())?;
     let identity = Identity {
-        cluster_id: secret(16),
+        cluster_id,
         cluster_name: args.cluster_name.clone(),
         node: node.0,
         peers: peer_addresses(&config).into_iter().map(|address| (node.0, address)).collect(),
         witness: false,
         left: false,
-        found: Some(founding(&args.cluster_addresses)),
+        found: Some(Founding { cluster_addresses: args.cluster_addresses.clone() }),
     };
     // Last: from now on the folder belongs to a cluster.
     identity.save(&data)?;
@@ -143,14 +146,28 @@ pub fn found(args: &InitArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn founding(addresses: &[ClusterAddress]) -> Founding {
-    match addresses {
-        [] => Founding { cluster_address: None, cluster_addresses: Vec::new() },
-        [one @ ClusterAddress { prefix: None, .. }] => {
-            Founding { cluster_address: Some(one.address.to_string()), cluster_addresses: Vec::new() }
-        }
-        all => Founding { cluster_address: None, cluster_addresses: all.to_vec() },
+/// What the first start of the first node asks of the configuration, in this order.
+pub(crate) fn founding_ops(
+    config: &NodeConfig,
+    (cluster_id, name): (&str, &str),
+    addresses: &[ClusterAddress],
+) -> Vec<ConfigOp> {
+    let member = member(config, FIRST_NODE, true);
+    let (cluster_id, name) = (cluster_id.to_owned(), name.to_owned());
+    let mut ops = vec![ConfigOp::Found { cluster_id, name, member, cluster_address: None }];
+    if !addresses.is_empty() {
+        ops.push(ConfigOp::SetAddresses { addresses: addresses.to_vec() });
     }
+    ops
+}
+
+/// Whether the configuration will take it.
+fn would_found(args: &InitArgs, config: &NodeConfig, cluster_id: &str) -> Result<(), Rejection> {
+    let mut state = ClusterState::default();
+    for op in founding_ops(config, (cluster_id, &args.cluster_name), &args.cluster_addresses) {
+        (state, _) = topology::apply(&state, &op, 0)?;
+    }
+    Ok(())
 }
 
 /// A data folder is founded or joined once.

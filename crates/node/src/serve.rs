@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use control::Control;
 use ports::Answer;
-use ports::config::Config;
+use ports::config::{Config, ConfigError};
 use ports::journal::{EventKind, Journal as _};
 use ports::peers::{Evidence, Service};
 use shards::{Engine, EngineConfig};
@@ -181,17 +181,17 @@ fn timing(config: &NodeConfig) -> replica::Timing {
 /// First start of the first node: puts the cluster into its configuration, then forgets that it had to.
 async fn found(control: &Arc<Control>, config: &NodeConfig, data: &DataDir, identity: Identity) -> anyhow::Result<()> {
     let Some(founding) = identity.found.clone() else { return Ok(()) };
-    let member = init::member(config, NodeId(identity.node), true);
-    let op = ConfigOp::Found {
-        cluster_id: identity.cluster_id.clone(),
-        name: identity.cluster_name.clone(),
-        member,
-        cluster_address: founding.cluster_address,
-    };
-    control.found(op).await.context("found the cluster")?;
-    if !founding.cluster_addresses.is_empty() {
-        let op = ConfigOp::SetAddresses { addresses: founding.cluster_addresses };
-        control.propose(op).await.context("give the cluster its addresses")?;
+    let named = (identity.cluster_id.as_str(), identity.cluster_name.as_str());
+    for op in init::founding_ops(config, named, &founding.cluster_addresses) {
+        let is_first = matches!(op, ConfigOp::Found { .. });
+        let done = if is_first { control.found(op).await } else { control.propose(op).await };
+        match done {
+            // An earlier start ended between this and the note that it was done.
+            Err(ConfigError::Conflict(_)) if is_first && control.current().cluster_id == identity.cluster_id => {}
+            done => {
+                done.context("found the cluster")?;
+            }
+        }
     }
     Identity { found: None, ..identity }.save(data)
 }

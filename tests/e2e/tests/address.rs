@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use e2e::ANSWER_LIMIT;
+use node::config::Ports;
 use node::demo::clients::api::Api;
 use node::demo::clients::imap::ImapClient;
 use node::demo::clients::smtp::{Sent, SmtpClient};
 use node::demo::clients::stream::Trust;
 use node::demo::node_process::NodeProcess;
 use node::demo::pair::{JOINT_LIMIT, LOOK_INTERVAL, PairOptions};
-use node::demo::ports::PairPorts;
 use tokio::io::AsyncWriteExt as _;
 
 const CLIENT: &str = "10.79.0.1";
@@ -23,7 +23,7 @@ const OWN: [&str; 2] = ["10.79.0.11", "10.79.0.12"];
 const TO: &str = "u@demo.test";
 
 /// Each machine has all ports of its own.
-const PORTS: PairPorts = PairPorts::USUAL;
+const PORTS: Ports = Ports::USUAL;
 
 fn run(words: &str) -> String {
     let mut parts = words.split(' ');

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Output, Stdio};
 
-use e2e::watch::{await_status, is_joint, votes};
+use e2e::watch::{LIMIT, await_status, is_joint, votes};
 use node::demo::node_process::NodeProcess;
 use node::demo::pair::Pair;
 use serde_json::Value;
@@ -39,6 +39,38 @@ fn answer(output: &Output) -> Value {
 fn check<'a>(answer: &'a Value, name: &str) -> &'a Value {
     let checks = answer["checks"].as_array().expect("checks");
     checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("no check {name}: {answer}"))
+}
+
+/// A first start can end between the founding and the note that it was done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_is_founded_twice_is_founded_once() {
+    let mut fixture = e2e::single(1).await.expect("a node");
+    let pair = &mut fixture.pair;
+    pair.nodes[0].ask_to_end();
+    pair.nodes[0].await_end().await;
+    let file = pair.nodes[0].data_dir().join("node.json");
+    let mut identity: Value = serde_json::from_str(&std::fs::read_to_string(&file).expect("read")).expect("JSON");
+    assert!(identity["found"].is_null(), "noted: {identity}");
+    identity["found"] = serde_json::json!({ "cluster_address": "127.0.0.10" });
+    std::fs::write(&file, identity.to_string()).expect("written");
+    pair.start_node(0).await.expect("started");
+    pair.await_ready(0, LIMIT).await.unwrap_or_else(|error| panic!("{error:#}\n{}", e2e::logs(pair)));
+    let status = await_status(pair, 0, "joint", |status| is_joint(status, &[1])).await;
+    assert_eq!(status["cluster_address"], "127.0.0.10", "{status}");
+    assert!(!std::fs::read_to_string(&file).expect("read").contains("found"), "noted again");
+    // What the configuration would not take is refused before anything is made.
+    for (addresses, reason) in
+        [(["127.0.0.20", "127.0.0.21"], "one IPv4 and one IPv6"), (["127.0.0.12", "fd00::1"], "own address of node 1")]
+    {
+        let words = ["cluster", "init", "--cluster-address", addresses[0], "--cluster-address", addresses[1]];
+        for more in [&[][..], &["--dry-run"]] {
+            let refused = run(pair, 1, &[&words, more].concat(), "", None).await;
+            let said = String::from_utf8_lossy(&[refused.stdout, refused.stderr].concat()).into_owned();
+            assert!(!refused.status.success() && said.contains(reason), "{said}");
+        }
+        assert!(!pair.nodes[1].data_dir().exists(), "nothing was made");
+    }
+    fixture.pair.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

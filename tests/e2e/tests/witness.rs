@@ -37,7 +37,7 @@ async fn ha_13_with_a_witness_a_lost_node_locks_no_settings() {
     for name in ["ca.key", "service.key", "admin.token", "mail"] {
         assert!(!folder.join(name).exists(), "{name} is on the witness");
     }
-    for port in pair.ports.services() {
+    for (_, port) in pair.ports.of_clients() {
         let refused = tokio::net::TcpStream::connect((WITNESS_ADDRESS, port)).await;
         assert!(refused.is_err(), "the witness answers on {port}");
     }

@@ -1,5 +1,6 @@
 //! The JSON by which test tools find a running pair: addresses, ports, logins, processes.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,7 @@ pub fn write(pair: &Pair, asked: Option<&Path>) -> anyhow::Result<()> {
     let document = json!({
         "cluster": {"address": CLUSTER_ADDRESS},
         "nodes": nodes,
-        "ports": pair.ports,
+        "ports": BTreeMap::from(pair.ports.of_clients()),
         "domain": pair.options.domain,
         "accounts": pair.options.accounts,
         "ca_file": pair.ca_file(),

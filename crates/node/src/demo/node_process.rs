@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal};
 use tokio::process::{Child, Command};
 
 use super::pair::{LOOK_INTERVAL, PairOptions, START_LIMIT};
-use super::ports::PairPorts;
+use crate::config::Ports;
 
 /// How long a process may take to end when asked.
 const END_LIMIT: Duration = Duration::from_secs(10);
@@ -36,14 +36,14 @@ impl NodeProcess {
     ///
     /// # Errors
     /// The folder cannot be written.
-    pub fn new(options: &PairOptions, id: usize, address: IpAddr, ports: &PairPorts) -> anyhow::Result<Self> {
+    pub fn new(options: &PairOptions, id: usize, address: IpAddr, ports: &Ports) -> anyhow::Result<Self> {
         let name = format!("n{id}");
         let folder = options.dir.join(&name);
         std::fs::create_dir_all(&folder)?;
         let node = Self { id, name, address, folder, guard: None, leave: false };
         let text = format!(
             "name = \"{name}\"\nhostname = \"{name}.{domain}\"\naddress = \"{address}\"\ndata_dir = {data:?}\n\
-             allow_plaintext = {plain}\nlog = {log:?}\n{keys}\n{ports}\n{more}",
+             allow_plaintext = {plain}\nlog = {log:?}\n{keys}\n[ports]\n{ports}\n{more}",
             keys = options.keys.get(id.saturating_sub(1)).map(String::as_str).unwrap_or_default(),
             more = options.more,
             name = node.name,
@@ -51,7 +51,7 @@ impl NodeProcess {
             data = node.data_dir(),
             plain = options.allow_plaintext,
             log = options.log,
-            ports = ports.as_toml(),
+            ports = ports.named().map(|(name, port)| format!("{name} = {port}\n")).collect::<String>(),
         );
         std::fs::write(node.config(), text)?;
         Ok(node)

@@ -15,7 +15,8 @@ use tokio::process::Command;
 use super::clients::api::{Api, Status};
 use super::clients::stream::Trust;
 use super::node_process::NodeProcess;
-use super::ports::{self, PairPorts};
+use super::ports;
+use crate::config::Ports;
 
 /// Address of the cluster in the demo.
 pub const CLUSTER_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 10));
@@ -90,7 +91,7 @@ pub struct Pair {
     /// What was asked for.
     pub options: PairOptions,
     /// Ports on all three addresses.
-    pub ports: PairPorts,
+    pub ports: Ports,
     /// The nodes; index 0 was the first.
     pub nodes: Vec<NodeProcess>,
     token: String,
@@ -298,7 +299,7 @@ impl Pair {
     pub async fn await_ports(&self, limit: Duration) -> anyhow::Result<()> {
         let start = Instant::now();
         for address in [CLUSTER_ADDRESS].into_iter().chain(NODE_ADDRESSES) {
-            for port in self.ports.services() {
+            for (_, port) in self.ports.of_clients() {
                 while tokio::net::TcpStream::connect((address, port)).await.is_err() {
                     if start.elapsed() > limit {
                         bail!("{address}:{port} does not answer after {limit:?}");
