@@ -15,9 +15,10 @@ const HANDOVER_MS_MAX: u64 = 3_000;
 
 /// Reasons for which a handover is refused, as they travel between nodes.
 pub const HANDOVER_REASONS: [&str; 10] =
-    [NOT_HOME, BUSY, NO_QUORUM, HEALING, NOT_COMPARED, NOT_FIT, NO_OTHER, SLOW, ALONE, NOT_SURE];
+    [NOT_HOME, HANDOVER_BUSY, NO_QUORUM, HEALING, NOT_COMPARED, NOT_FIT, NO_OTHER, SLOW, ALONE, NOT_SURE];
 const NOT_HOME: &str = "this node is not the home";
-const BUSY: &str = "the cluster is changing its epoch: ask again";
+/// Why a handover is refused while another one is under way.
+pub const HANDOVER_BUSY: &str = "the cluster is changing its epoch: ask again";
 const NO_QUORUM: &str = "no quorum: nobody can confirm it";
 const HEALING: &str = "a node is being brought up to date or is missing: ask again when all are in sync";
 const NOT_COMPARED: &str = "the nodes are being compared: ask again";
@@ -53,7 +54,11 @@ impl Replica {
         let record = self.record.as_ref().filter(|r| r.home == me).ok_or(NOT_HOME)?;
         if to == Some(me) && leaves.is_none() {
             // Nothing is changed, so nobody need agree; but an epoch from before an absence says nothing.
-            return if self.serving(self.now) == Serving::Home { Ok(me) } else { Err(NOT_SURE) };
+            return match self.serving(self.now) {
+                Serving::Home if self.handover.is_none() => Ok(me),
+                Serving::Home => Err(HANDOVER_BUSY),
+                _ => Err(NOT_SURE),
+            };
         }
         if record.is_alone(me) {
             return Err(if leaves == Some(me) { ALONE } else { NO_OTHER });
@@ -63,7 +68,7 @@ impl Replica {
         }
         let current = self.register.record.as_ref().map(|r| r.id) == Some(record.id);
         if !current || self.entering.is_some() || self.is_superseded() || self.handover.is_some() {
-            return Err(BUSY);
+            return Err(HANDOVER_BUSY);
         }
         if record.gap || record.guest.is_some() || record.kind == EpochKind::Solo || self.reduce.is_some() {
             return Err(HEALING);
@@ -158,7 +163,7 @@ impl Replica {
                 return self.end_handover(Err(SubmitError::Unavailable(SLOW)));
             }
         } else if record.home != handover.to || handover.leaves.is_some_and(|id| record.in_sync.contains(&id)) {
-            return self.end_handover(Err(SubmitError::Unavailable(BUSY)));
+            return self.end_handover(Err(SubmitError::Unavailable(HANDOVER_BUSY)));
         } else if record.home == self.me() || self.is_taken_over(&record) {
             return self.end_handover(Ok(record.home));
         }

@@ -33,7 +33,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 pub use config::{ReplicaConfig, Rule, Timing};
 pub use event::Event;
-pub use handover::HANDOVER_REASONS;
+pub use handover::{HANDOVER_BUSY, HANDOVER_REASONS};
 pub use members::{REMOVAL_REASONS, REMOVAL_WAITS};
 pub use output::{MayRead, MergeBase, Output, Serving, StampBase};
 pub use persist::{META_KEY, Saved};

@@ -140,7 +140,7 @@ pub struct Engine {
     /// What is wrong with the cluster address here.
     pub(crate) address_fault: Mutex<Option<String>>,
     pub(crate) start_alone: Mutex<Vec<oneshot::Sender<Result<(), &'static str>>>>,
-    pub(crate) handovers: Mutex<Vec<oneshot::Sender<Result<NodeId, SubmitError>>>>,
+    pub(crate) handovers: Mutex<Option<oneshot::Sender<Result<NodeId, SubmitError>>>>,
 }
 
 impl Engine {

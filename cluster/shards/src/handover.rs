@@ -71,13 +71,20 @@ impl Engine {
         if dry_run {
             return Ok(home);
         }
+        let (answer, answered) = oneshot::channel();
+        {
+            // One order at a time: the machine's answer does not say to which it belongs.
+            let mut waiting = self.handovers.lock().unwrap_or_else(PoisonError::into_inner);
+            if waiting.as_ref().is_some_and(|other| !other.is_closed()) {
+                return Err(SubmitError::Unavailable(replica::HANDOVER_BUSY));
+            }
+            *waiting = Some(answer);
+        }
         tracing::warn!(
             to = home.0,
             leaves = leaves.map(|id| id.0),
             "handing over by an operator's word, a planned stop or a failback"
         );
-        let (answer, answered) = oneshot::channel();
-        self.handovers.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
         self.tell(Event::Handover { to, leaves });
         match tokio::time::timeout(ANSWER_WAIT, answered).await {
             Ok(Ok(result)) => result,
@@ -85,10 +92,9 @@ impl Engine {
         }
     }
 
-    /// The machine's answer, for everybody who waits for one.
+    /// The machine's answer, for who waits for one.
     pub(crate) fn handed_over(&self, result: &Result<NodeId, SubmitError>) {
-        let waiting = std::mem::take(&mut *self.handovers.lock().unwrap_or_else(PoisonError::into_inner));
-        for answer in waiting {
+        if let Some(answer) = self.handovers.lock().unwrap_or_else(PoisonError::into_inner).take() {
             // Whoever asked may have gone.
             let _ = answer.send(result.clone());
         }

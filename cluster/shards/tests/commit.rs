@@ -191,6 +191,24 @@ async fn ha_20_a_returned_node_does_not_take_its_old_epoch_for_the_answer() {
     assert_eq!(switch(0).await.map(|done| (done.from, done.to)), Ok((2, 1)));
 }
 
+/// What one order is answered says nothing of another one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ha_20_of_two_orders_at_once_each_gets_its_own_answer() {
+    let pair = Pair::joint().await;
+    for round in 0..12 {
+        let (home, other) = (pair.nodes[0].status().home, 3 - pair.nodes[0].status().home);
+        let at = home as usize - 1;
+        let order = async |to: u32| pair.nodes[at].engine.cluster().switch_over(Some(NodeId(to)), false).await;
+        // The second one asks for what is there already, or for the same.
+        let second = if round % 2 == 0 { home } else { other };
+        let (moved, refused) = tokio::join!(order(other), order(second));
+        assert_eq!(moved.map(|done| (done.from, done.to)), Ok((home, other)), "round {round}, beside {refused:?}");
+        assert!(matches!(refused, Err(SubmitError::Unavailable(_))), "round {round}: {refused:?}");
+        pair.until_joint().await;
+        assert_eq!(pair.nodes[0].status().home, other, "round {round}");
+    }
+}
+
 /// A disk that was rolled back (a snapshot of the machine, a restored folder) does not know of boots that were; ids of
 /// commands must be new all the same, or a message would be taken for one that was delivered long ago.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
