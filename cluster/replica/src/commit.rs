@@ -454,6 +454,9 @@ pub(crate) fn parts(batch: &Batch, agreed: bool) -> Vec<StoreWrite> {
     if !batch.bodies.is_empty() {
         parts.push(StoreWrite::Bodies(batch.bodies.clone()));
     }
+    if !batch.records.is_empty() {
+        parts.push(StoreWrite::Records(batch.records.clone()));
+    }
     for account in &batch.accounts {
         parts.push(StoreWrite::Account(if agreed { without_undo(account) } else { account.clone() }));
         if agreed && account.expected != Version::default() {

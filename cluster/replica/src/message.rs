@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use topology::{EpochKind, EpochRecord};
-use vocab::{AccountBatch, AccountHead, AccountId, Batch, BatchId, BlobHash, BlobRef, EpochId, InlineBody, NodeId};
+use vocab::{
+    AccountBatch, AccountHead, AccountId, Batch, BatchId, BlobHash, BlobRef, EpochId, InlineBody, LogRecord, NodeId,
+};
 use vocab::{PlacementId, RowWrite, Table, Version};
 use wire::link;
 
@@ -107,10 +109,12 @@ pub(crate) fn batch_to(batch: &Batch, undo: bool) -> link::Batch {
         refs: a.refs.iter().map(blob).collect(),
         undo: a.undo.iter().filter(|_| undo).map(row).collect(),
     };
+    let record = |r: &LogRecord| link::LogRecord { id: r.id.clone(), bytes: r.bytes.clone() };
     link::Batch {
         id: bytes::Bytes::copy_from_slice(&batch.id.to_bytes()),
         accounts: batch.accounts.iter().map(account).collect(),
         bodies: batch.bodies.iter().map(|b| b.bytes.clone()).collect(),
+        records: batch.records.iter().map(record).collect(),
     }
 }
 
@@ -135,5 +139,6 @@ pub(crate) fn batch_from(wire: link::Batch) -> Option<Batch> {
         id: BatchId::from_bytes(&wire.id)?,
         accounts: wire.accounts.into_iter().map(account).collect::<Option<_>>()?,
         bodies: wire.bodies.into_iter().map(|bytes| InlineBody { hash: BlobHash::of(&bytes), bytes }).collect(),
+        records: wire.records.into_iter().map(|r| LogRecord { id: r.id, bytes: r.bytes }).collect(),
     })
 }

@@ -12,8 +12,8 @@ use queue::op::{AcceptRecord, QueueOp, QueueOutcome, Standing};
 use replica::{Event, StampBase};
 use vocab::limits::BATCH_BYTES_MAX;
 use vocab::{
-    AccountBatch, AccountId, Batch, BatchId, BlobRef, Damaged, Flags, InlineBody, Overlay, PlacementId, RowWrite, Rows,
-    SubmitError, Timestamp, UidValidity, Version,
+    AccountBatch, AccountId, Batch, BatchId, BlobRef, Damaged, Flags, InlineBody, LogRecord, Overlay, PlacementId,
+    RowWrite, Rows, SubmitError, Timestamp, UidValidity, Version,
 };
 
 use crate::drive;
@@ -111,6 +111,7 @@ struct Building<'a> {
     queue_bytes: usize,
     bodies: BTreeMap<vocab::BlobHash, Bytes>,
     changes: BTreeMap<AccountId, Vec<Change>>,
+    records: Vec<LogRecord>,
 }
 
 impl Engine {
@@ -224,13 +225,16 @@ impl<'a> Building<'a> {
             }
         }
         let (bodies, changes) = (BTreeMap::new(), BTreeMap::new());
-        Self { batch, conditions, appliers, queue, queue_bytes: 0, bodies, changes }
+        Self { batch, conditions, appliers, queue, queue_bytes: 0, bodies, changes, records: Vec::new() }
     }
 
     /// Size so far, for the limit of a batch.
     fn bytes(&self) -> usize {
         let bodies = self.bodies.values().map(Bytes::len).sum::<usize>();
-        self.appliers.values().map(Applier::bytes).sum::<usize>() + self.queue_bytes + bodies
+        self.appliers.values().map(Applier::bytes).sum::<usize>()
+            + self.queue_bytes
+            + bodies
+            + self.records.iter().map(LogRecord::size).sum::<usize>()
     }
 
     fn account(&mut self, account: AccountId) -> Result<&mut Applier<'a>, Damaged> {
@@ -256,10 +260,19 @@ impl<'a> Building<'a> {
                 self.account(*account)?.enter()?;
                 Ok(Done::Entered)
             }
-            Work::Queue(op) => self.queue(op).map(Done::Queue),
+            Work::Queue(op, records) => {
+                let outcome = self.queue(op)?;
+                if outcome == QueueOutcome::Done {
+                    self.records.extend(records.iter().cloned());
+                }
+                Ok(Done::Queue(outcome))
+            }
             Work::Delivery(delivery) => self.deliver(delivery),
             Work::Accept(delivery) => Ok(match self.accept(delivery, Some(delivery.record()))? {
-                QueueOutcome::Done => Done::Accepted,
+                QueueOutcome::Done => {
+                    self.records.extend(delivery.records.iter().cloned());
+                    Done::Accepted
+                }
                 QueueOutcome::Gone => Done::TooLate,
             }),
         }
@@ -304,6 +317,10 @@ impl<'a> Building<'a> {
             {
                 refused.push(*number);
             }
+        }
+        // When a mailbox refuses it the sender is told no and tries again, under another id.
+        if refused.is_empty() {
+            self.records.extend(delivery.records.iter().cloned());
         }
         Ok(Done::Delivered(refused))
     }
@@ -367,6 +384,9 @@ impl<'a> Building<'a> {
         }
         accounts.sort_by_key(|a| a.account);
         let bodies = self.bodies.into_iter().map(|(hash, bytes)| InlineBody { hash, bytes }).collect();
-        Ok((Some(Batch { id: self.batch, accounts, bodies }), self.changes.into_iter().collect()))
+        Ok((
+            Some(Batch { id: self.batch, accounts, bodies, records: self.records }),
+            self.changes.into_iter().collect(),
+        ))
     }
 }

@@ -203,7 +203,7 @@ impl Engine {
         if !left.is_empty() {
             return Err(SubmitError::Unavailable(crate::PLACED_ELSEWHERE));
         }
-        self.order(Work::Queue(QueueOp::Settle { accept: record.accept })).await.map(drop)
+        self.order(Work::Queue(QueueOp::Settle { accept: record.accept }, Vec::new())).await.map(drop)
     }
 
     /// Recipients whose placement this disk does not know. A home in this epoch has placed it on every disk in sync before it

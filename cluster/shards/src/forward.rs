@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use ports::intake::Recipient;
 use prost::Message as _;
-use vocab::{AccountId, Address, BlobHash, CommandId, ReversePath, SubmitError, Timestamp};
+use vocab::{AccountId, Address, BlobHash, CommandId, LogRecord, ReversePath, SubmitError, Timestamp};
 use wire::forward::{self as w, call, reply};
 
 use crate::work::DeliveryWork;
@@ -55,6 +55,14 @@ fn known_reason(text: &str) -> &'static str {
     all.into_iter().find(|r| *r == text).unwrap_or("the home is not available")
 }
 
+pub(crate) fn records_to(records: &[LogRecord]) -> Vec<w::LogRecord> {
+    records.iter().map(|r| w::LogRecord { id: r.id.clone(), bytes: r.bytes.clone() }).collect()
+}
+
+pub(crate) fn records_from(records: Vec<w::LogRecord>) -> Vec<LogRecord> {
+    records.into_iter().map(|r| LogRecord { id: r.id, bytes: r.bytes }).collect()
+}
+
 /// A delivery as a call; the body goes along when it is small. With `record` the receiver keeps an accept record.
 pub(crate) fn accept_call(work: &DeliveryWork, record: bool) -> call::Kind {
     let recipient = |r: &Recipient| match r {
@@ -81,6 +89,7 @@ pub(crate) fn accept_call(work: &DeliveryWork, record: bool) -> call::Kind {
         at: work.at.0,
         record,
         settled: work.settled,
+        records: records_to(&work.records),
     })
 }
 
@@ -108,5 +117,6 @@ pub(crate) fn accept_work(call: w::Accept) -> Option<DeliveryWork> {
         smtputf8: call.smtputf8,
         eight_bit: call.eight_bit,
         at: Timestamp(call.at),
+        records: records_from(call.records),
     })
 }

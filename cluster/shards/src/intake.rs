@@ -35,6 +35,7 @@ impl Intake for EngineIntake {
                 facts: delivery.facts,
                 smtputf8: delivery.smtputf8,
                 at: delivery.at,
+                records: delivery.records,
             };
             let result = self.0.accept(&work, &delivery.body).await;
             self.0.settle(delivery.accept, &result);

@@ -194,7 +194,7 @@ impl Engine {
             self.keep(order.batch, Computed { answers: Vec::new(), changes: vec![(account, changes)] });
             batch
         };
-        Ok(Batch { id: order.batch, accounts: vec![part], bodies: Vec::new() })
+        Ok(Batch { id: order.batch, accounts: vec![part], bodies: Vec::new(), records: Vec::new() })
     }
 
     fn report(&self, order: &MergeOrder, merged: &Merged) {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use ports::Answer;
 use ports::outbox::Outbox;
 use queue::op::{AcceptRecord, Hold, QueueItem, QueueOp, QueueOutcome};
-use vocab::{AccountId, SubmitError, Timestamp};
+use vocab::{AccountId, LogRecord, SubmitError, Timestamp};
 use wire::forward::{self as w, call, reply};
 
 use crate::engine::Engine;
+use crate::forward;
 use crate::retry::Retry;
 use crate::work::{Done, Work};
 
@@ -54,11 +55,11 @@ impl Outbox for EngineOutbox {
         })
     }
 
-    fn submit(&self, op: QueueOp) -> Answer<'_, Result<QueueOutcome, SubmitError>> {
+    fn submit(&self, op: QueueOp, records: Vec<LogRecord>) -> Answer<'_, Result<QueueOutcome, SubmitError>> {
         Box::pin(async move {
             let mut retry = Retry::new();
             loop {
-                match self.submit_once(&op).await {
+                match self.submit_once(&op, &records).await {
                     Err(error) => retry.pause(error).await?,
                     done => return done,
                 }
@@ -72,15 +73,16 @@ impl Outbox for EngineOutbox {
 }
 
 impl EngineOutbox {
-    async fn submit_once(&self, op: &QueueOp) -> Result<QueueOutcome, SubmitError> {
+    async fn submit_once(&self, op: &QueueOp, records: &[LogRecord]) -> Result<QueueOutcome, SubmitError> {
         let home = self.0.home_of(AccountId::QUEUE).ok_or(SubmitError::Unavailable(crate::NOT_SERVING))?;
         if home == self.0.node {
-            return match self.0.order(Work::Queue(op.clone())).await? {
+            return match self.0.order(Work::Queue(op.clone(), records.to_vec())).await? {
                 Done::Queue(outcome) => Ok(outcome),
                 _ => Err(SubmitError::Unknown("an outcome of another kind")),
             };
         }
-        let submit = w::QueueSubmit { op: queue::codec::encode_op(op), ..Default::default() };
+        let (op, records) = (queue::codec::encode_op(op), forward::records_to(records));
+        let submit = w::QueueSubmit { op, records, ..Default::default() };
         match self.0.ask_home(home, AccountId::QUEUE, call::Kind::Queue(submit)).await? {
             reply::Kind::QueueOutcome(0) => Ok(QueueOutcome::Done),
             reply::Kind::QueueOutcome(_) => Ok(QueueOutcome::Gone),

@@ -88,7 +88,7 @@ impl Engine {
             call::Kind::Queue(submit) => {
                 self.must_be_home(AccountId::QUEUE)?;
                 let op = queue::codec::decode_op(&submit.op).map_err(|_| bad)?;
-                match self.order(Work::Queue(op)).await? {
+                match self.order(Work::Queue(op, forward::records_from(submit.records))).await? {
                     Done::Queue(queue::op::QueueOutcome::Done) => reply::Kind::QueueOutcome(0),
                     Done::Queue(queue::op::QueueOutcome::Gone) => reply::Kind::QueueOutcome(1),
                     _ => return Err(SubmitError::Unknown("an outcome of another kind")),

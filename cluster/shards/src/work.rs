@@ -6,7 +6,7 @@ use bytes::Bytes;
 use mailbox::op::{AccountOp, Command, Outcome};
 use ports::intake::Recipient;
 use queue::op::{AcceptRecord, Accepted, LocalRecipient, QueueItem, QueueOp, QueueOutcome};
-use vocab::{AccountId, BlobHash, CommandId, InlineBody, ReversePath, Timestamp};
+use vocab::{AccountId, BlobHash, CommandId, InlineBody, LogRecord, ReversePath, Timestamp};
 
 /// One intent, ordered by the replica and computed by [`crate::compute`].
 #[derive(Clone, Debug)]
@@ -22,8 +22,8 @@ pub(crate) enum Work {
     },
     /// The gap and the served mark of this epoch, because a session wants to read.
     Enter(AccountId),
-    /// An operation on the outbound queue.
-    Queue(QueueOp),
+    /// An operation on the outbound queue, and what the log is to know of it when it takes effect.
+    Queue(QueueOp, Vec<LogRecord>),
     /// A message for several accounts and the queue at once, all of them at home here.
     Delivery(Box<DeliveryWork>),
     /// A message whose accounts have several homes: the accept record, and what leaves the cluster.
@@ -46,6 +46,8 @@ pub(crate) struct DeliveryWork {
     pub(crate) smtputf8: bool,
     pub(crate) eight_bit: bool,
     pub(crate) at: Timestamp,
+    /// What the log is to know of it.
+    pub(crate) records: Vec<LogRecord>,
 }
 
 /// What came of it.
@@ -134,6 +136,8 @@ impl DeliveryWork {
             smtputf8: record.smtputf8,
             eight_bit: record.eight_bit,
             at: record.accepted_at,
+            // The accept record's own commit wrote them.
+            records: Vec::new(),
         }
     }
 }
@@ -142,7 +146,7 @@ impl Work {
     /// Whether it may make the disk fuller by more than a mark: what frees space is never refused for lack of it.
     pub(crate) fn needs_space(&self) -> bool {
         match self {
-            Self::Enter(_) | Self::Queue(QueueOp::AttemptEnd { .. } | QueueOp::Settle { .. }) => false,
+            Self::Enter(_) | Self::Queue(QueueOp::AttemptEnd { .. } | QueueOp::Settle { .. }, _) => false,
             Self::Account { command, .. } => !matches!(
                 command.op,
                 AccountOp::Expunge { .. }
@@ -150,7 +154,7 @@ impl Work {
                     | AccountOp::ForgetRecovered { .. }
                     | AccountOp::Purge
             ),
-            Self::Queue(_) | Self::Delivery(_) | Self::Accept(_) => true,
+            Self::Queue(..) | Self::Delivery(_) | Self::Accept(_) => true,
         }
     }
 
@@ -166,7 +170,7 @@ impl Work {
                 if carried { Vec::new() } else { vec![message.blob] }
             }
             Self::Delivery(delivery) | Self::Accept(delivery) if delivery.body.is_none() => vec![delivery.hash],
-            Self::Queue(QueueOp::Accept(accepted)) => {
+            Self::Queue(QueueOp::Accept(accepted), _) => {
                 accepted.record.iter().map(|r| r.blob).chain(accepted.items.iter().map(|item| item.blob)).collect()
             }
             _ => Vec::new(),
@@ -177,7 +181,7 @@ impl Work {
     pub(crate) fn accounts(&self) -> Vec<AccountId> {
         match self {
             Self::Account { account, .. } | Self::Enter(account) => vec![*account],
-            Self::Queue(_) | Self::Accept(_) => vec![AccountId::QUEUE],
+            Self::Queue(..) | Self::Accept(_) => vec![AccountId::QUEUE],
             Self::Delivery(delivery) => delivery.accounts(),
         }
     }

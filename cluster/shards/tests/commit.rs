@@ -11,8 +11,10 @@ use pair::{ALICE, Pair, message, until};
 use ports::accounts::Accounts as _;
 use ports::blobs::Blobs as _;
 use ports::cluster::Cluster as _;
+use ports::intake::{Delivery, Intake as _};
 use ports::mail_store::MailStore as _;
-use vocab::{BlobHash, Flags, NodeId, SubmitError, Timestamp};
+use ports::records::Records as _;
+use vocab::{BlobHash, Flags, LogRecord, NodeId, SubmitError, Timestamp};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_single_node_commits() {
@@ -49,6 +51,37 @@ async fn a_retry_under_the_same_id_takes_effect_once() {
     let first = accounts.submit(ALICE, id, create.clone()).await;
     assert!(matches!(first, Ok(Outcome::Created { .. })), "{first:?}");
     assert_eq!(accounts.submit(ALICE, id, create).await, first);
+}
+
+fn record(name: &'static str) -> LogRecord {
+    LogRecord { id: Bytes::from_static(name.as_bytes()), bytes: Bytes::from_static(b"what the log is told") }
+}
+
+fn noted(node: &pair::Node) -> Vec<Bytes> {
+    node.store.waiting(0, 100).expect("readable").into_iter().map(|(_, record)| record.id).collect()
+}
+
+/// The record lies beside the mail on both disks when the sender is told 250, so that no death of one node loses it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ha_04_what_the_log_is_told_is_written_with_the_message_on_both_nodes() {
+    let pair = Pair::joint().await;
+    for (from, name) in [(0, "at the home"), (1, "forwarded")] {
+        let engine = pair.nodes[from].engine.clone();
+        let accept = engine.accounts().command_id();
+        let delivery = pair::delivery(accept, vec![pair::local(1, ALICE)], message(name));
+        let delivery = Delivery { records: vec![record(name)], ..delivery };
+        engine.intake().accept(delivery.clone()).await.expect("accepted");
+        assert!(pair.nodes.iter().all(|node| noted(node).contains(&record(name).id)), "{name}");
+        // The same command again changes nothing, so there is nothing to tell.
+        engine.intake().accept(delivery).await.expect("accepted");
+        assert_eq!(noted(&pair.nodes[0]).iter().filter(|id| **id == record(name).id).count(), 1);
+    }
+    // What the log has is given no more; what it has not, is, also after a restart.
+    let all = pair.nodes[0].store.waiting(0, 100).expect("readable");
+    assert_eq!((all.len(), pair.nodes[0].store.count()), (2, 2));
+    pair.nodes[0].store.forget(vec![all[0].0]);
+    pair.nodes[0].send(&message("the next write")).await.expect("accepted");
+    assert_eq!(noted(&pair.nodes[0]), [all[1].1.id.clone()]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

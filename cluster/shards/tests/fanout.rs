@@ -86,7 +86,7 @@ impl Node {
             owner: None,
         };
         let accepted = Accepted { accept, settled: 0, items: Vec::new(), record: Some(record) };
-        let outcome = self.engine.outbox().submit(QueueOp::Accept(Box::new(accepted))).await;
+        let outcome = self.engine.outbox().submit(QueueOp::Accept(Box::new(accepted)), Vec::new()).await;
         assert_eq!(outcome, Ok(QueueOutcome::Done));
     }
 
@@ -384,12 +384,12 @@ async fn h13_a_forwarded_delivery_is_placed_and_sent_once_across_a_takeover() {
             let id = accept.for_recipient(3);
             let (node, at) = (NodeId(1), Timestamp(5));
             let start = QueueOp::AttemptStart { id, node, at, attempts: 0 };
-            while outbox.submit(start.clone()).await != Ok(QueueOutcome::Done) {
+            while outbox.submit(start.clone(), Vec::new()).await != Ok(QueueOutcome::Done) {
                 tokio::task::yield_now().await;
             }
             let result = AttemptResult::Delivered;
             assert_eq!(
-                outbox.submit(QueueOp::AttemptEnd { id, attempt: (node, at), result }).await,
+                outbox.submit(QueueOp::AttemptEnd { id, attempt: (node, at), result }, Vec::new()).await,
                 Ok(QueueOutcome::Done)
             );
         });
@@ -413,13 +413,13 @@ async fn h13_starts_and_ends_of_attempts_count_once_across_a_takeover() {
         let start = QueueOp::AttemptStart { id, node, at, attempts: 0 };
         let outbox = pair.nodes[1].engine.outbox();
         let op = if ends {
-            assert_eq!(outbox.submit(start).await, Ok(QueueOutcome::Done));
+            assert_eq!(outbox.submit(start, Vec::new()).await, Ok(QueueOutcome::Done));
             let result = AttemptResult::Deferred(failure(), Timestamp(99));
             QueueOp::AttemptEnd { id, attempt: (node, at), result }
         } else {
             start
         };
-        let forward = async move { outbox.submit(op).await };
+        let forward = async move { outbox.submit(op, Vec::new()).await };
         let took_effect = |node: &Node| node.items()[0].attempts == 1 && node.items()[0].attempt == expected;
         let outcome = across_a_takeover(&mut pair, forward, took_effect).await;
         // An end that is repeated finds its attempt ended.

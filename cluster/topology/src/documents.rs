@@ -8,6 +8,7 @@ use serde_json::Value;
 use vocab::{Address, Domain, NodeId};
 
 use crate::apply::{Faults, fault};
+use crate::log_setting::{self, LOG_SETTING, LogBody};
 use crate::state::{AccountBody, AliasBody, ClusterState, Document, DocumentKind, DomainBody, Rejection};
 
 /// Name of the setting that spreads homes.
@@ -230,6 +231,11 @@ fn check_body(state: &ClusterState, (kind, name): (DocumentKind, &str), body: &V
             faults.require(!body.is_null(), format!("{place}/body"), "is null; remove it instead");
             match name {
                 HOMES_SETTING => drop(parse_body::<HomesBody>(body, &place, faults)),
+                LOG_SETTING => {
+                    if let Some(log) = parse_body::<LogBody>(body, &place, faults) {
+                        log_setting::check(&log, &place, faults);
+                    }
+                }
                 LOAD_SETTING => {
                     let weights = parse_body::<LoadBody>(body, &place, faults).unwrap_or_default().weights;
                     for (node, weight) in weights {

@@ -5,6 +5,7 @@ mod addresses;
 mod apply;
 mod documents;
 pub mod epoch;
+mod log_setting;
 mod members;
 mod query;
 pub mod state;
@@ -16,6 +17,7 @@ pub use documents::{
     SETTLE_S_MAX, address_key, normalise_name,
 };
 pub use epoch::{EpochKind, EpochRecord, LIFE_SPAN};
+pub use log_setting::{Keep, LOG_SETTING, LogBody, SyslogBody};
 pub use members::room;
 pub use query::Account;
 pub use state::{

@@ -4,6 +4,7 @@ use serde_json::Value;
 use vocab::{AccountId, Address, Domain, NodeId};
 
 use crate::documents::{HOMES_SETTING, HomesBody, LOAD_SETTING, LoadBody, PRIMARY_SETTING, PrimaryBody, address_key};
+use crate::log_setting::{LOG_SETTING, LogBody};
 use crate::state::{AccountBody, AliasBody, ClusterState, Document, DocumentKind, DomainBody};
 
 /// An account as configured.
@@ -73,6 +74,12 @@ impl ClusterState {
         let document = self.document(DocumentKind::Alias, &address_key(address))?;
         let body = serde_json::from_value::<AliasBody>(document.body.clone()).ok()?;
         Some(body.targets.iter().filter_map(|target| Address::parse(target).ok()).collect())
+    }
+    /// What the log keeps and where it goes (setting [`LOG_SETTING`]).
+    #[must_use]
+    pub fn log(&self) -> LogBody {
+        let body = self.setting(LOG_SETTING).cloned();
+        body.and_then(|body| serde_json::from_value(body).ok()).unwrap_or_default()
     }
     /// How client connections are shared out (setting [`LOAD_SETTING`]).
     #[must_use]

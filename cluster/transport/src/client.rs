@@ -35,6 +35,7 @@ pub(crate) const fn service_number(service: Service) -> u32 {
         Service::Control => 1,
         Service::Shards => 2,
         Service::Watch => 3,
+        Service::Log => 4,
     }
 }
 

@@ -9,3 +9,7 @@ pub mod link {
 pub mod forward {
     include!(concat!(env!("OUT_DIR"), "/twinpost.forward.rs"));
 }
+/// Shipping the log to the primary.
+pub mod log {
+    include!(concat!(env!("OUT_DIR"), "/twinpost.log.rs"));
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ports::directory::Login;
 use vocab::SubmitError;
+use vocab::log::{self, Access, Admin, Entry};
 
 use crate::clock;
 use crate::config::{BodyBudget, FrontendConfig};
@@ -41,6 +42,10 @@ pub struct Ports {
     pub cluster: Arc<dyn ports::cluster::Cluster>,
     /// Streams to other nodes.
     pub streams: Arc<dyn ports::streams::Streams>,
+    /// Takes notes for the log.
+    pub log: Arc<dyn ports::log::Log>,
+    /// Asks the log.
+    pub logs: Arc<dyn ports::log::Logs>,
 }
 
 /// Shared by all connections.
@@ -78,6 +83,7 @@ impl FrontendContext {
         password: &str,
     ) -> Result<Login, SubmitError> {
         let result = self.ports.directory.authenticate(login, password).await;
+        self.note_login(protocol, from, login, &result);
         match &result {
             Ok(Login::Accepted(identity)) => {
                 self.failures.forget(from);
@@ -97,6 +103,33 @@ impl FrontendContext {
             }
         }
         result
+    }
+}
+
+impl FrontendContext {
+    fn note_login(&self, protocol: &str, from: IpAddr, login: &str, result: &Result<Login, SubmitError>) {
+        let (success, reason) = match result {
+            Ok(Login::Accepted(_)) => (true, String::new()),
+            Ok(Login::Refused) => (false, "name or password is wrong, or the account may not log in".to_owned()),
+            Err(error) => (false, format!("could not be checked: {error}")),
+        };
+        self.ports.log.note(Entry::Access(Access {
+            protocol: protocol.to_owned(),
+            user: log::text(login),
+            host: from.to_string(),
+            success,
+            reason,
+        }));
+    }
+
+    /// Notes what a change of settings by an administrator was.
+    pub(crate) fn note_change(&self, event: &str, kind: &str, from: &str) {
+        self.ports.log.note(Entry::Admin(Admin {
+            event: log::text(event),
+            kind: log::text(kind),
+            user: "administrator".to_owned(),
+            host: from.to_owned(),
+        }));
     }
 }
 

@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::exit::Exit;
 use crate::{
-    admin, branches, cluster_address, config, demo, discover, events, guard, import, init, join, members, seeding,
-    serve,
+    admin, branches, cluster_address, config, demo, discover, events, guard, import, init, join, logs, members,
+    seeding, serve,
 };
 
 /// Twinpost: a highly available mail system for a pair of machines.
@@ -98,6 +98,13 @@ enum Command {
         server: ServerArgs,
         #[command(subcommand)]
         command: StoreCommand,
+    },
+    /// The log: what became of messages, logins, changes and decisions, of all nodes.
+    Logs {
+        #[command(flatten)]
+        server: ServerArgs,
+        #[command(flatten)]
+        logs: logs::LogsArgs,
     },
     /// Everything at a glance.
     Status {
@@ -286,6 +293,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Alias { server, command } => admin::alias(&server, command).map(Into::into),
         Command::Queue { server, command } => admin::queue(&server, command).map(Into::into),
         Command::Import { server, import } => import::run(&server, &import).map(Into::into),
+        Command::Logs { server, logs } => logs::run(&server, &logs).map(Into::into),
         Command::Store { server, command: StoreCommand::Checkpoint { folder } } => {
             seeding::checkpoint(&server, &folder).map(Into::into)
         }

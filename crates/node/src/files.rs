@@ -84,6 +84,11 @@ impl DataDir {
     pub fn seed(&self) -> PathBuf {
         self.0.join("seed")
     }
+    /// Database of the log.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.0.join("logs")
+    }
     /// Configuration database.
     #[must_use]
     pub fn raft(&self) -> PathBuf {

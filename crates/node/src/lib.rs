@@ -19,6 +19,8 @@ pub mod import;
 pub mod init;
 pub mod join;
 mod journal;
+mod logging;
+pub mod logs;
 pub mod members;
 pub mod recover;
 pub mod seeding;

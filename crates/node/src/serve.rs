@@ -10,7 +10,7 @@ use control::Control;
 use ports::Answer;
 use ports::config::{Config, ConfigError};
 use ports::journal::{EventKind, Journal as _};
-use ports::peers::{Evidence, Service};
+use ports::peers::{Evidence, PeerService, Service};
 use shards::{Engine, EngineConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -26,6 +26,7 @@ use crate::guard::GuardNote;
 use crate::init;
 use crate::join::Admission;
 use crate::journal::FileJournal;
+use crate::logging::{self, LoggedJournal};
 
 /// Pause between two looks for an admitted node that is no voter yet.
 const VOTER_PAUSE: Duration = Duration::from_millis(500);
@@ -76,9 +77,11 @@ async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
     let boot = shards::raise_boot(&*store).await?;
     tracing::info!(node = node.0, boot = boot.0, name = config.name, version = env!("CARGO_PKG_VERSION"), "starting");
 
-    let journal = Arc::new(FileJournal::open(&data.0, node.0));
-    journal.note(EventKind::Process, &format!("version {} starts, boot {}", env!("CARGO_PKG_VERSION"), boot.0));
     let (transport, members) = open_transport(config, &data, &identity, boot)?;
+    let opened = logging::open(&data, node, transport.clone(), store.clone());
+    let log = Arc::clone(&opened.logging.log);
+    let journal = Arc::new(LoggedJournal { journal: FileJournal::open(&data.0, node.0), log });
+    journal.note(EventKind::Process, &format!("version {} starts, boot {}", env!("CARGO_PKG_VERSION"), boot.0));
     let control = Control::open(&data.raft(), node, transport.clone()).await.context("open the configuration")?;
     let engine = Engine::start(EngineConfig {
         node,
@@ -91,22 +94,7 @@ async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
         evidence: Arc::new(Probes { config: control.clone(), node, smtp_port: config.ports.smtp, looks: config.looks }),
         queue_grace_ms: config.queue.grace_ms.unwrap_or(shards::QUEUE_GRACE_MS),
     })?;
-    let (word, votes) = (Arc::clone(&engine), Arc::clone(&control));
-    let bound = transport
-        .start(Handlers {
-            events: engine.peer_events(),
-            services: vec![(Service::Control, control.clone()), (Service::Shards, engine.peer_service())],
-            join: Arc::new(Admission {
-                config: control.clone(),
-                data: data.clone(),
-                teller: teller(config, &data, &engine),
-            }),
-            on_guard_word: Arc::new(move |peer, ended| {
-                word.guard_word(peer, ended);
-                votes.process_ended(peer);
-            }),
-        })
-        .await?;
+    let bound = transport.start(handlers(config, &data, (&control, &engine), &opened)).await?;
     tracing::info!(?bound, "listening for other nodes");
     found(&control, config, &data, identity.clone()).await?;
     tokio::spawn(follow_members(control.clone(), members, data.clone(), node, boot));
@@ -117,7 +105,9 @@ async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
     tokio::spawn(cluster_address::follow(config.clone(), data.clone(), control.clone(), journal.clone()));
     let kept = crate::address::Kept::default();
     let rooms = (node, &control, &engine);
-    let service = crate::service::start(config, (&data, &identity, &store), rooms, (&transport, &kept), metrics)?;
+    let logging = opened.follow(control.clone(), engine.cluster());
+    let doors = (&transport, &kept, &logging);
+    let service = crate::service::start(config, (&data, &identity, &store), rooms, doors, metrics)?;
     let keeper = crate::address::start(config, rooms, (kept, journal.clone()))?;
     write_notes(config, &data)?;
     if await_end(&control, node, &data, identity).await? == End::Stop {
@@ -128,8 +118,31 @@ async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
     if let Some(keeper) = keeper {
         keeper.stop().await;
     }
+    logging.stop(STOP_WAIT).await;
     transport.stop();
     Ok(ExitCode::SUCCESS)
+}
+
+/// Who answers what other nodes say and ask.
+fn handlers(
+    config: &NodeConfig,
+    data: &DataDir,
+    (control, engine): (&Arc<Control>, &Arc<Engine>),
+    log: &logging::Opened,
+) -> Handlers {
+    let (word, votes) = (Arc::clone(engine), Arc::clone(control));
+    let mut services: Vec<(Service, Arc<dyn PeerService>)> =
+        vec![(Service::Control, control.clone()), (Service::Shards, engine.peer_service())];
+    services.extend(log.service().map(|service| (Service::Log, service)));
+    Handlers {
+        events: engine.peer_events(),
+        services,
+        join: Arc::new(Admission { config: control.clone(), data: data.clone(), teller: teller(config, data, engine) }),
+        on_guard_word: Arc::new(move |peer, ended| {
+            word.guard_word(peer, ended);
+            votes.process_ended(peer);
+        }),
+    }
 }
 
 fn teller(config: &NodeConfig, data: &DataDir, engine: &Arc<Engine>) -> Teller {

@@ -26,6 +26,7 @@ use crate::cluster_address::Looker;
 use crate::config::NodeConfig;
 use crate::files::{self, DataDir, Identity};
 use crate::join;
+use crate::logging::Logging;
 use crate::seeding::Maker;
 
 /// The running service.
@@ -65,7 +66,7 @@ pub(crate) fn start(
     config: &NodeConfig,
     (data, identity, store): (&DataDir, &Identity, &Arc<Store>),
     (node, control, engine): (NodeId, &Arc<Control>, &Arc<Engine>),
-    (transport, kept): (&Arc<Transport>, &Kept),
+    (transport, kept, logging): (&Arc<Transport>, &Kept, &Logging),
     metrics: PrometheusHandle,
 ) -> anyhow::Result<Services> {
     let accounts = engine.accounts();
@@ -79,6 +80,7 @@ pub(crate) fn start(
             directory: directory.clone(),
             resolver: Arc::new(DnsResolver::new(&config.dns.servers)),
             config: control.clone(),
+            log: Arc::clone(&logging.log),
         },
         relay_config(config, node),
     )
@@ -103,6 +105,8 @@ pub(crate) fn start(
         outbox: engine.outbox(),
         cluster: engine.cluster(),
         streams: transport.clone(),
+        log: Arc::clone(&logging.log),
+        logs: Arc::clone(&logging.logs),
     };
     let frontend = Frontend::start(frontend_config(config, data, kept), ports, administration)?;
     transport.take_streams(frontend.proxied());

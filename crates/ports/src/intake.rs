@@ -1,7 +1,7 @@
 //! Accepting a message for good: the commit behind 250 after DATA.
 
 use bytes::Bytes;
-use vocab::{AccountId, Address, CommandId, ReversePath, SubmitError, Timestamp};
+use vocab::{AccountId, Address, CommandId, LogRecord, ReversePath, SubmitError, Timestamp};
 
 use crate::Answer;
 
@@ -45,6 +45,8 @@ pub struct Delivery {
     pub smtputf8: bool,
     /// Time of acceptance.
     pub at: Timestamp,
+    /// What the log is to know of it: written with the commit, once.
+    pub records: Vec<LogRecord>,
 }
 
 /// Takes messages.

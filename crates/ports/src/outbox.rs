@@ -1,7 +1,7 @@
 //! The outbound queue for the relay worker and the operator.
 
 use queue::op::{AcceptRecord, Hold, QueueItem, QueueOp, QueueOutcome};
-use vocab::{SubmitError, Timestamp};
+use vocab::{LogRecord, SubmitError, Timestamp};
 
 use crate::Answer;
 
@@ -31,11 +31,11 @@ pub trait Outbox: Send + Sync {
     /// # Errors
     /// As [`Outbox::due`].
     fn accepts(&self, limit: usize) -> Answer<'_, Result<Vec<AcceptRecord>, SubmitError>>;
-    /// Commits an operation.
+    /// Commits an operation, and with it what the log is to know of it.
     ///
     /// # Errors
     /// Unavailable or unknown; repeating is harmless.
-    fn submit(&self, op: QueueOp) -> Answer<'_, Result<QueueOutcome, SubmitError>>;
+    fn submit(&self, op: QueueOp, records: Vec<LogRecord>) -> Answer<'_, Result<QueueOutcome, SubmitError>>;
     /// Resolves when something was added or became due earlier than announced.
     fn changed(&self) -> Answer<'_, ()>;
 }

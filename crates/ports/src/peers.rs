@@ -28,6 +28,8 @@ pub enum Service {
     Shards,
     /// Probes and guard words, for `shards`.
     Watch,
+    /// The log, for `audit`.
+    Log,
 }
 
 /// Sending to other nodes.

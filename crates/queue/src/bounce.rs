@@ -33,7 +33,8 @@ pub(crate) fn item_of(report: CommandId) -> CommandId {
 }
 
 /// The accept id of the message, or of the report, that an item is from.
-pub(crate) fn accept_of(item: CommandId) -> CommandId {
+#[must_use]
+pub fn accept_of(item: CommandId) -> CommandId {
     let recipient = if item.recipient & REPORT_MARK == 0 { 0 } else { item.recipient & !0xff };
     CommandId { recipient, ..item }
 }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use queue::bounce::accept_of;
 use queue::op::{AttemptResult, Failure, QueueItem, QueueOp, QueueOutcome};
 use queue::schedule::next_attempt;
 use smtp::client::Refusal;
-use vocab::{CommandId, NodeId, SubmitError, Timestamp};
+use vocab::log::{self, Direction, Mail, MailEvent, Record};
+use vocab::{CommandId, LogRecord, NodeId, ReversePath, SubmitError, Timestamp};
 
 use crate::bounce;
 use crate::route;
@@ -23,6 +25,9 @@ const BOUNCE_PAUSE_MS: u64 = 60 * 1000;
 
 /// An item of the other node that failed for good while that node may be alive is tried again after this time (ms).
 const FOREIGN_PAUSE_MS: u64 = 60 * 60 * 1000;
+
+/// Bytes of a body in which its header is looked for, for the log.
+const HEADER_LOOKED_AT_BYTES_MAX: u64 = 64 * 1024;
 
 /// What came of the dialogues.
 pub(crate) enum Sent {
@@ -54,7 +59,7 @@ pub(crate) async fn run(relay: Arc<Relay>, item: QueueItem) -> CommandId {
     let id = item.id;
     let (node, at) = (relay.config.node, wall());
     let start = QueueOp::AttemptStart { id, node, at, attempts: item.attempts };
-    match relay.ports.outbox.submit(start).await {
+    match relay.ports.outbox.submit(start, Vec::new()).await {
         Ok(QueueOutcome::Done) => {}
         Ok(QueueOutcome::Gone) => return id,
         Err(error) => {
@@ -68,15 +73,19 @@ pub(crate) async fn run(relay: Arc<Relay>, item: QueueItem) -> CommandId {
         Ok(sent) => sent,
         Err(_) => Sent::temporary("4.4.7", "no host took the message in time"),
     };
-    let result = match sent {
+    let (result, host) = match sent {
         Sent::Taken(host) => {
             metrics::counter!("twinpost_relay_attempts_total", "result" => "delivered").increment(1);
             tracing::info!(accept = %id, recipient = %item.recipient, host, attempts, "relayed");
-            AttemptResult::Delivered
+            (AttemptResult::Delivered, host)
         }
-        Sent::NotTaken { permanent, failure } => judge(&relay, &item, permanent, failure).await,
+        Sent::NotTaken { permanent, failure } => {
+            let host = failure.remote.clone().unwrap_or_default();
+            (judge(&relay, &item, permanent, failure).await, host)
+        }
     };
-    end(&relay, id, (node, at), result).await;
+    let records = vec![record(&relay, &item, &result, host).await];
+    end(&relay, id, (node, at), result, records).await;
     id
 }
 
@@ -115,12 +124,49 @@ fn deferred_for_bounce(item: &QueueItem, failure: Failure, now: Timestamp, error
     AttemptResult::Deferred(failure, now.plus_ms(BOUNCE_PAUSE_MS))
 }
 
+/// What the log is to know of the end of an attempt.
+async fn record(relay: &Relay, item: &QueueItem, result: &AttemptResult, host: String) -> LogRecord {
+    let (event, outcome, status) = match result {
+        AttemptResult::Delivered => (MailEvent::Deliver, "taken".to_owned(), "2.0.0".to_owned()),
+        AttemptResult::Deferred(failure, _) => (MailEvent::Defer, failure.diagnostic.clone(), failure.status.clone()),
+        AttemptResult::Failed(failure) => (MailEvent::Bounce, failure.diagnostic.clone(), failure.status.clone()),
+    };
+    // Without its header, when the body cannot be read now: the acceptance has a record of its own.
+    let head = relay.ports.blobs.get(item.blob, 0, item.size.min(HEADER_LOOKED_AT_BYTES_MAX)).await.unwrap_or_default();
+    let facts = mime::facts_of(&head);
+    let mail = Mail {
+        event: event.into(),
+        accept: accept_of(item.id).to_string(),
+        message_id: log::text(&String::from_utf8_lossy(facts.message_id.as_deref().unwrap_or_default())),
+        sender: item.reverse_path.address().map(ToString::to_string).unwrap_or_default(),
+        recipient: item.recipient.to_string(),
+        original: item.original_recipient.as_ref().map(ToString::to_string).unwrap_or_default(),
+        subject: log::text(&facts.subject),
+        size: item.size,
+        direction: Direction::Out.into(),
+        outcome: log::text(&outcome),
+        status,
+        system: item.reverse_path == ReversePath::Null,
+        host,
+        user: String::new(),
+        attempt: item.attempts.saturating_add(1),
+    };
+    Record::of_command(wall().0, item.id, mail)
+}
+
 /// Repeating is harmless, so the end is offered until it is committed. A home that does not know the item may be one that is
 /// just being healed and gets it with the branch of this node: what it says of a final end is no answer yet.
-async fn end(relay: &Relay, id: CommandId, attempt: (NodeId, Timestamp), result: AttemptResult) {
+async fn end(
+    relay: &Relay,
+    id: CommandId,
+    attempt: (NodeId, Timestamp),
+    result: AttemptResult,
+    records: Vec<LogRecord>,
+) {
     let mut gone = false;
     for _ in 0..COMMIT_TRIES {
-        match relay.ports.outbox.submit(QueueOp::AttemptEnd { id, attempt, result: result.clone() }).await {
+        let end = QueueOp::AttemptEnd { id, attempt, result: result.clone() };
+        match relay.ports.outbox.submit(end, records.clone()).await {
             Ok(QueueOutcome::Done) => return,
             Ok(QueueOutcome::Gone) if matches!(result, AttemptResult::Deferred(..)) => return,
             Ok(QueueOutcome::Gone) => {

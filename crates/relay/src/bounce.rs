@@ -6,7 +6,8 @@ use ports::intake::{Delivery, Recipient};
 use queue::bounce::{HEADER_RETURNED_BYTES_MAX, REPORT_RECIPIENTS_MAX, report_id, write_bounce};
 use queue::op::{Failure, QueueItem};
 use smtp::session::trace::recipient_prefix;
-use vocab::{Address, ForwardPath, ReversePath, SubmitError, Timestamp};
+use vocab::log::{self, Direction, Mail, MailEvent, Record};
+use vocab::{Address, CommandId, ForwardPath, LogRecord, ReversePath, SubmitError, Timestamp};
 
 use crate::worker::Relay;
 
@@ -35,22 +36,43 @@ pub(crate) async fn report(
     };
     let end = item.size.min(HEADER_RETURNED_BYTES_MAX as u64);
     let original = relay.ports.blobs.get(item.blob, 0, end).await?;
+    let accept = report_id(item.id, 0);
     let body = Bytes::from(write_bounce(item, failure, to, &relay.config.hostname, &original, at));
+    let facts = mime::facts_of(&body);
+    let leaves = targets.iter().any(|target| matches!(target, Target::Remote(_)));
     let delivery = Delivery {
-        accept: report_id(item.id, 0),
+        accept,
         reverse_path: ReversePath::Null,
         recipients: recipients(item, to, targets),
-        facts: mime::facts_of(&body).encode(),
+        facts: facts.encode(),
+        records: vec![record(accept, to, leaves, &facts, at)],
         smtputf8: !to.is_ascii(),
         body,
         at,
     };
-    let accept = delivery.accept;
     // The item ends with it.
     relay.ports.intake.accept_here(delivery).await?;
     metrics::counter!("twinpost_bounces_total").increment(1);
     tracing::info!(accept = %item.id, bounce = %accept, %to, "bounce accepted");
     Ok(())
+}
+
+fn record(accept: CommandId, to: &Address, leaves: bool, facts: &mime::Facts, at: Timestamp) -> LogRecord {
+    let direction = if leaves { Direction::Out } else { Direction::Within };
+    let mail = Mail {
+        event: MailEvent::Accept.into(),
+        accept: accept.to_string(),
+        message_id: log::text(&String::from_utf8_lossy(facts.message_id.as_deref().unwrap_or_default())),
+        recipient: to.to_string(),
+        subject: log::text(&facts.subject),
+        size: facts.size,
+        direction: direction.into(),
+        outcome: "accepted".to_owned(),
+        status: "2.0.0".to_owned(),
+        system: true,
+        ..Mail::default()
+    };
+    Record::of_command(at.0, accept, mail)
 }
 
 fn recipients(item: &QueueItem, to: &Address, targets: Vec<Target>) -> Vec<Recipient> {

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::client::TlsStream;
 
+use crate::noted::Noted;
 use crate::tls::Connectors;
 
 /// Waiting for a connection.
@@ -106,6 +107,7 @@ pub(crate) async fn run(
     address: SocketAddr,
     (host, security): (&str, Security),
     job: Job,
+    mut noted: Option<Noted>,
 ) -> Result<(), Refusal> {
     let connected = timeout(CONNECT_WAIT, TcpStream::connect(address)).await;
     let stream = match connected {
@@ -129,9 +131,15 @@ pub(crate) async fn run(
         while let Some(output) = client.next_output() {
             match output {
                 // A host that closed has often said why: its reply, or the end, is found by the next read.
-                ClientOutput::Write(bytes) => broken |= !broken && stream.write(&bytes).await.is_err(),
+                ClientOutput::Write(bytes) => {
+                    if let Some(noted) = &mut noted {
+                        noted.said(&bytes);
+                    }
+                    broken |= !broken && stream.write(&bytes).await.is_err();
+                }
                 ClientOutput::StartTls => {
                     input.clear();
+                    noted.as_mut().into_iter().for_each(Noted::starts_tls);
                     let Stream::Plain(plain) = std::mem::replace(&mut stream, Stream::Closed) else { continue };
                     match start_tls(connectors, plain, (host, security)).await {
                         Ok(secure) => {
@@ -151,8 +159,11 @@ pub(crate) async fn run(
         tokio::select! {
             read = stream.read(&mut input) => match read {
                 Ok(1..) => {
-                    let used = client.on_bytes(&input, now());
-                    input.drain(..used.min(input.len()));
+                    let used = client.on_bytes(&input, now()).min(input.len());
+                    if let (Some(noted), Some(bytes)) = (&mut noted, input.get(..used)) {
+                        noted.heard(bytes);
+                    }
+                    input.drain(..used);
                 }
                 Ok(0) | Err(_) => client.on_end(),
             },

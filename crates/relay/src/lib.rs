@@ -6,6 +6,7 @@
 mod attempt;
 mod bounce;
 mod dialogue;
+mod noted;
 pub mod route;
 mod tls;
 mod worker;

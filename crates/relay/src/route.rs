@@ -10,6 +10,7 @@ use smtp::client::{Job, TlsUse};
 
 use crate::attempt::Sent;
 use crate::dialogue::{self, Security};
+use crate::noted::Noted;
 use crate::worker::Relay;
 
 /// Name of the setting.
@@ -159,7 +160,8 @@ async fn try_address(
         RelayTls::Implicit => Security::ImplicitVerified,
     };
     loop {
-        let result = dialogue::run(&relay.connectors, socket, (host, security), job.clone()).await;
+        let noted = Noted::begin(&relay.ports.log, item.id, socket);
+        let result = dialogue::run(&relay.connectors, socket, (host, security), job.clone(), noted).await;
         match result {
             Ok(()) => return (Sent::Taken(shown), false),
             Err(refusal) if refusal.status == "4.7.5" && job.tls == TlsUse::Opportunistic => {

@@ -36,6 +36,8 @@ pub struct RelayPorts {
     pub directory: Arc<dyn Directory>,
     /// Takes bounces.
     pub intake: Arc<dyn Intake>,
+    /// The log.
+    pub log: Arc<dyn ports::log::Log>,
 }
 
 /// What the relay is told.

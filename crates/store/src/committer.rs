@@ -72,6 +72,7 @@ impl Committer {
     /// Joins `first` and everything that waits behind it into one synced write.
     fn commit(&mut self, first: Order) -> Result<(), Stopped> {
         let mut group = Group::default();
+        self.ledger.forget_records(&mut group);
         let mut answers = Vec::new();
         let mut next = Some(first);
         let mut sweep = None;

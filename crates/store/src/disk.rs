@@ -42,6 +42,8 @@ pub(crate) struct Disk {
     seeds: RwLock<BTreeMap<AccountId, Seed>>,
     /// Unreferenced bodies somebody asked for, with the time of the question: they may be about to be named.
     asked: Mutex<HashMap<BlobHash, u64>>,
+    /// Log records that wait for the log.
+    pub(crate) records: crate::records::Waiting,
     started: Instant,
     last_synced_ms: AtomicU64,
     synced_writes: AtomicU64,
@@ -56,6 +58,7 @@ impl Disk {
             seeds: RwLock::default(),
             heads: (0..vocab::limits::SHARDS).map(|_| RwLock::default()).collect(),
             asked: Mutex::default(),
+            records: crate::records::Waiting::default(),
             started: Instant::now(),
             last_synced_ms: AtomicU64::new(0),
             synced_writes: AtomicU64::new(0),

@@ -23,8 +23,9 @@ pub const BLOB_REFS: &str = "blob_refs";
 pub const ORPHANS: &str = "orphans";
 /// Rows of tables from 64 on: outcomes of commands, settled marks.
 pub const OUTCOMES: &str = "outcomes";
-/// What was expunged on one side of a fork. Nothing yet.
-pub const RECOVERY: &str = "recovery";
+/// number u64 -> length of the id u16, id, record: log records that the log has not taken yet. The name on disk is that of
+/// an unused family from the first day: with a new one an older program would not open the folder any more.
+pub const RECORDS: &str = "recovery";
 /// (branch, 0, key) -> how many bodies the row needs, their hashes, the caller's value.
 pub const ARCHIVE: &str = "archive";
 /// Node-local records.
@@ -34,7 +35,7 @@ pub const CHAIN: &str = "chain";
 
 /// All families of this format; RocksDB's own `default` stays empty.
 pub const ALL: [&str; 12] =
-    [HEAD, ROWS, PRE_IMAGES, MARKS, BLOBS, BLOB_REFS, ORPHANS, OUTCOMES, RECOVERY, ARCHIVE, META, CHAIN];
+    [HEAD, ROWS, PRE_IMAGES, MARKS, BLOBS, BLOB_REFS, ORPHANS, OUTCOMES, RECORDS, ARCHIVE, META, CHAIN];
 
 /// Bodies of at least this size lie in blob files, smaller ones among the keys (bytes).
 pub const BLOB_FILE_VALUE_MIN: u64 = 4 * 1024;

@@ -50,6 +50,8 @@ pub(crate) struct Ledger {
     /// Links up to this one have no undo rows.
     pub(crate) bare_until: HashMap<AccountId, u64>,
     uploads: HashMap<BlobHash, Upload>,
+    /// Number of the next log record.
+    pub(crate) next_record: u64,
 }
 
 impl Ledger {
@@ -61,6 +63,7 @@ impl Ledger {
             oldest_link: HashMap::new(),
             bare_until: HashMap::new(),
             uploads: HashMap::new(),
+            next_record: 0,
         }
     }
 
@@ -82,6 +85,7 @@ impl Ledger {
                         self.add_body(group, body.hash, &body.bytes, named.contains(&body.hash))?;
                     }
                 }
+                StoreWrite::Records(records) => self.add_records(group, &records),
                 StoreWrite::BlobChunk { hash, index, total, bytes } => {
                     self.add_chunk(group, hash, (index, total), &bytes)?;
                 }

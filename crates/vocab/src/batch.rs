@@ -72,6 +72,24 @@ impl PastLink {
     }
 }
 
+/// What the log is to know of a commit, written with it on every node of the in-sync set. Its id follows from the command,
+/// so a command that is repeated, or ran on two branches, is one record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogRecord {
+    /// What it is known by, everywhere and for ever.
+    pub id: Bytes,
+    /// The record as the log reads it.
+    pub bytes: Bytes,
+}
+
+impl LogRecord {
+    /// Approximate size for limits (bytes).
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.id.len() + self.bytes.len() + 16
+    }
+}
+
 /// One commit: several accounts of one home when a message goes to several of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
@@ -81,6 +99,8 @@ pub struct Batch {
     pub accounts: Vec<AccountBatch>,
     /// Small bodies, each once.
     pub bodies: Vec<InlineBody>,
+    /// For the log. Not part of any version.
+    pub records: Vec<LogRecord>,
 }
 
 impl Batch {
@@ -88,6 +108,8 @@ impl Batch {
     #[must_use]
     pub fn size(&self) -> usize {
         let rows = |a: &AccountBatch| a.rows.iter().map(RowWrite::size).sum::<usize>() + a.refs.len() * 64 + 128;
-        self.accounts.iter().map(rows).sum::<usize>() + self.bodies.iter().map(|b| b.bytes.len() + 40).sum::<usize>()
+        self.accounts.iter().map(rows).sum::<usize>()
+            + self.bodies.iter().map(|b| b.bytes.len() + 40).sum::<usize>()
+            + self.records.iter().map(LogRecord::size).sum::<usize>()
     }
 }

@@ -9,6 +9,7 @@ pub mod flags;
 pub mod head;
 pub mod ids;
 pub mod limits;
+pub mod log;
 mod network;
 pub mod overlay;
 pub mod rows;
@@ -18,7 +19,7 @@ pub mod time;
 pub mod uid;
 
 pub use address::{Address, Domain, ForwardPath, LocalPart, ReversePath};
-pub use batch::{AccountBatch, Batch, BlobRef, ChainLink, InlineBody, PastLink};
+pub use batch::{AccountBatch, Batch, BlobRef, ChainLink, InlineBody, LogRecord, PastLink};
 pub use error::SubmitError;
 pub use flags::{Flags, Keyword, SystemFlag};
 pub use head::AccountHead;

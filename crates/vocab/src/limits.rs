@@ -15,6 +15,8 @@ pub const LINEAGE_MAX: usize = 1024;
 /// Undo rows of a version chain given with a transfer (bytes); older ones are left out. Also the most that is transferred as
 /// a difference, so that both together are no larger than a batch.
 pub const PAST_BYTES_MAX: usize = BATCH_BYTES_MAX / 2;
+/// Log records that wait beside the mail because the log does not take them; beyond it new ones are counted and dropped.
+pub const LOG_RECORDS_WAITING_MAX: u64 = 1_000_000;
 /// One frame between nodes (bytes).
 pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
 /// A stored body is cut into chunks of this size, so ranges can be read and streamed (bytes).

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::batch::{AccountBatch, BlobRef, InlineBody, PastLink};
+use crate::batch::{AccountBatch, BlobRef, InlineBody, LogRecord, PastLink};
 use crate::head::AccountHead;
 use crate::ids::{AccountId, BlobHash, Version};
 use crate::rows::RowWrite;
@@ -14,6 +14,8 @@ pub enum StoreWrite {
     Account(AccountBatch),
     /// Small bodies of a batch.
     Bodies(Vec<InlineBody>),
+    /// Log records of a batch, kept until the log has them.
+    Records(Vec<LogRecord>),
     /// One chunk of a large body; `index` counts chunks of `BLOB_CHUNK_BYTES`, `total` is the size of the body.
     BlobChunk {
         /// BLAKE3 of the whole body.

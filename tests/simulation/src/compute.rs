@@ -147,7 +147,12 @@ impl World {
         match raised {
             Ok(part) => {
                 let accounts: Vec<_> = part.into_iter().collect();
-                let result = (!accounts.is_empty()).then_some(Batch { id: batch, accounts, bodies: Vec::new() });
+                let result = (!accounts.is_empty()).then_some(Batch {
+                    id: batch,
+                    accounts,
+                    bodies: Vec::new(),
+                    records: Vec::new(),
+                });
                 self.tell(n, Event::Computed { batch, result });
             }
             Err(damaged) => self.broken("rows", format!("node {}: {damaged}", n + 1)),
@@ -223,7 +228,7 @@ impl World {
                 // What was done since an old disk was copied may be remembered no more: the known limit of such disks.
                 let old = order.account == AccountId::QUEUE && self.nodes.iter().any(|node| node.rolled_back);
                 self.checks.on_told(&Told::Merged { account: order.account, blind: blind || old });
-                let batch = Batch { id: order.batch, accounts: vec![part], bodies: Vec::new() };
+                let batch = Batch { id: order.batch, accounts: vec![part], bodies: Vec::new(), records: Vec::new() };
                 self.tell(n, Event::Computed { batch: order.batch, result: Some(batch) });
             }
             Err(damaged) => self.broken("rows", format!("node {}: {damaged}", n + 1)),
@@ -327,7 +332,7 @@ fn build(
         parts.extend(applier.finish(batch)?);
     }
     let bodies = building.bodies.into_iter().map(|(hash, bytes)| InlineBody { hash, bytes }).collect();
-    let result = (!parts.is_empty()).then_some(Batch { id: batch, accounts: parts, bodies });
+    let result = (!parts.is_empty()).then_some(Batch { id: batch, accounts: parts, bodies, records: Vec::new() });
     Ok((result, answers, building.changed.into_iter().collect()))
 }
 

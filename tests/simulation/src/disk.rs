@@ -185,6 +185,8 @@ impl Image {
             StoreWrite::Bodies(bodies) => {
                 self.blobs.extend(bodies.into_iter().map(|InlineBody { hash, bytes }| (hash, bytes)))
             }
+            // No history has a log.
+            StoreWrite::Records(_) => {}
             StoreWrite::BlobChunk { hash, bytes, .. } => {
                 // Simulated bodies have one chunk.
                 self.blobs.insert(hash, bytes);

@@ -496,7 +496,13 @@ impl World {
             accounts.push(node.disk.next(account, batch, rows));
         }
         node.computed.insert(batch, all.into_iter().collect());
-        self.event(id, Event::Computed { batch, result: Some(Batch { id: batch, accounts, bodies: Vec::new() }) });
+        self.event(
+            id,
+            Event::Computed {
+                batch,
+                result: Some(Batch { id: batch, accounts, bodies: Vec::new(), records: Vec::new() }),
+            },
+        );
     }
 
     /// The union of both branches; what the base should be must be on the chain of the side that is to restore it.
@@ -527,7 +533,7 @@ impl World {
         let rows: Vec<RowWrite> = guest.tokens.difference(&mine.tokens).map(|t| row(*t)).collect();
         let mut one = node.disk.next(account, batch, rows);
         one.head.remember(&guest.head, between, false);
-        let result = Some(Batch { id: batch, accounts: vec![one], bodies: Vec::new() });
+        let result = Some(Batch { id: batch, accounts: vec![one], bodies: Vec::new(), records: Vec::new() });
         self.event(id, Event::Computed { batch, result });
     }
 
@@ -536,7 +542,7 @@ impl World {
         let mut one = node.disk.next(account, batch, vec![row(0)]);
         one.head.uidvalidity = one.head.uidvalidity.max(floor) + 1;
         one.head.lineage.push(branch);
-        let result = Some(Batch { id: batch, accounts: vec![one], bodies: Vec::new() });
+        let result = Some(Batch { id: batch, accounts: vec![one], bodies: Vec::new(), records: Vec::new() });
         self.event(id, Event::Computed { batch, result });
     }
 

@@ -223,6 +223,7 @@ pub fn delivery(accept: CommandId, recipients: Vec<Recipient>, body: Bytes) -> D
         body,
         smtputf8: false,
         at: Timestamp(1_700_000_000_000),
+        records: Vec::new(),
     }
 }
 

@@ -10,6 +10,7 @@ mod cluster;
 mod documents;
 mod fields;
 mod import;
+mod logs;
 mod primary;
 mod problem;
 mod recovery;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, delete, get, patch, post, put};
@@ -30,6 +31,7 @@ use serde_json::Value;
 
 pub use problem::Problem;
 pub use service::HttpService;
+use vocab::log::{Access, Entry};
 
 use crate::context::FrontendContext;
 
@@ -115,6 +117,10 @@ pub struct Administration {
     pub addresses: Arc<dyn AddressChecks>,
 }
 
+/// Address of the client of a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller(pub(crate) std::net::IpAddr);
+
 /// State of all requests.
 pub(crate) struct Api {
     pub(crate) context: Arc<FrontendContext>,
@@ -143,6 +149,7 @@ fn routes() -> Vec<Route> {
         ("/api/v1/cluster/primary", &["get", "put"], true, get(primary::show).put(primary::set)),
         ("/api/v1/cluster/address", &["get", "put"], true, get(address::show).put(address::set)),
         ("/api/v1/cluster/events", &["get"], true, get(cluster::events)),
+        ("/api/v1/logs", &["get"], true, get(logs::search)),
         ("/api/v1/branches", &["get"], true, get(cluster::branches)),
         ("/api/v1/branches/{id}", &["delete"], true, delete(cluster::delete_branch)),
         ("/api/v1/queue", &["get"], true, get(cluster::queue)),
@@ -211,11 +218,44 @@ async fn check_token(State(api): Shared, headers: HeaderMap, request: Request, n
         given.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     // Hashes of this type are compared in constant time.
     if given.is_some_and(|(_, token)| blake3::hash(token.trim().as_bytes()) == api.token) {
-        return next.run(request).await;
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let from = caller(&request);
+        let response = next.run(request).await;
+        if method != Method::GET {
+            note_change(&api, (&method, &path), &from, response.status());
+        }
+        return response;
     }
     metrics::counter!("twinpost_api_refused_total").increment(1);
+    api.context.ports.log.note(Entry::Access(Access {
+        protocol: "api".to_owned(),
+        user: "administrator".to_owned(),
+        host: caller(&request),
+        success: false,
+        reason: "no token, or a wrong one".to_owned(),
+    }));
     Problem::new(StatusCode::UNAUTHORIZED, "wants \"Authorization: Bearer\" with the administrator's token")
         .into_response()
+}
+
+/// Address of who asks.
+fn caller(request: &Request) -> String {
+    request.extensions().get::<Caller>().map(|caller| caller.0.to_string()).unwrap_or_default()
+}
+
+/// What was changed, by whom, and whether it was (LOG-06); bodies may hold passwords and are not noted.
+fn note_change(api: &Api, (method, path): (&Method, &str), from: &str, status: StatusCode) {
+    let rest = path.trim_start_matches("/api/v1/");
+    let kind = rest.split('/').next().unwrap_or_default();
+    let verb = match *method {
+        Method::POST => "add or do",
+        Method::PUT => "set",
+        Method::PATCH => "change",
+        Method::DELETE => "remove",
+        _ => method.as_str(),
+    };
+    let done = if status.is_success() { "done" } else { "not done" };
+    api.context.note_change(&format!("{verb} {rest}: {done} ({})", status.as_u16()), kind, from);
 }
 
 #[cfg(test)]

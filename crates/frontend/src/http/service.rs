@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use ports::Answer;
 
+use crate::http::Caller;
 use crate::listener::{Connection, Service, TurnedAway};
 use crate::transport::Transport;
 
@@ -38,7 +39,7 @@ impl Service for HttpService {
         "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     }
     fn serve(&self, mut connection: Connection) -> Answer<'static, ()> {
-        let service = TowerToHyperService::new(self.router.clone());
+        let service = TowerToHyperService::new(self.router.clone().layer(Extension(Caller(connection.peer.address))));
         Box::pin(async move {
             let transport = std::mem::replace(&mut connection.transport, Transport::Closed);
             let mut builder = http1::Builder::new();

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use mime::Facts;
 use ports::intake::{Delivery, Recipient};
 use smtp::session::trace;
-use smtp::session::{Envelope, Incoming, Target};
-use vocab::{CommandId, ForwardPath, SubmitError, Timestamp};
+use smtp::session::{Envelope, EnvelopeRecipient, Incoming, Target};
+use vocab::log::{self, Direction, Mail, MailEvent, Record};
+use vocab::{CommandId, ForwardPath, LogRecord, SubmitError, Timestamp};
 
 use crate::context::Ports;
 
@@ -27,14 +29,16 @@ pub(crate) async fn accept_message(
     let body = with_trace(&incoming, host, accept, at);
     let facts = facts_of(body.clone()).await?;
     let envelope = incoming.envelope;
+    let records = records(&envelope, accept, &facts, at);
     let delivery = Delivery {
         accept,
         recipients: recipients(&envelope),
         reverse_path: envelope.reverse_path,
         body,
-        facts,
+        facts: facts.encode(),
         smtputf8: envelope.smtputf8,
         at,
+        records,
     };
     let (count, size) = (delivery.recipients.len(), delivery.body.len());
     let reverse_path = delivery.reverse_path.clone();
@@ -65,12 +69,48 @@ fn with_trace(incoming: &Incoming, host: &str, accept: CommandId, at: Timestamp)
     body.into()
 }
 
-async fn facts_of(body: Bytes) -> Result<Bytes, SubmitError> {
+async fn facts_of(body: Bytes) -> Result<Facts, SubmitError> {
     if body.len() <= INLINE_FACTS_BYTES_MAX {
-        return Ok(mime::facts_of(&body).encode());
+        return Ok(mime::facts_of(&body));
     }
-    let found = tokio::task::spawn_blocking(move || mime::facts_of(&body).encode()).await;
+    let found = tokio::task::spawn_blocking(move || mime::facts_of(&body)).await;
     found.map_err(|_| SubmitError::Unavailable("message could not be read"))
+}
+
+/// One record for each recipient as the sender named it, whatever an alias leads to (LOG-02); numbered as they were named.
+fn records(envelope: &Envelope, accept: CommandId, facts: &Facts, at: Timestamp) -> Vec<LogRecord> {
+    let common = Mail {
+        event: MailEvent::Accept.into(),
+        accept: accept.to_string(),
+        message_id: log::text(&String::from_utf8_lossy(facts.message_id.as_deref().unwrap_or_default())),
+        sender: envelope.reverse_path.address().map(ToString::to_string).unwrap_or_default(),
+        subject: log::text(&facts.subject),
+        size: facts.size,
+        outcome: "accepted".to_owned(),
+        status: "2.0.0".to_owned(),
+        host: envelope.peer.to_string(),
+        user: envelope.identity.as_ref().map(|identity| identity.address.to_string()).unwrap_or_default(),
+        ..Mail::default()
+    };
+    let record = |(number, recipient): (u32, &EnvelopeRecipient)| {
+        let leaves = recipient.targets.iter().any(|target| matches!(target, Target::Remote(_)));
+        let direction = match (envelope.identity.is_some(), leaves) {
+            (true, true) => Direction::Out,
+            (true, false) => Direction::Within,
+            (false, true) => Direction::Through,
+            (false, false) => Direction::In,
+        };
+        let mail = Mail { recipient: named(&recipient.path), direction: direction.into(), ..common.clone() };
+        Record::of_command(at.0, accept.for_recipient(number), mail)
+    };
+    (1..).zip(&envelope.recipients).map(record).collect()
+}
+
+fn named(path: &ForwardPath) -> String {
+    match path {
+        ForwardPath::Postmaster => "postmaster".to_owned(),
+        ForwardPath::Address(address) => address.to_string(),
+    }
 }
 
 /// Every place the recipients lead to, each once, numbered from 1 in the order they were named.

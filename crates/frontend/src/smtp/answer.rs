@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use ports::directory::{self, AddressClass, Login};
 use sasl::Credentials;
-use smtp::session::{Answer, Class, Identity, Incoming, Query, SmtpSession, Target};
+use smtp::session::{Answer, Class, Identity, Incoming, Query, Role, Target};
 use vocab::error::NO_SPACE;
+use vocab::log::{self, Entry, Security, SecurityType};
 use vocab::{Address, ForwardPath, SubmitError};
 
 use crate::clock;
 use crate::config::BodyPermit;
 use crate::context::FrontendContext;
 use crate::drive::Answerer;
+use crate::smtp::LoggedSession;
 use crate::smtp::accept::accept_message;
 
 /// Answers one session; holds the memory of the message that is coming in.
@@ -39,6 +41,7 @@ impl SmtpAnswerer {
                 return Answer::Unavailable;
             }
         };
+        self.note_refusal(path, &class);
         let target = |target| match target {
             directory::Target::Local(account) => Target::Local(account),
             directory::Target::Remote(address) => Target::Remote(address),
@@ -49,6 +52,23 @@ impl SmtpAnswerer {
             AddressClass::Disabled => Class::Disabled,
             AddressClass::NotOurs => Class::NotOurs,
         })
+    }
+
+    /// A recipient that the client is refused, for the security log (LOG-05). Addresses elsewhere are for who has logged in.
+    fn note_refusal(&self, path: &ForwardPath, class: &AddressClass) {
+        let event = match class {
+            AddressClass::NoSuchUser => "no such recipient",
+            AddressClass::Disabled => "the recipient is disabled",
+            AddressClass::NotOurs if self.door == super::role_name(Role::Mx) => "not for this server: relaying denied",
+            AddressClass::NotOurs | AddressClass::Own(_) => return,
+        };
+        self.context.ports.log.note(Entry::Security(Security {
+            kind: SecurityType::Rejected.into(),
+            source: self.peer.to_string(),
+            recipient: log::text(&path.to_string()),
+            event: event.to_owned(),
+            ..Security::default()
+        }));
     }
 
     async fn authenticate(&self, credentials: &Credentials) -> Answer {
@@ -99,7 +119,7 @@ impl SmtpAnswerer {
     }
 }
 
-impl Answerer<SmtpSession> for SmtpAnswerer {
+impl Answerer<LoggedSession> for SmtpAnswerer {
     fn answer(&mut self, query: Query) -> ports::Answer<'_, Answer> {
         Box::pin(async move {
             match query {

@@ -2,18 +2,24 @@
 
 mod accept;
 mod answer;
+mod logged;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use smtp::session::{Config, Role, SmtpSession};
 use vocab::limits;
 use vocab::session::Peer;
 
 pub use answer::SmtpAnswerer;
+pub use logged::LoggedSession;
 
 use crate::clock;
 use crate::context::FrontendContext;
 use crate::listener::{Protocol, TurnedAway};
+
+/// Sessions whose lines were noted, to tell them apart.
+static SESSIONS: AtomicU64 = AtomicU64::new(1);
 
 /// One of the two doors; submission serves both its ports.
 pub struct SmtpProtocol {
@@ -46,7 +52,7 @@ const fn role_name(role: Role) -> &'static str {
 }
 
 impl Protocol for SmtpProtocol {
-    type Session = SmtpSession;
+    type Session = LoggedSession;
     type Answerer = SmtpAnswerer;
 
     fn name(&self) -> &'static str {
@@ -58,8 +64,10 @@ impl Protocol for SmtpProtocol {
             TurnedAway::TooMany => "421 4.7.0 too many connections, try again\r\n",
         }
     }
-    fn open(&self, peer: &Peer) -> (SmtpSession, SmtpAnswerer) {
+    fn open(&self, peer: &Peer) -> (LoggedSession, SmtpAnswerer) {
         let session = SmtpSession::new(self.config.clone(), peer.clone(), clock::now());
+        let name = || format!("{:x}-{}", clock::wall().0, SESSIONS.fetch_add(1, Ordering::Relaxed));
+        let session = LoggedSession::new(session, &self.context.ports.log, name, &peer.address.to_string());
         (session, SmtpAnswerer::new(self.context.clone(), role_name(self.config.role), peer.address))
     }
 }

@@ -14,8 +14,9 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _,
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use vocab::error::NO_SPACE;
+use vocab::log::{Direction, Entry, Mail, MailEvent, Record};
 use vocab::session::Peer;
-use vocab::{AccountId, Address, BlobHash, ForwardPath, NodeId, SubmitError, Timestamp};
+use vocab::{AccountId, Address, BlobHash, ForwardPath, LogRecord, NodeId, SubmitError, Timestamp};
 
 use super::SmtpProtocol;
 use crate::config::{FrontendConfig, Limits, ServicePorts};
@@ -107,7 +108,7 @@ impl ports::outbox::Outbox for Fake {
     fn accepts(&self, _: usize) -> Answer<'_, Result<Vec<queue::op::AcceptRecord>, SubmitError>> {
         Box::pin(async { unused() })
     }
-    fn submit(&self, _: QueueOp) -> Answer<'_, Result<QueueOutcome, SubmitError>> {
+    fn submit(&self, _: QueueOp, _: Vec<LogRecord>) -> Answer<'_, Result<QueueOutcome, SubmitError>> {
         Box::pin(async { unused() })
     }
     fn changed(&self) -> Answer<'_, ()> {
@@ -184,6 +185,8 @@ fn door(role: Role, memory: usize) -> Door {
         outbox: fake.clone(),
         cluster: fake.clone(),
         streams: testkit::fake_streams::FakeStreams::new(NodeId(1)),
+        log: Arc::new(ports::log::NoLog),
+        logs: Arc::new(ports::log::NoLog),
     };
     let config = FrontendConfig {
         hostname: "mail.example.org".into(),
@@ -333,6 +336,36 @@ async fn a_stranger_delivers_once_per_account_with_the_accept_id_everywhere() {
     ];
     assert_eq!(delivery.recipients, expected);
     client.expect("QUIT", "221").await;
+}
+
+fn told(delivery: &Delivery) -> Vec<Mail> {
+    let mail = |record: &LogRecord| match Record::from_bytes(&record.bytes).expect("a record").entry {
+        Some(Entry::Mail(mail)) => mail,
+        other => panic!("{other:?}"),
+    };
+    delivery.records.iter().map(mail).collect()
+}
+
+#[tokio::test]
+async fn log_02_the_log_is_told_once_of_each_recipient_as_it_was_named() {
+    let door = door(Role::Mx, 1024 * 1024);
+    let mut client = door.connect().await;
+    client.reply().await;
+    client.expect("EHLO client.example", "250").await;
+    client.expect("MAIL FROM:<a@elsewhere.example>", "250 2.1.0").await;
+    client.expect("RCPT TO:<anna@example.org>", "250 2.1.5").await;
+    client.expect("RCPT TO:<team@example.org>", "250 2.1.5").await;
+    client.expect("DATA", "354").await;
+    client.expect("Subject: =?utf-8?q?=C3=A4?=\r\nMessage-ID: <1@x>\r\n\r\nhello\r\n.", "250 2.0.0").await;
+    let delivery = door.deliveries().remove(0);
+    let [anna, team] = &told(&delivery)[..] else { panic!("{delivery:?}") };
+    assert_eq!((anna.recipient.as_str(), anna.direction()), ("anna@example.org", Direction::In));
+    // Whatever an alias leads to, it is one record; this one leads out of the house too.
+    assert_eq!((team.recipient.as_str(), team.direction()), ("team@example.org", Direction::Through));
+    assert_eq!((anna.event(), anna.subject.as_str(), anna.size), (MailEvent::Accept, "ä", delivery.body.len() as u64));
+    assert_eq!((anna.sender.as_str(), anna.host.as_str()), ("a@elsewhere.example", "127.0.0.1"));
+    assert!(anna.message_id.contains("1@x") && anna.accept == delivery.accept.to_string(), "{anna:?}");
+    assert_ne!(delivery.records[0].id, delivery.records[1].id);
 }
 
 #[tokio::test]

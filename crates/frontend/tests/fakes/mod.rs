@@ -20,7 +20,7 @@ use testkit::fake_accounts::FakeAccounts;
 use testkit::fake_config::FakeConfig;
 use testkit::fake_streams::FakeStreams;
 use tokio::sync::watch;
-use vocab::{AccountId, Address, BlobHash, ForwardPath, NodeId, SubmitError, Timestamp};
+use vocab::{AccountId, Address, BlobHash, ForwardPath, LogRecord, NodeId, SubmitError, Timestamp};
 
 /// Token of the administrator.
 pub const TOKEN: &str = "0123456789abcdef";
@@ -187,7 +187,7 @@ impl Outbox for Nothing {
         };
         Box::pin(async { Ok(vec![record]) })
     }
-    fn submit(&self, _: QueueOp) -> Answer<'_, Result<QueueOutcome, SubmitError>> {
+    fn submit(&self, _: QueueOp, _: Vec<LogRecord>) -> Answer<'_, Result<QueueOutcome, SubmitError>> {
         Box::pin(async { Ok(QueueOutcome::Done) })
     }
     fn changed(&self) -> Answer<'_, ()> {
@@ -269,6 +269,8 @@ impl House {
             outbox: nothing,
             cluster: self.cluster.clone(),
             streams: self.streams.clone(),
+            log: Arc::new(ports::log::NoLog),
+            logs: Arc::new(ports::log::NoLog),
         }
     }
     pub fn administration(&self) -> Administration {

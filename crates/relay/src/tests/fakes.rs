@@ -14,7 +14,7 @@ use queue::op::{Hold, QueueItem, QueueOp, QueueOutcome};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
-use vocab::{AccountId, Address, BlobHash, Domain, ForwardPath, MemoryRows, SubmitError, Timestamp};
+use vocab::{AccountId, Address, BlobHash, Domain, ForwardPath, LogRecord, MemoryRows, SubmitError, Timestamp};
 
 pub(super) const BODY: &[u8] = b"Received: here\r\nSubject: hello\r\n\r\n.dot\r\n";
 
@@ -28,6 +28,8 @@ const STANDING: queue::op::Standing = queue::op::Standing {
 pub(super) struct FakeOutbox {
     rows: Mutex<MemoryRows>,
     pub ops: Mutex<Vec<QueueOp>>,
+    /// What the log was told with what was committed.
+    pub records: Mutex<Vec<LogRecord>>,
     pub held: Mutex<Option<Hold>>,
     /// So many ends come to a home that does not know the item yet.
     pub unknown_ends: Mutex<usize>,
@@ -79,8 +81,14 @@ impl Outbox for FakeOutbox {
     fn accepts(&self, _: usize) -> Answer<'_, Result<Vec<queue::op::AcceptRecord>, SubmitError>> {
         Box::pin(async { Ok(Vec::new()) })
     }
-    fn submit(&self, op: QueueOp) -> Answer<'_, Result<QueueOutcome, SubmitError>> {
-        Box::pin(async move { Ok(self.commit(op)) })
+    fn submit(&self, op: QueueOp, records: Vec<LogRecord>) -> Answer<'_, Result<QueueOutcome, SubmitError>> {
+        Box::pin(async move {
+            let outcome = self.commit(op);
+            if outcome == QueueOutcome::Done {
+                self.records.lock().expect("lock").extend(records);
+            }
+            Ok(outcome)
+        })
     }
     fn changed(&self) -> Answer<'_, ()> {
         Box::pin(self.changed.notified())

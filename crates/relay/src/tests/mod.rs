@@ -11,6 +11,7 @@ use queue::op::{AttemptResult, Hold, QueueItem, QueueOp};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use testkit::fake_config::FakeConfig;
 use topology::DocumentKind;
+use vocab::log::{Direction, Entry, MailEvent, Record};
 use vocab::{AccountId, Address, BlobHash, Boot, CommandId, NodeId, ReversePath, Timestamp};
 
 use crate::worker::wall;
@@ -54,6 +55,7 @@ fn start(port: u16, items: Vec<QueueItem>) -> Setup {
         config: config.clone(),
         directory: Arc::new(FakeDirectory),
         intake: intake.clone(),
+        log: Arc::new(ports::log::NoLog),
     };
     let relay_config = RelayConfig { port, ..RelayConfig::new("mail.example.org".into(), NodeId(1)) };
     let relay = Relay::new(ports, relay_config).expect("TLS");
@@ -117,6 +119,30 @@ async fn mail_is_relayed_after_its_start_is_committed() {
     assert!(matches!(&ops[1], QueueOp::AttemptStart { node: NodeId(1), .. }), "{ops:?}");
     assert!(setup.outbox.items().is_empty());
     assert!(setup.intake.deliveries.lock().expect("lock").is_empty());
+}
+
+#[tokio::test]
+async fn log_03_the_end_of_every_attempt_is_told_to_the_log_with_its_commit() {
+    let mx = plain().await;
+    let setup = start(mx.port, vec![item(1, "bob@elsewhere.example"), item(2, "later@elsewhere.example")]);
+    setup.result(1).await;
+    setup.result(2).await;
+    let records = setup.outbox.records.lock().expect("lock").clone();
+    let told: Vec<_> = records
+        .iter()
+        .map(|record| match Record::from_bytes(&record.bytes).expect("a record").entry {
+            Some(Entry::Mail(mail)) => mail,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let of = |recipient: &str| told.iter().find(|mail| mail.recipient == recipient).expect("told");
+    let sent = of("bob@elsewhere.example");
+    assert_eq!((sent.event(), sent.subject.as_str(), sent.attempt), (MailEvent::Deliver, "hello", 1));
+    assert_eq!((sent.sender.as_str(), sent.direction()), ("anna@example.org", Direction::Out));
+    let later = of("later@elsewhere.example");
+    assert_eq!((later.event(), later.status.as_str()), (MailEvent::Defer, "4.2.0"));
+    assert!(later.outcome.contains("later"), "{later:?}");
+    assert_eq!(sent.accept, later.accept, "both are found by the accept id of the message");
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use testkit::fake_config::FakeConfig;
 use testkit::fake_streams::FakeStreams;
 use tokio::sync::{broadcast, watch};
 use vocab::error::NO_SPACE;
-use vocab::{AccountId, Address, Boot, CommandId, ForwardPath, NodeId, Rows, SubmitError, Timestamp};
+use vocab::{AccountId, Address, Boot, CommandId, ForwardPath, LogRecord, NodeId, Rows, SubmitError, Timestamp};
 
 /// Who may log in: name, account and password.
 pub type Logins = &'static [(&'static str, AccountId, &'static str)];
@@ -64,6 +64,8 @@ impl House {
             outbox: self.clone(),
             cluster: self.clone(),
             streams: FakeStreams::new(NodeId(1)),
+            log: Arc::new(ports::log::NoLog),
+            logs: Arc::new(ports::log::NoLog),
         }
     }
 
@@ -180,7 +182,7 @@ impl Outbox for House {
     fn accepts(&self, _: usize) -> Answer<'_, Result<Vec<queue::op::AcceptRecord>, SubmitError>> {
         Box::pin(async { Ok(Vec::new()) })
     }
-    fn submit(&self, _: QueueOp) -> Answer<'_, Result<QueueOutcome, SubmitError>> {
+    fn submit(&self, _: QueueOp, _: Vec<LogRecord>) -> Answer<'_, Result<QueueOutcome, SubmitError>> {
         Box::pin(async { Ok(QueueOutcome::Done) })
     }
     fn hold(&self) -> Option<Hold> {
