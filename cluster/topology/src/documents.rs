@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use vocab::{Address, Domain, NodeId};
 
+use crate::alert_setting::{self, ALERTS_SETTING, AlertsBody};
 use crate::apply::{Faults, fault};
 use crate::log_setting::{self, LOG_SETTING, LogBody};
 use crate::state::{AccountBody, AliasBody, ClusterState, Document, DocumentKind, DomainBody, Rejection};
@@ -231,6 +232,11 @@ fn check_body(state: &ClusterState, (kind, name): (DocumentKind, &str), body: &V
             faults.require(!body.is_null(), format!("{place}/body"), "is null; remove it instead");
             match name {
                 HOMES_SETTING => drop(parse_body::<HomesBody>(body, &place, faults)),
+                ALERTS_SETTING => {
+                    if let Some(alerts) = parse_body::<AlertsBody>(body, &place, faults) {
+                        alert_setting::check(&alerts, &place, faults);
+                    }
+                }
                 LOG_SETTING => {
                     if let Some(log) = parse_body::<LogBody>(body, &place, faults) {
                         log_setting::check(&log, &place, faults);

@@ -2,6 +2,7 @@
 //! machine behind Raft. `apply(state, op, index)` is pure; every fault of a change is reported, not only the first.
 
 mod addresses;
+mod alert_setting;
 mod apply;
 mod documents;
 pub mod epoch;
@@ -11,6 +12,7 @@ mod query;
 pub mod state;
 
 pub use addresses::{ClusterAddress, listed, stored as stored_addresses};
+pub use alert_setting::{ALERTS_SETTING, AlertsBody};
 pub use apply::apply;
 pub use documents::{
     Failback, HOMES_SETTING, HomesBody, LOAD_SETTING, LOAD_WEIGHT, LoadBody, PRIMARY_SETTING, PrimaryBody, SETTLE_S,

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use vocab::{AccountId, Address, Domain, NodeId};
 
+use crate::alert_setting::{ALERTS_SETTING, AlertsBody};
 use crate::documents::{HOMES_SETTING, HomesBody, LOAD_SETTING, LoadBody, PRIMARY_SETTING, PrimaryBody, address_key};
 use crate::log_setting::{LOG_SETTING, LogBody};
 use crate::state::{AccountBody, AliasBody, ClusterState, Document, DocumentKind, DomainBody};
@@ -74,6 +75,12 @@ impl ClusterState {
         let document = self.document(DocumentKind::Alias, &address_key(address))?;
         let body = serde_json::from_value::<AliasBody>(document.body.clone()).ok()?;
         Some(body.targets.iter().filter_map(|target| Address::parse(target).ok()).collect())
+    }
+    /// Who is told of alerts (setting [`ALERTS_SETTING`]); nobody unless said.
+    #[must_use]
+    pub fn alerts(&self) -> AlertsBody {
+        let body = self.setting(ALERTS_SETTING).cloned();
+        body.and_then(|body| serde_json::from_value(body).ok()).unwrap_or_default()
     }
     /// What the log keeps and where it goes (setting [`LOG_SETTING`]).
     #[must_use]

@@ -1,7 +1,7 @@
 //! All of the log on one node: the book, the writer, and the tasks that ship, copy, forward and forget.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ports::log::{Log, Logs};

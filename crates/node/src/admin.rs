@@ -470,6 +470,26 @@ fn show_status(value: &Value) {
     }
 }
 
+/// What is the matter now, and what to do.
+///
+/// # Errors
+/// When the API cannot be found.
+pub fn alerts(args: &ServerArgs) -> anyhow::Result<Exit> {
+    let api = Api::open(args)?;
+    Ok(api.run(Method::GET, "alerts", None, |value| {
+        let all = value["alerts"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if all.is_empty() {
+            say!("nothing is the matter");
+        }
+        for alert in all {
+            let minutes = (wall_ms() / 1000).saturating_sub(alert["since_ms"].as_u64().unwrap_or(0) / 1000) / 60;
+            let text = |name: &str| line(&alert[name]);
+            say!("{} for {minutes} min: {}", text("severity"), text("text"));
+            say!("  what to do: {}", text("advice"));
+        }
+    }))
+}
+
 fn show_sync(sync: &Value) {
     let count = |key: &str| sync[key].as_u64().unwrap_or(0);
     let time =

@@ -106,6 +106,11 @@ enum Command {
         #[command(flatten)]
         logs: logs::LogsArgs,
     },
+    /// What is the matter now, and what to do.
+    Alerts {
+        #[command(flatten)]
+        server: ServerArgs,
+    },
     /// Everything at a glance.
     Status {
         #[command(flatten)]
@@ -297,6 +302,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Store { server, command: StoreCommand::Checkpoint { folder } } => {
             seeding::checkpoint(&server, &folder).map(Into::into)
         }
+        Command::Alerts { server } => admin::alerts(&server).map(Into::into),
         Command::Status { server } => admin::status(&server).map(Into::into),
     }
 }

@@ -2,6 +2,7 @@
 
 mod address;
 pub mod admin;
+mod alerts;
 pub mod branches;
 pub mod checks;
 pub mod cli;

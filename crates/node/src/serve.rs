@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use control::Control;
 use ports::Answer;
 use ports::config::{Config, ConfigError};
-use ports::journal::{EventKind, Journal as _};
+use ports::journal::{EventKind, Journal};
 use ports::peers::{Evidence, PeerService, Service};
 use shards::{Engine, EngineConfig};
 use tokio::signal::unix::{SignalKind, signal};
@@ -80,7 +80,7 @@ async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
     let (transport, members) = open_transport(config, &data, &identity, boot)?;
     let opened = logging::open(&data, node, transport.clone(), store.clone());
     let log = Arc::clone(&opened.logging.log);
-    let journal = Arc::new(LoggedJournal { journal: FileJournal::open(&data.0, node.0), log });
+    let journal: Arc<dyn Journal> = Arc::new(LoggedJournal { journal: FileJournal::open(&data.0, node.0), log });
     journal.note(EventKind::Process, &format!("version {} starts, boot {}", env!("CARGO_PKG_VERSION"), boot.0));
     let control = Control::open(&data.raft(), node, transport.clone()).await.context("open the configuration")?;
     let engine = Engine::start(EngineConfig {
@@ -106,7 +106,7 @@ async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
     let kept = crate::address::Kept::default();
     let rooms = (node, &control, &engine);
     let logging = opened.follow(control.clone(), engine.cluster());
-    let doors = (&transport, &kept, &logging);
+    let doors = (&transport, &kept, &logging, &journal);
     let service = crate::service::start(config, (&data, &identity, &store), rooms, doors, metrics)?;
     let keeper = crate::address::start(config, rooms, (kept, journal.clone()))?;
     write_notes(config, &data)?;

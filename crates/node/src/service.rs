@@ -13,6 +13,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use ports::Answer;
 use ports::cluster::Cluster;
 use ports::config::ConfigError;
+use ports::journal::Journal;
 use relay::{Relay, RelayConfig, RelayPorts};
 use resolver::DnsResolver;
 use shards::Engine;
@@ -22,6 +23,7 @@ use transport::Transport;
 use vocab::NodeId;
 
 use crate::address::Kept;
+use crate::alerts::{Alerts, Sources};
 use crate::cluster_address::Looker;
 use crate::config::NodeConfig;
 use crate::files::{self, DataDir, Identity};
@@ -66,7 +68,7 @@ pub(crate) fn start(
     config: &NodeConfig,
     (data, identity, store): (&DataDir, &Identity, &Arc<Store>),
     (node, control, engine): (NodeId, &Arc<Control>, &Arc<Engine>),
-    (transport, kept, logging): (&Arc<Transport>, &Kept, &Logging),
+    (transport, kept, logging, journal): (&Arc<Transport>, &Kept, &Logging, &Arc<dyn Journal>),
     metrics: PrometheusHandle,
 ) -> anyhow::Result<Services> {
     let accounts = engine.accounts();
@@ -89,10 +91,12 @@ pub(crate) fn start(
         // The sender lives as long as the service.
         let _ = stopped.wait_for(|stop| *stop).await;
     }));
+    let alerts = Alerts::start(sources(config, data, (node, control, engine), &directory, journal));
     let administration = Administration {
         token: files::read_text(&data.admin_token())?.trim().to_owned(),
         metrics: Arc::new(move || metrics.render()),
         checkpoints: Arc::new(Maker { store: store.clone(), identity: identity.clone() }),
+        alerts: Arc::new(move || alerts.list()),
         addresses: Arc::new(Looker { config: config.clone(), node, control: control.clone() }),
         join_tokens: Arc::new(Tokens { config: control.clone(), data: data.clone(), cluster: engine.cluster() }),
     };
@@ -111,6 +115,36 @@ pub(crate) fn start(
     let frontend = Frontend::start(frontend_config(config, data, kept), ports, administration)?;
     transport.take_streams(frontend.proxied());
     Ok(Services { frontend, relay_stop })
+}
+
+fn sources(
+    config: &NodeConfig,
+    data: &DataDir,
+    (node, control, engine): (NodeId, &Arc<Control>, &Arc<Engine>),
+    directory: &Arc<AccountDirectory>,
+    journal: &Arc<dyn Journal>,
+) -> Sources {
+    let service = match &config.tls {
+        Some(own) => own.certificate.clone(),
+        None => data.service_certificate(),
+    };
+    Sources {
+        node,
+        config: control.clone(),
+        cluster: engine.cluster(),
+        outbox: engine.outbox(),
+        intake: engine.intake(),
+        directory: directory.clone(),
+        accounts: engine.accounts(),
+        journal: Arc::clone(journal),
+        mail: data.mail(),
+        certificates: vec![
+            ("certificate of the cluster's CA", data.ca()),
+            ("certificate between nodes", data.node_certificate()),
+            ("certificate for clients", service),
+        ],
+        hostname: config.hostname.clone(),
+    }
 }
 
 fn relay_config(config: &NodeConfig, node: NodeId) -> RelayConfig {

@@ -115,6 +115,8 @@ pub struct Administration {
     pub checkpoints: Arc<dyn Checkpoints>,
     /// Looks at addresses.
     pub addresses: Arc<dyn AddressChecks>,
+    /// What is the matter now: `{"alerts": [...]}`.
+    pub alerts: Arc<dyn Fn() -> Value + Send + Sync>,
 }
 
 /// Address of the client of a request.
@@ -149,6 +151,7 @@ fn routes() -> Vec<Route> {
         ("/api/v1/cluster/primary", &["get", "put"], true, get(primary::show).put(primary::set)),
         ("/api/v1/cluster/address", &["get", "put"], true, get(address::show).put(address::set)),
         ("/api/v1/cluster/events", &["get"], true, get(cluster::events)),
+        ("/api/v1/alerts", &["get"], true, get(alerts)),
         ("/api/v1/logs", &["get"], true, get(logs::search)),
         ("/api/v1/branches", &["get"], true, get(cluster::branches)),
         ("/api/v1/branches/{id}", &["delete"], true, delete(cluster::delete_branch)),
@@ -199,6 +202,10 @@ pub fn router(context: Arc<FrontendContext>, administration: Administration) -> 
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(axum::middleware::from_fn(in_time))
         .with_state(api)
+}
+
+async fn alerts(State(api): Shared) -> Json<Value> {
+    Json((api.administration.alerts)())
 }
 
 async fn openapi() -> Response {

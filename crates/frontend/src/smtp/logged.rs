@@ -9,7 +9,6 @@ use vocab::Instant;
 use vocab::log::{Entry, Protocol};
 use vocab::session::{Output, Session};
 
-
 /// An SMTP session, and where its lines go when they are wanted.
 pub struct LoggedSession {
     session: SmtpSession,

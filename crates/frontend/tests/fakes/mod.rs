@@ -280,6 +280,7 @@ impl House {
             join_tokens: Arc::new(Nothing),
             checkpoints: Arc::new(Nothing),
             addresses: Arc::new(Nothing),
+            alerts: Arc::new(|| serde_json::json!({ "alerts": [] })),
         }
     }
 }

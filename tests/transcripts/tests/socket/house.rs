@@ -76,6 +76,7 @@ impl House {
             join_tokens: Arc::new(NoTokens),
             checkpoints: Arc::new(NoTokens),
             addresses: Arc::new(NoTokens),
+            alerts: Arc::new(Default::default),
         }
     }
 

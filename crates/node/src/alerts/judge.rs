@@ -1,0 +1,279 @@
+//! What an operator must be told, from what a node sees. Pure.
+
+use ports::cluster::ClusterStatus;
+use serde::Serialize;
+
+/// A disk with less than this part free is told of; with less than the second it is urgent (percent).
+const DISK_LOW_PERCENT: u64 = 10;
+const DISK_URGENT_PERCENT: u64 = 3;
+/// A disk that will be full within this time, as it goes, is told of (hours).
+const DISK_FULL_WITHIN_H: u64 = 72;
+/// A certificate that ends within this time is told of; within the second it is urgent (days).
+const CERTIFICATE_DAYS: i64 = 30;
+const CERTIFICATE_URGENT_DAYS: i64 = 7;
+/// A queue with more items than this, or an older one, is told of.
+const QUEUE_ITEMS: usize = 1_000;
+const QUEUE_OLDEST_S: u64 = 4 * 60 * 60;
+
+/// How urgent it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Severity {
+    /// Good to know.
+    Info,
+    /// To be looked at in the next days.
+    Warning,
+    /// To be looked at now.
+    Critical,
+}
+
+/// Something an operator must know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Alert {
+    /// What it is about: the same matter is told once while it lasts.
+    pub(crate) key: String,
+    /// How urgent.
+    pub(crate) severity: Severity,
+    /// What is the matter, and why.
+    pub(crate) text: String,
+    /// What to do.
+    pub(crate) advice: String,
+}
+
+impl Alert {
+    fn new(key: impl Into<String>, severity: Severity, text: impl Into<String>, advice: &str) -> Self {
+        Self { key: key.into(), severity, text: text.into(), advice: advice.to_owned() }
+    }
+}
+
+/// Room on the disk of the mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// Bytes free, and all of them.
+    pub(crate) free: u64,
+    pub(crate) total: u64,
+    /// Bytes it loses in an hour, by what was seen.
+    pub(crate) loses_an_hour: u64,
+}
+
+/// A certificate of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Certificate {
+    /// Which.
+    pub(crate) name: &'static str,
+    /// Days until it ends; negative: since it ended.
+    pub(crate) days_left: i64,
+}
+
+/// The outbound queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Queue {
+    /// Items.
+    pub(crate) items: usize,
+    /// Age of the oldest (s).
+    pub(crate) oldest_s: u64,
+}
+
+/// What a node sees.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    /// The cluster.
+    pub(crate) status: ClusterStatus,
+    /// This node leads: it tells of the cluster; every node tells of itself.
+    pub(crate) leads: bool,
+    /// Room; `None`: unknown.
+    pub(crate) room: Option<Room>,
+    /// Certificates.
+    pub(crate) certificates: Vec<Certificate>,
+    /// The queue, where it is worked.
+    pub(crate) queue: Option<Queue>,
+}
+
+/// Everything that is the matter now.
+pub(crate) fn judge(seen: &Seen) -> Vec<Alert> {
+    let mut alerts = Vec::new();
+    of_node(seen, &mut alerts);
+    if seen.leads {
+        of_cluster(&seen.status, &mut alerts);
+        alerts.extend(seen.queue.and_then(of_queue));
+    }
+    alerts
+}
+
+fn of_cluster(status: &ClusterStatus, alerts: &mut Vec<Alert>) {
+    if let Some(reason) = &status.settings_locked {
+        let advice = "bring the missing node back, or `twinpost cluster rescue` on the node that serves alone";
+        alerts.push(Alert::new("quorum", Severity::Critical, format!("settings are locked: {reason}"), advice));
+    }
+    let others = status.nodes.iter().filter(|node| node.id != status.node);
+    for node in others.clone().filter(|node| !node.reachable) {
+        let text = format!("node {} ({}) is not heard", node.id, node.name);
+        let advice = "look at its power, its network and its service; it catches up by itself when it is back";
+        alerts.push(Alert::new(format!("peer-gone/{}", node.id), Severity::Critical, text, advice));
+    }
+    if status.epoch_kind == "solo" {
+        let text = "this node goes on alone: what it takes in has one copy until another is back";
+        let advice = "bring the other node back; when it is lost, `twinpost cluster rescue` and a new node";
+        alerts.push(Alert::new("solo", Severity::Critical, text, advice));
+    }
+    let lacks = |node: &&ports::cluster::NodeStatus| node.reachable && !node.in_sync && node.role != "witness";
+    for node in others.filter(lacks) {
+        let text = format!("node {} ({}) is not in sync: mail is not copied to it yet", node.id, node.name);
+        let advice =
+            "nothing while it is being brought up to date (`twinpost status` says how far); else look at its disk";
+        alerts.push(Alert::new(format!("out-of-sync/{}", node.id), Severity::Warning, text, advice));
+    }
+    if let Some(sync) = &status.sync {
+        let text = format!("node {} is being brought up to date ({} accounts differed)", sync.node, sync.accounts);
+        alerts.push(Alert::new("heal", Severity::Info, text, "nothing"));
+    }
+    if status.nodes.len() == 2 {
+        let text = "two nodes without a witness: a missing node locks the settings, and a true split is possible";
+        let advice = "let any third machine vote: `twinpost cluster token`, then `join --witness` there";
+        alerts.push(Alert::new("no-witness", Severity::Info, text, advice));
+    }
+}
+
+fn of_node(seen: &Seen, alerts: &mut Vec<Alert>) {
+    let status = &seen.status;
+    if status.mode == "fenced" {
+        let text = format!("node {} hears nobody and serves nothing", status.node);
+        alerts.push(Alert::new("fenced", Severity::Critical, text, "mend its network"));
+    }
+    for what in &status.checks.broken {
+        let text = format!("stored data are damaged, and no other node could give a sound copy yet: {what}");
+        let advice = "bring the other node back: it is tried every minute; when no copy is left, restore from a backup";
+        alerts.push(Alert::new(format!("damaged/{what}"), Severity::Critical, text, advice));
+    }
+    if status.checks.damaged > 0 && status.checks.broken.is_empty() {
+        let text = format!(
+            "{} accounts or bodies were found damaged on node {} and brought back from another node",
+            status.checks.damaged, status.node
+        );
+        alerts.push(Alert::new("repaired", Severity::Warning, text, "look at this machine's disk and memory"));
+    }
+    alerts.extend(seen.room.and_then(|room| of_room(status.node, room)));
+    for certificate in seen.certificates.iter().filter(|one| one.days_left < CERTIFICATE_DAYS) {
+        let severity =
+            if certificate.days_left < CERTIFICATE_URGENT_DAYS { Severity::Critical } else { Severity::Warning };
+        let when = match certificate.days_left {
+            days @ 0.. => format!("ends in {days} days"),
+            days => format!("ended {} days ago", -days),
+        };
+        let text = format!("the {} of node {} {when}", certificate.name, status.node);
+        alerts.push(Alert::new(format!("certificate/{}", certificate.name), severity, text, "renew it"));
+    }
+}
+
+fn of_room(node: u32, room: Room) -> Option<Alert> {
+    let percent = room.free.saturating_mul(100).checked_div(room.total)?;
+    let hours = room.free.checked_div(room.loses_an_hour);
+    let soon = hours.is_some_and(|hours| hours < DISK_FULL_WITHIN_H);
+    if percent >= DISK_LOW_PERCENT && !soon {
+        return None;
+    }
+    let urgent = percent < DISK_URGENT_PERCENT || hours.is_some_and(|hours| hours < 6);
+    let forecast = hours.map(|hours| format!("; as it goes, full in {hours} h")).unwrap_or_default();
+    let text = format!("the disk of node {node} has {} MiB free ({percent} %){forecast}", room.free / (1024 * 1024));
+    let severity = if urgent { Severity::Critical } else { Severity::Warning };
+    Some(Alert::new("disk", severity, text, "make room, or give it a larger disk, before changes are refused"))
+}
+
+fn of_queue(queue: Queue) -> Option<Alert> {
+    let large = queue.items > QUEUE_ITEMS;
+    if !large && queue.oldest_s <= QUEUE_OLDEST_S {
+        return None;
+    }
+    let text = format!("{} items wait in the outbound queue, the oldest for {} min", queue.items, queue.oldest_s / 60);
+    Some(Alert::new("queue", Severity::Warning, text, "`twinpost queue list` says what the other servers answered"))
+}
+
+#[cfg(test)]
+mod tests {
+    use ports::cluster::{NodeStatus, SyncStatus};
+
+    use super::*;
+
+    fn node(id: u32) -> NodeStatus {
+        let role = if id == 1 { "primary" } else { "secondary" };
+        NodeStatus {
+            id,
+            name: format!("n{id}"),
+            role: role.into(),
+            reachable: true,
+            in_sync: true,
+            ..Default::default()
+        }
+    }
+
+    fn healthy() -> Seen {
+        let status = ClusterStatus {
+            node: 1,
+            mode: "joined".into(),
+            epoch_kind: "joint".into(),
+            nodes: vec![node(1), node(2), NodeStatus { role: "witness".into(), in_sync: false, ..node(3) }],
+            ..Default::default()
+        };
+        Seen { status, leads: true, room: None, certificates: Vec::new(), queue: Some(Queue::default()) }
+    }
+
+    fn keys(seen: &Seen) -> Vec<String> {
+        judge(seen).into_iter().map(|alert| alert.key).collect()
+    }
+
+    #[test]
+    fn a_healthy_pair_with_a_witness_tells_of_nothing() {
+        assert_eq!(judge(&healthy()), []);
+    }
+
+    #[test]
+    fn ha_14_a_lost_node_locks_the_settings_and_the_ways_out_are_named() {
+        let mut seen = healthy();
+        seen.status.nodes = vec![node(1), NodeStatus { reachable: false, in_sync: false, ..node(2) }];
+        seen.status.epoch_kind = "solo".into();
+        seen.status.settings_locked = Some("no quorum".into());
+        assert_eq!(keys(&seen), ["quorum", "peer-gone/2", "solo", "no-witness"]);
+        let quorum = judge(&seen).remove(0);
+        assert!(quorum.severity == Severity::Critical && quorum.advice.contains("cluster rescue"), "{quorum:?}");
+        // The other nodes leave it to the one that leads.
+        assert_eq!(keys(&Seen { leads: false, ..seen }), [""; 0]);
+    }
+
+    #[test]
+    fn a_node_that_returns_is_told_of_until_it_is_in_sync() {
+        let mut seen = healthy();
+        seen.status.nodes[1].in_sync = false;
+        seen.status.sync = Some(SyncStatus { node: 2, accounts: 5, ..Default::default() });
+        assert_eq!(keys(&seen), ["out-of-sync/2", "heal"]);
+    }
+
+    #[test]
+    fn a_disk_is_told_of_by_what_is_free_and_by_how_fast_it_fills() {
+        let room = |free, loses_an_hour| of_room(1, Room { free, total: 1_000, loses_an_hour }).map(|a| a.severity);
+        assert_eq!(room(500, 0), None);
+        assert_eq!(room(90, 0), Some(Severity::Warning));
+        assert_eq!(room(20, 0), Some(Severity::Critical));
+        assert_eq!(room(500, 10), Some(Severity::Warning), "full in 50 hours");
+        assert_eq!(room(500, 100), Some(Severity::Critical), "full in 5 hours");
+        assert_eq!(room(500, 5), None, "full in 100 hours");
+    }
+
+    #[test]
+    fn certificates_queues_and_damage_are_told_of() {
+        let mut seen = healthy();
+        seen.certificates = [("CA", 400), ("node certificate", 20), ("service certificate", -1)]
+            .map(|(name, days_left)| Certificate { name, days_left })
+            .to_vec();
+        seen.queue = Some(Queue { items: 3, oldest_s: 5 * 60 * 60 });
+        seen.status.checks.damaged = 2;
+        let alerts = judge(&seen);
+        let told: Vec<_> = alerts.iter().map(|alert| (alert.key.as_str(), alert.severity)).collect();
+        let expected = [
+            ("repaired", Severity::Warning),
+            ("certificate/node certificate", Severity::Warning),
+            ("certificate/service certificate", Severity::Critical),
+            ("queue", Severity::Warning),
+        ];
+        assert_eq!(told, expected);
+    }
+}
