@@ -473,3 +473,45 @@ fn a_node_that_was_isolated_does_not_go_on_alone_the_moment_its_network_is_back(
     world.run(2_000);
     assert!(all_joint(&world));
 }
+
+/// How many versions of A's branch were to be remembered when it was merged while C was away.
+fn way_of_a_branch(keeps: bool) -> Option<usize> {
+    let mut world = World::three_with(true);
+    world.without = (!keeps).then_some(replica::Rule::RemembersWay);
+    for id in [A, B, C] {
+        world.kill(id);
+        world.boot(id);
+        world.run(3_000);
+    }
+    assert!(all_joint(&world));
+    let home = world.replica(A).record().unwrap().home;
+    world.submit(home, &[16]);
+    world.isolate(A);
+    world.event(A, Event::StartAlone);
+    world.drain();
+    for _ in 0..3 {
+        let token = world.submit(A, &[16]);
+        assert!(world.is_committed(A, token));
+    }
+    world.run(3_000);
+    let home = [B, C].into_iter().find(|id| serves(&world, *id)).unwrap();
+    let token = world.submit(home, &[16]);
+    assert!(world.is_committed(home, token));
+    let lost = if home == B { C } else { B };
+    world.kill(lost);
+    world.guard_word(lost);
+    world.run(1_000);
+    world.mend();
+    world.run(5_000);
+    let between = |o: &Output| match o {
+        Output::Merge { account: AccountId(16), between, .. } => Some(between.len()),
+        _ => None,
+    };
+    [A, B, C].iter().flat_map(|id| &world.nodes[id].orders).find_map(between)
+}
+
+#[test]
+fn what_a_branch_went_through_is_remembered_while_a_node_is_away() {
+    assert_eq!(way_of_a_branch(true), Some(2), "all but the last");
+    assert_eq!(way_of_a_branch(false), Some(0));
+}

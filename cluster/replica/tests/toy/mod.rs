@@ -155,7 +155,12 @@ impl World {
 
     /// Three data nodes, all in sync.
     pub fn three() -> Self {
-        let mut world = Self::pair();
+        Self::three_with(false)
+    }
+
+    /// The same, and their machines merge, or archive and raise.
+    pub fn three_with(merges: bool) -> Self {
+        let mut world = Self::pair_with(merges);
         world.nodes.insert(C, new_node());
         world.members = vec![A, B, C];
         world.boot(C);
