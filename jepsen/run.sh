@@ -3,7 +3,7 @@
 #   jepsen/run.sh --minutes 10 --seed 7                        a storm of all faults
 #   jepsen/run.sh --minutes 2 --nemesis kill,cut --witness     some, with a third vote
 #   jepsen/run.sh --measure kill=300,switchover=100            outages, one fault after the other
-#   jepsen/run.sh --control backup-first --nemesis crash --minutes 1   a negative control: must exit with 1
+#   jepsen/run.sh --control backup-first --nemesis crash --minutes 1   a negative control: must exit with 1 (all: outcomes.md)
 #   jepsen/run.sh --keepalived default                         the same measure for keepalived
 # Exit: 0 good, 1 violations or false failovers, 2 the lab did not work, 3 packages are missing. LAB_PROFILE=dev takes the
 # debug build. What the kernel cannot inject is a row "not injected (why)".

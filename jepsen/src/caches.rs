@@ -58,7 +58,7 @@ impl Cache {
 
     /// What changed since the modseq it knows; what is gone by the list of UIDs.
     async fn sync_condstore(&mut self, client: &mut ImapClient, work: &Work) -> anyhow::Result<()> {
-        let now = client.select("INBOX").await?;
+        let now = work.select(client, &self.name, self.account).await?;
         let mut messages = self.messages.clone();
         let since = if now.uid_validity == self.seen.uid_validity {
             self.seen.highest_modseq
@@ -79,13 +79,12 @@ impl Cache {
         messages.retain(|uid, _| there.contains(uid));
         // What came in while it looked is met next time: it is above the modseq of the SELECT.
         (self.messages, self.seen) = (messages, now);
-        work.model.selected(&self.name, self.account, "INBOX", now);
         Ok(())
     }
 
     /// Never looks below a UIDNEXT it was told.
     async fn sync_uidnext(&mut self, client: &mut ImapClient, work: &Work) -> anyhow::Result<()> {
-        let now = client.select("INBOX").await?;
+        let now = work.select(client, &self.name, self.account).await?;
         let mut messages = self.messages.clone();
         let from = if now.uid_validity == self.seen.uid_validity {
             self.seen.uid_next
@@ -96,7 +95,6 @@ impl Cache {
         let found = named(client, &format!("{from}:*"), &work.model).await?;
         messages.extend(found.into_iter().filter(|(_, uid)| *uid >= from).map(|(id, uid)| (uid, (id, Vec::new()))));
         (self.messages, self.seen) = (messages, now);
-        work.model.selected(&self.name, self.account, "INBOX", now);
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use node::config::Ports;
 use node::demo::clients::api::Api;
-use node::demo::clients::imap::{Answer, ImapClient};
+use node::demo::clients::imap::{Answer, ImapClient, Selected};
 use node::demo::clients::pop3::Pop3Client;
 use node::demo::clients::smtp::{Sent, SmtpClient};
 use node::demo::clients::stream::Trust;
@@ -28,6 +28,8 @@ const ROUND_EVERY: Duration = Duration::from_millis(400);
 const RARELY: Duration = Duration::from_millis(1_500);
 /// An owner looks at all messages every so many rounds, at new ones in the others.
 const OWN_ALL_EVERY: u32 = 8;
+/// What is selected.
+const INBOX: &str = "INBOX";
 /// Where messages are moved to.
 const MOVED_TO: &str = "Archive";
 
@@ -71,6 +73,17 @@ impl Work {
         let mut client = ImapClient::connect_tls(peer, &self.trust, ANSWER_LIMIT).await?;
         client.login(&login.address, &login.password).await?;
         Ok(client)
+    }
+
+    /// Selects INBOX; what it says must be as new as what any client was told before.
+    ///
+    /// # Errors
+    /// As [`ImapClient::select`].
+    pub async fn select(&self, client: &mut ImapClient, by: &str, account: usize) -> anyhow::Result<Selected> {
+        let before = self.model.newest(account, INBOX);
+        let now = client.select(INBOX).await?;
+        self.model.selected(by, account, INBOX, (before, now));
+        Ok(now)
     }
 
     fn now(&self) -> Phase {
@@ -187,8 +200,7 @@ pub async fn own(name: String, at: IpAddr, account: usize, work: Arc<Work>) {
         let mut client = work.imap(at, account).await?;
         let mut from = 1;
         for round in 0u32.. {
-            let selected = client.select("INBOX").await?;
-            work.model.selected(&name, account, "INBOX", selected);
+            let selected = work.select(&mut client, &name, account).await?;
             // What failed is looked at again now and then.
             from = if round % OWN_ALL_EVERY == 0 { 1 } else { from };
             let set = format!("{from}:*");

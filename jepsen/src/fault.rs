@@ -17,6 +17,9 @@ pub enum Fault {
     PauseShort,
     /// SIGSTOP to both for seconds.
     PauseLong,
+    /// SIGSTOP to both for seconds while nothing goes between the nodes, which lasts a while longer: who wakes up is told of
+    /// nothing that happened meanwhile, and clients reach it.
+    PauseCut,
     /// All links of the machine.
     Cut,
     /// Nothing leaves the machine.
@@ -50,15 +53,15 @@ pub enum Fault {
 }
 
 use Fault::{
-    ClientNet, Clock, Crash, Cut, DiskFull, DiskSlow, Flap, Kill, KillAll, OneWayIn, OneWayOut, PauseLong, PauseShort,
-    Peers, Power, Private, Rolling, Router, Slow, Switchover,
+    ClientNet, Clock, Crash, Cut, DiskFull, DiskSlow, Flap, Kill, KillAll, OneWayIn, OneWayOut, PauseCut, PauseLong,
+    PauseShort, Peers, Power, Private, Rolling, Router, Slow, Switchover,
 };
 
 impl Fault {
     /// All that can be asked for.
-    pub const ALL: [Self; 20] = [
-        Kill, KillAll, Crash, PauseShort, PauseLong, Cut, OneWayOut, OneWayIn, Peers, Private, ClientNet, Slow, Router,
-        DiskFull, DiskSlow, Clock, Switchover, Flap, Rolling, Power,
+    pub const ALL: [Self; 21] = [
+        Kill, KillAll, Crash, PauseShort, PauseLong, PauseCut, Cut, OneWayOut, OneWayIn, Peers, Private, ClientNet,
+        Slow, Router, DiskFull, DiskSlow, Clock, Switchover, Flap, Rolling, Power,
     ];
 
     /// Its name.
@@ -71,6 +74,7 @@ impl Fault {
             Crash => "crash",
             PauseShort => "pause-short",
             PauseLong => "pause-long",
+            PauseCut => "pause-cut",
             Cut => "cut",
             OneWayOut => "one-way-out",
             OneWayIn => "one-way-in",

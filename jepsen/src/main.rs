@@ -133,7 +133,9 @@ fn keep_logs(folder: &std::path::Path, machines: usize) -> anyhow::Result<PathBu
     std::fs::create_dir_all(&kept)?;
     for name in (0..machines).map(net::node_name) {
         // A node that never started has none.
-        let _ = std::fs::copy(folder.join(format!("{name}.log")), kept.join(format!("{name}.log")));
+        for file in [format!("{name}.log"), format!("{name}.addresses")] {
+            let _ = std::fs::copy(folder.join(&file), kept.join(&file));
+        }
     }
     let _ = std::fs::copy(folder.join("history"), kept.join("history"));
     Ok(kept)

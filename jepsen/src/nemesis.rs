@@ -18,6 +18,8 @@ const FULL_LEAVES: u64 = 8 * 1024 * 1024;
 /// What a slow link does.
 const SLOW_BY: Duration = Duration::from_millis(40);
 const SLOW_LOSES_PER_MILLE: u32 = 20;
+/// How long who was stopped is awake before it hears of the others again.
+const AWAKE: Duration = Duration::from_secs(3);
 /// How far a clock jumps (s), in either direction.
 const CLOCK_JUMPS_S: [i64; 4] = [3_600, -3_600, 40, -7];
 
@@ -116,6 +118,13 @@ impl Nemesis {
                 tokio::time::sleep(hold).await;
             }
             Fault::PauseShort | Fault::PauseLong => pause(cluster, target, hold).await?,
+            Fault::PauseCut => {
+                let rules = self.rules(Fault::Peers, target);
+                cluster.net.add(&rules)?;
+                pause(cluster, target, hold).await?;
+                tokio::time::sleep(AWAKE).await;
+                cluster.net.remove(&rules)?;
+            }
             Fault::Switchover => switch_over(cluster).await?,
             Fault::Rolling => rolling(cluster).await?,
             Fault::Flap => self.flap(target, hold).await?,

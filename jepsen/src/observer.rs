@@ -4,20 +4,20 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use node::demo::clients::api::Status;
 
 use crate::clients::{Phase, Work};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, LIMIT};
 use crate::monitor::{self, Monitor};
 use crate::net::node_name;
 
 /// Between two looks at one node, for the history.
 const EVERY: Duration = Duration::from_millis(150);
-/// How long an answer may take.
-const LIMIT: Duration = Duration::from_secs(1);
+/// How long one answer may take, for the history.
+const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// What has happened is written down by then.
 const WRITTEN_BY: Duration = Duration::from_millis(100);
 /// Events a node is asked for: all it has in memory.
@@ -116,7 +116,7 @@ impl Observer {
         let Ok(api) = cluster.api(index) else { return };
         let mut before = Status::default();
         while *work.phase.borrow() != Phase::End {
-            if let Ok(Ok(now)) = tokio::time::timeout(LIMIT, api.status()).await {
+            if let Ok(Ok(now)) = tokio::time::timeout(ANSWER_WAIT, api.status()).await {
                 let changed =
                     now.epoch != before.epoch || now.mode != before.mode || now.address_holder != before.address_holder;
                 if changed {
@@ -147,8 +147,14 @@ impl Observer {
     async fn read_events(&self, cluster: &Cluster) -> anyhow::Result<usize> {
         let mut count = 0;
         for index in 0..cluster.shape.data_nodes {
-            let said =
-                cluster.api(index)?.get(EVENTS).await.with_context(|| format!("events of node {}", index + 1))?;
+            let (api, begin) = (cluster.api(index)?, Instant::now());
+            let said = loop {
+                match api.get(EVENTS).await {
+                    // It is up; the machine may be busy.
+                    Err(_) if begin.elapsed() < LIMIT => tokio::time::sleep(EVERY).await,
+                    said => break said.with_context(|| format!("events of node {}", index + 1))?,
+                }
+            };
             let said: serde_json::Value = serde_json::from_str(&said)?;
             let texts = said["events"].as_array().into_iter().flatten().filter_map(|event| event["text"].as_str());
             for (key, epoch) in texts.filter_map(entered) {
