@@ -170,8 +170,9 @@ impl Replica {
         });
     }
 
-    /// A data member that is linked, has space, and for which this node is the anchor: the only solo side, else the
-    /// holder of the cluster address, else the lower id.
+    /// A data member that is heard, has space, and for which this node is the anchor: the only solo side, else the
+    /// holder of the cluster address, else the lower id. One that was just left out for its silence may have a link still;
+    /// as guest it would be waited for by every reader of what it may have changed.
     fn choose_guest(&self, record: &EpochRecord) -> Option<NodeId> {
         let me = self.me();
         let waits =
@@ -181,6 +182,9 @@ impl Replica {
         }
         let fits = |id: &NodeId| {
             let Some(peer) = self.peers.get(id).filter(|p| p.hello && p.disk_ok) else { return false };
+            if !self.is_heard(peer) {
+                return false;
+            }
             let alone = peer.record.as_ref().is_some_and(|r| r.is_alone(*id) && r.home == *id);
             let anchor = match (self.address_held, peer.holds_address) {
                 (true, false) => true,

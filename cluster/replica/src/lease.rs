@@ -134,14 +134,17 @@ impl Replica {
         let Some(record) = &self.record else { return false };
         let newer = self.register.record.as_ref().is_some_and(|r| r.id > record.id);
         let id = Some(record.id);
-        let lease = self.config.timing.lease;
-        let heard = |p: &crate::link::Peer| p.heard.is_some_and(|at| self.now.since(at) < lease);
         record.is_home(self.me())
             && !newer
             && self.entering.is_none()
             && !self.is_superseded()
             && self.led == id
-            && self.peers.get(&peer).is_some_and(|p| p.level && p.told == id && p.epoch() == id && heard(p))
+            && self.peers.get(&peer).is_some_and(|p| p.level && p.told == id && p.epoch() == id && self.is_heard(p))
+    }
+
+    /// Whether anything came from it within the time of a lease.
+    pub(crate) fn is_heard(&self, peer: &crate::link::Peer) -> bool {
+        peer.heard.is_some_and(|at| self.now.since(at) < self.config.timing.lease)
     }
 
     /// The lease counts from when we sent what the home had heard when it gave it: never longer than the home thinks.

@@ -111,11 +111,11 @@ impl Replica {
         }
     }
 
-    /// A probe target answers again and the other node is not heard yet. The silence so far was this node's own, and the
-    /// target is often the first to be heard: the fence stays until a link had the time to be dialled anew, and a full
-    /// window of silence after it.
+    /// A probe target answers again, or the quorum does, and the other node is not heard yet. The silence so far was this
+    /// node's own, and those are often the first to be heard, before what was decided meanwhile: the fence stays until a
+    /// link had the time to be dialled anew, and a full window of silence after it.
     fn comes_back_alone(&mut self) -> bool {
-        let Some(record) = self.record.clone().filter(|_| !self.by_quorum()) else { return false };
+        let Some(record) = self.record.clone() else { return false };
         let gone = |id: &NodeId| self.peers.get(id).is_some_and(crate::link::Peer::is_gone);
         let unheard = self.others_in_sync(&record).iter().any(|id| self.is_silent(&record, *id) && !gone(id));
         let window = self.config.timing.t2 + REDIAL_MS;

@@ -93,6 +93,38 @@ fn with_a_witness_the_side_that_is_cut_off_stops_and_the_other_goes_on() {
     assert_eq!(world.replica(A).record().unwrap().home, B);
 }
 
+/// The registers answer before the links stand: what this node knows of the epoch is from before it was cut off.
+#[test]
+fn with_a_witness_a_primary_that_was_cut_off_stays_fenced_when_its_quorum_is_back_first() {
+    let mut world = World::with_witness();
+    world.isolate(A);
+    world.run(3_000);
+    assert_eq!(world.replica(A).status(world.now).mode, Mode::Fenced);
+    assert!(serves(&world, B) && world.nodes[&B].holds_address);
+    let stale = world.replica(A).record().cloned();
+    let members = world.members.clone();
+    world.event(A, Event::Register { record: stale, members, voters: 3, quorum: true });
+    world.run(500);
+    assert!(!world.nodes[&A].holds_address, "B holds it");
+    assert_eq!(world.replica(A).status(world.now).mode, Mode::Fenced);
+    world.mend();
+    world.run(3_000);
+    assert!(all_joint(&world));
+}
+
+/// A cut takes the frames, the connection stands for a while: who was left out for its silence is no guest until it is heard.
+#[test]
+fn with_a_witness_a_node_left_out_for_its_silence_is_no_guest_until_it_is_heard() {
+    let mut world = World::with_witness();
+    world.mute = Some(A);
+    world.run(3_000);
+    let record = world.replica(B).record().unwrap();
+    assert_eq!((record.kind, record.home, record.guest), (EpochKind::Reduced, B, None));
+    world.mute = None;
+    world.run(3_000);
+    assert!(all_joint(&world));
+}
+
 #[test]
 fn a_lost_witness_stops_nobody() {
     let mut world = World::with_witness();

@@ -122,7 +122,8 @@ impl Engine {
         let snapshots: BTreeMap<_, _> =
             work.iter().map(|(account, _)| (*account, self.store.snapshot(*account))).collect();
         let removed = |account| self.is_removed(account);
-        let conditions = Conditions { stamp: self.stamp(batch, base), standing: self.standing(), removed: &removed };
+        let conditions =
+            Conditions { stamp: self.stamp(batch, base), standing: self.standing(base.joint), removed: &removed };
         let mut fitting = tokens.as_slice();
         let built = loop {
             match build(batch, conditions, &snapshots, &works, fitting) {
@@ -164,7 +165,8 @@ impl Engine {
         };
         // Nobody repeats it: its outcome need not be kept.
         self.settle(command.id, &Ok(()));
-        let conditions = Conditions { stamp: self.stamp(batch, base), standing: self.standing(), removed: &|_| false };
+        let conditions =
+            Conditions { stamp: self.stamp(batch, base), standing: self.standing(base.joint), removed: &|_| false };
         let mut building = Building::new(batch, conditions, &snapshots);
         let raised = building.account(account).and_then(|applier| {
             applier.add_lineage(branch);

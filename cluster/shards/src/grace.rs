@@ -69,9 +69,9 @@ impl Engine {
         held
     }
 
-    /// How this node stands when it applies an operation of the queue.
-    pub(crate) fn standing(&self) -> Standing {
-        Standing { home: self.node, hold: self.queue_hold() }
+    /// How this node stands when it applies an operation of the queue in an epoch that is joint, or not.
+    pub(crate) fn standing(&self, joint: bool) -> Standing {
+        Standing { home: self.node, hold: self.queue_hold(), joint }
     }
 
     fn uncertain_solo(&self) -> Option<EpochId> {

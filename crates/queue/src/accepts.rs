@@ -9,7 +9,7 @@ use vocab::{
 };
 
 use crate::apply::{Applied, enqueue, gone};
-use crate::op::{AcceptRecord, Accepted, LocalRecipient, QueueOutcome};
+use crate::op::{AcceptRecord, Accepted, LocalRecipient, QueueOutcome, Standing};
 use crate::outcomes;
 
 /// Row version written as first byte of an encoded record.
@@ -123,7 +123,7 @@ pub(crate) fn key(accept: CommandId) -> Bytes {
 }
 
 /// [`crate::QueueOp::Accept`].
-pub(crate) fn accept(view: &dyn Rows, accepted: &Accepted, home: NodeId) -> Result<Applied, Damaged> {
+pub(crate) fn accept(view: &dyn Rows, accepted: &Accepted, standing: Standing) -> Result<Applied, Damaged> {
     let id = accepted.accept;
     let pending = view.get(Table::ACCEPTS, &key(id))?.is_some();
     if pending || outcomes::ran(view, id)? {
@@ -132,13 +132,13 @@ pub(crate) fn accept(view: &dyn Rows, accepted: &Accepted, home: NodeId) -> Resu
     if outcomes::is_settled(view, id)? {
         return Ok(gone());
     }
-    let (mut rows, mut refs, outcome) = enqueue(view, &accepted.items, home)?;
+    let (mut rows, mut refs, outcome) = enqueue(view, &accepted.items, standing.home)?;
     if let Some(record) = &accepted.record {
-        let record = AcceptRecord { owner: Some(home), ..record.clone() };
+        let record = AcceptRecord { owner: Some(standing.home), ..record.clone() };
         rows.push(RowWrite { table: Table::ACCEPTS, key: key(id), value: Some(encode(&record)) });
         refs.push(blob_ref(&record, true));
     }
-    rows.extend(outcomes::record(view, id, accepted.settled)?);
+    rows.extend(outcomes::record(view, id, accepted.settled, standing.joint)?);
     Ok((rows, refs, outcome))
 }
 
@@ -160,7 +160,7 @@ pub(crate) mod tests {
     use crate::rows::tests::item;
 
     const T0: Timestamp = Timestamp(1_700_000_000_000);
-    const HERE: Standing = Standing { home: NodeId(2), hold: None };
+    const HERE: Standing = Standing { home: NodeId(2), hold: None, joint: true };
 
     fn id(boot: u32, counter: u64) -> CommandId {
         CommandId { origin: NodeId(1), boot: Boot(boot), counter, recipient: 0 }

@@ -21,7 +21,7 @@ pub type Applied = (Vec<RowWrite>, Vec<BlobRef>, QueueOutcome);
 pub fn apply(view: &dyn Rows, op: &QueueOp, standing: Standing, at: Timestamp) -> Result<Applied, Damaged> {
     match op {
         QueueOp::Enqueue(items) => enqueue(view, items, standing.home),
-        QueueOp::Accept(accepted) => accepts::accept(view, accepted, standing.home),
+        QueueOp::Accept(accepted) => accepts::accept(view, accepted, standing),
         QueueOp::Settle { accept } => accepts::settle(view, *accept),
         QueueOp::AttemptStart { id, node, at: started, attempts } => {
             let Some(item) = find(view, *id)? else { return Ok(gone()) };
@@ -55,7 +55,9 @@ pub fn apply(view: &dyn Rows, op: &QueueOp, standing: Standing, at: Timestamp) -
                 // Whichever attempt it was: who has the message, or was told of its failure, has it.
                 AttemptResult::Delivered | AttemptResult::Failed(_) => {
                     let (mut rows, refs, outcome) = remove(&item);
-                    rows.extend(outcomes::forget_report(view, item.id)?);
+                    if standing.joint {
+                        rows.extend(outcomes::forget_report(view, item.id)?);
+                    }
                     (rows, refs, outcome)
                 }
                 AttemptResult::Deferred(..) if item.attempt != Some(*attempt) => gone(),
@@ -217,9 +219,9 @@ mod tests {
         assert!(rows.rows.is_empty());
     }
 
-    const HERE: Standing = Standing { home: NodeId(1), hold: None };
+    const HERE: Standing = Standing { home: NodeId(1), hold: None, joint: true };
     const OVER: Hold = Hold { node: NodeId(2), until: T0 };
-    const ALONE: Standing = Standing { home: NodeId(2), hold: Some(OVER) };
+    const ALONE: Standing = Standing { home: NodeId(2), hold: Some(OVER), joint: false };
 
     fn write(rows: &mut MemoryRows, op: &QueueOp, standing: Standing) {
         let (writes, _, _) = apply(rows, op, standing, T0).expect("readable");
@@ -251,7 +253,7 @@ mod tests {
             let mut rows = MemoryRows::default();
             write(&mut rows, &QueueOp::Enqueue(vec![item(1)]), HERE);
             let start = QueueOp::AttemptStart { id: item(1).id, node: NodeId(2), at: T0, attempts: 0 };
-            write(&mut rows, &start, Standing { home: NodeId(2), hold });
+            write(&mut rows, &start, Standing { home: NodeId(2), hold, joint: false });
             assert_eq!(list(&rows, 1).expect("readable")[0].owner, Some(owner));
         }
     }
@@ -264,7 +266,8 @@ mod tests {
         let hold = Some(Hold { node: NodeId(2), until: T0.plus_ms(1000) });
         let mut begin = |number, at| {
             let start = QueueOp::AttemptStart { id: item(number).id, node: NodeId(2), at: T0, attempts: 0 };
-            let (writes, _, outcome) = apply(&rows, &start, Standing { home: NodeId(2), hold }, at).expect("readable");
+            let (writes, _, outcome) =
+                apply(&rows, &start, Standing { home: NodeId(2), hold, joint: false }, at).expect("readable");
             rows.write(&writes);
             outcome
         };

@@ -63,7 +63,6 @@ pub fn merge(
     let (knows_here, knows_there) = (Remembered::of(anchor)?, Remembered::of(guest)?);
     let none = Items::new();
     let mut report = QueueMergeReport::default();
-    let mut stays = BTreeSet::new();
     let mut writes = Vec::new();
     let mut refs = Vec::new();
     let ids: BTreeSet<&CommandId> =
@@ -86,7 +85,6 @@ pub fn merge(
         };
         if let Some(item) = &merged {
             report.items += 1;
-            stays.insert(item.id);
             let running = |(_, since): (NodeId, Timestamp)| at < since.plus_ms(ATTEMPT_LOST_AFTER_MS);
             report.open_attempts += usize::from(item.attempt.is_some_and(running));
         }
@@ -108,7 +106,7 @@ pub fn merge(
     report.accepts = kept;
     writes.extend(rows);
     refs.extend(named);
-    writes.extend(outcomes::merge(&knows_here, &knows_there, |item| stays.contains(&item)));
+    writes.extend(outcomes::merge(&knows_here, &knows_there));
     Ok((writes, refs, report))
 }
 

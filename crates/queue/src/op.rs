@@ -45,6 +45,8 @@ pub struct Standing {
     pub home: NodeId,
     /// Some in a solo epoch on mere silence, after the end of the grace, too.
     pub hold: Option<Hold>,
+    /// Whether the epoch is joint. Only there is it forgotten what ran: elsewhere a branch that knows less may still come.
+    pub joint: bool,
 }
 
 /// What a node alone on mere silence leaves to the other side (DESIGN 7): items of other owners.

@@ -1,5 +1,7 @@
 //! Accepting takes effect once (H13): accept ids that ran, until their origin reports them settled or has a newer boot.
-//! Those of reports of failure belong to their item instead and go with it.
+//! Those of reports of failure belong to their item instead and go with it. Both are forgotten in a joint epoch only:
+//! a branch that two nodes merged each on its own can be in the queue of one and finished in that of the other, with
+//! no base that has it; then this is all that tells finished from new.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
@@ -71,10 +73,10 @@ pub(crate) fn is_settled(view: &dyn Rows, accept: CommandId) -> Result<bool, Dam
     Ok(accept.recipient == 0 && this <= mark(view, accept.origin)?)
 }
 
-/// Remembers that it ran; forgets those its origin says are settled.
-pub(crate) fn record(view: &dyn Rows, accept: CommandId, settled: u64) -> Result<Vec<RowWrite>, Damaged> {
+/// Remembers that it ran; in a joint epoch forgets those its origin says are settled, and reports whose item is done.
+pub(crate) fn record(view: &dyn Rows, accept: CommandId, settled: u64, joint: bool) -> Result<Vec<RowWrite>, Damaged> {
     let mut rows = Vec::new();
-    if accept.recipient == 0 {
+    if accept.recipient == 0 && joint {
         raise(view, accept, settled, &mut rows)?;
     }
     let value = Some(encode_outcome(&QueueOutcome::Done));
@@ -92,16 +94,19 @@ fn raise(view: &dyn Rows, accept: CommandId, settled: u64, rows: &mut Vec<RowWri
     let last = |settled: Settled| {
         CommandId { boot: settled.boot, counter: settled.counter, recipient: u32::MAX, ..accept }.to_bytes()
     };
-    let (from, to) = (last(before), last(now));
+    // From the first on: of those below the old mark only reports are left, and those of a while without the other
+    // nodes, whose items are done, go now.
+    let from = CommandId { boot: Boot(0), counter: 0, recipient: 0, ..accept }.to_bytes();
     let mut fault = None;
-    view.scan(Table::OUTCOMES, (Bound::Excluded(&from), Bound::Included(&to)), false, &mut |key, _| {
-        match CommandId::from_bytes(key) {
-            Some(old) if old.recipient == 0 => {
-                rows.push(RowWrite { table: Table::OUTCOMES, key: key.to_vec().into(), value: None });
-            }
-            Some(_) => {}
-            None => {
-                fault = Some(damaged("key"));
+    view.scan(Table::OUTCOMES, (Bound::Included(&from), Bound::Included(&last(now))), false, &mut |key, _| {
+        let forgotten = CommandId::from_bytes(key)
+            .ok_or_else(|| damaged("key"))
+            .and_then(|old| Ok(old.recipient == 0 || view.get(Table::QUEUE, &item_of(old).to_bytes())?.is_none()));
+        match forgotten {
+            Ok(true) => rows.push(RowWrite { table: Table::OUTCOMES, key: key.to_vec().into(), value: None }),
+            Ok(false) => {}
+            Err(damaged) => {
+                fault = Some(damaged);
                 return ControlFlow::Break(());
             }
         }
@@ -143,9 +148,9 @@ impl Remembered {
     }
 }
 
-/// The union of what both branches remember, written over that of the anchor: the later marks, and the ids above them;
-/// of reports those whose item stays.
-pub(crate) fn merge(anchor: &Remembered, guest: &Remembered, stays: impl Fn(CommandId) -> bool) -> Vec<RowWrite> {
+/// The union of what both branches remember, written over that of the anchor: the later marks, and the ids above them.
+/// Reports whose item is done stay too, until the epoch is joint.
+pub(crate) fn merge(anchor: &Remembered, guest: &Remembered) -> Vec<RowWrite> {
     let row = |table, key: &[u8], value| RowWrite { table, key: Bytes::copy_from_slice(key), value };
     let mut writes = Vec::new();
     for (origin, mark) in &guest.marks {
@@ -156,7 +161,7 @@ pub(crate) fn merge(anchor: &Remembered, guest: &Remembered, stays: impl Fn(Comm
     let keys: BTreeSet<&Vec<u8>> = anchor.ran.keys().chain(guest.ran.keys()).collect();
     for key in keys {
         let Some(id) = CommandId::from_bytes(key) else { continue };
-        let keep = if id.recipient == 0 { !anchor.is_settled(id) && !guest.is_settled(id) } else { stays(item_of(id)) };
+        let keep = id.recipient != 0 || (!anchor.is_settled(id) && !guest.is_settled(id));
         match (anchor.ran.get(key), guest.ran.get(key)) {
             (None, Some(value)) if keep => writes.push(row(Table::OUTCOMES, key, Some(value.clone()))),
             (Some(_), _) if !keep => writes.push(row(Table::OUTCOMES, key, None)),

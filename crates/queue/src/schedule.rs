@@ -11,6 +11,18 @@ pub const INTERVALS_MS: [u64; 7] =
 /// An item that old is given up and bounced (ms).
 pub const GIVE_UP_AFTER_MS: u64 = 5 * 24 * 60 * MINUTE_MS;
 
+/// The start of an attempt is good for this long (ms). Who hears later than this that it is committed slept, or waited
+/// for the other node; that one may have taken the attempt for lost.
+pub const START_FRESH_MS: u64 = MINUTE_MS;
+
+/// Whether an attempt may begin its dialogue `now` whose start was asked for at `asked`, both by the clock of the node
+/// that makes it. If not, the same start is asked for again: it counts once, and is refused when the item has gone on
+/// elsewhere.
+#[must_use]
+pub const fn is_fresh(asked: Timestamp, now: Timestamp) -> bool {
+    now.0 < asked.plus_ms(START_FRESH_MS).0
+}
+
 /// A shorter first waiting time grows by this factor until it meets [`INTERVALS_MS`]; so does the usual one.
 const GROWTH: u64 = 5;
 
@@ -33,6 +45,14 @@ pub fn next_attempt(accepted_at: Timestamp, attempts: u32, now: Timestamp, first
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_start_is_good_for_a_minute_and_a_clock_set_back_does_not_end_it() {
+        let at = Timestamp(1_000_000);
+        assert!(is_fresh(at, at) && is_fresh(at, Timestamp(0)) && is_fresh(at, at.plus_ms(START_FRESH_MS - 1)));
+        assert!(!is_fresh(at, at.plus_ms(START_FRESH_MS)));
+        const { assert!(START_FRESH_MS < crate::apply::ATTEMPT_LOST_AFTER_MS) };
+    }
 
     #[test]
     fn intervals_grow_and_end_after_five_days() {

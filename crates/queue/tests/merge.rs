@@ -18,7 +18,7 @@ fn id(number: u32) -> CommandId {
     CommandId { origin: NodeId(1), boot: Boot(2), counter: 3, recipient: number }
 }
 
-const STANDING: queue::op::Standing = queue::op::Standing { home: NodeId(1), hold: None };
+const STANDING: queue::op::Standing = queue::op::Standing { home: NodeId(1), hold: None, joint: true };
 
 fn item(number: u32) -> QueueItem {
     QueueItem {
@@ -80,7 +80,11 @@ impl Side {
     }
 
     fn run(&mut self, op: &QueueOp, at: Timestamp) -> QueueOutcome {
-        let (rows, refs, outcome) = apply(&self.rows, op, STANDING, at).unwrap();
+        self.run_in(op, at, true)
+    }
+
+    fn run_in(&mut self, op: &QueueOp, at: Timestamp, joint: bool) -> QueueOutcome {
+        let (rows, refs, outcome) = apply(&self.rows, op, queue::op::Standing { joint, ..STANDING }, at).unwrap();
         self.write(&rows, &refs);
         outcome
     }
@@ -254,6 +258,33 @@ fn h13_a_message_accepted_on_both_sides_is_placed_and_sent_once() {
         result.accept(7);
         assert_eq!((result.accepts(), result.items().len()), (vec![], 1), "and stays remembered");
     }
+}
+
+/// Two nodes merged one branch, each on its own (the home of the first merge died before it had written it, and a backup
+/// has it). One finishes what came with the branch and its origin settles it; both go on. The newest state both have gone
+/// through is older than the branch. Items left after they are merged, and what is remembered once all are joint.
+fn after_two_merges_of_one_branch(forgets: bool) -> (usize, usize) {
+    let base = base(1);
+    let mut branch = base.clone();
+    branch.run_in(&accepted(7, 0), T0, forgets);
+    branch.settle(7);
+    let (stale, _) = merged(Some(&base), &base, &branch);
+    let (mut home, _) = merged(Some(&base), &base, &branch);
+    home.run_in(&delivered(accept_id(7).for_recipient(1)), T0, forgets);
+    home.run_in(&accepted(8, 107), T0, forgets);
+    home.settle(8);
+    home.run_in(&delivered(accept_id(8).for_recipient(1)), T0, forgets);
+    let (mut whole, _) = merged(Some(&base), &home, &stale);
+    let left = whole.items().len() - base.items().len();
+    whole.run(&accepted(9, 108), T0);
+    let outcomes = whole.rows.rows.keys().filter(|(table, _)| *table == Table::OUTCOMES).count();
+    (left, outcomes)
+}
+
+#[test]
+fn what_a_branch_brought_to_two_nodes_and_one_finished_does_not_come_back() {
+    assert_eq!(after_two_merges_of_one_branch(false), (0, 1), "and a joint epoch forgets all but the last");
+    assert_eq!(after_two_merges_of_one_branch(true).0, 1, "forgotten at once it comes back: the control");
 }
 
 #[test]

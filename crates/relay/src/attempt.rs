@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use queue::bounce::accept_of;
 use queue::op::{AttemptResult, Failure, QueueItem, QueueOp, QueueOutcome};
-use queue::schedule::next_attempt;
+use queue::schedule::{is_fresh, next_attempt};
 use smtp::client::Refusal;
 use vocab::log::{self, Direction, Mail, MailEvent, Record};
 use vocab::{CommandId, LogRecord, NodeId, ReversePath, SubmitError, Timestamp};
@@ -58,15 +58,8 @@ fn failure(status: &str, why: impl Into<String>) -> Failure {
 pub(crate) async fn run(relay: Arc<Relay>, item: QueueItem) -> CommandId {
     let id = item.id;
     let (node, at) = (relay.config.node, wall());
-    let start = QueueOp::AttemptStart { id, node, at, attempts: item.attempts };
-    match relay.ports.outbox.submit(start, Vec::new()).await {
-        Ok(QueueOutcome::Done) => {}
-        Ok(QueueOutcome::Gone) => return id,
-        Err(error) => {
-            tracing::debug!(accept = %id, %error, "attempt not started");
-            tokio::time::sleep(COMMIT_PAUSE).await;
-            return id;
-        }
+    if !start(&relay, &item, at).await {
+        return id;
     }
     let attempts = item.attempts.saturating_add(1);
     let sent = match tokio::time::timeout(ATTEMPT_TIME_MAX, route::send(&relay, &item)).await {
@@ -87,6 +80,25 @@ pub(crate) async fn run(relay: Arc<Relay>, item: QueueItem) -> CommandId {
     let records = vec![record(&relay, &item, &result, host).await];
     end(&relay, id, (node, at), result, records).await;
     id
+}
+
+/// Commits the start of an attempt; whether its dialogue may begin. A machine that slept meanwhile asks again.
+async fn start(relay: &Relay, item: &QueueItem, at: Timestamp) -> bool {
+    let (id, node) = (item.id, relay.config.node);
+    loop {
+        let start = QueueOp::AttemptStart { id, node, at, attempts: item.attempts };
+        let asked = wall();
+        match relay.ports.outbox.submit(start, Vec::new()).await {
+            Ok(QueueOutcome::Done) if is_fresh(asked, wall()) => return true,
+            Ok(QueueOutcome::Done) => {}
+            Ok(QueueOutcome::Gone) => return false,
+            Err(error) => {
+                tracing::debug!(accept = %id, %error, "attempt not started");
+                tokio::time::sleep(COMMIT_PAUSE).await;
+                return false;
+            }
+        }
+    }
 }
 
 /// Later, or never: then the report is durable before the item goes.

@@ -67,7 +67,7 @@ impl World {
             tokens.filter_map(|token| Some((token, process.waiting.get(&token)?.0.clone()))).collect();
         let accounts: Vec<AccountId> = work.iter().map(|(account, _)| *account).collect();
         let with = (batch, self.side(n), self.control);
-        let queue_at = (self.standing(n), self.queue_clock(n));
+        let queue_at = (self.standing(n, base.joint), self.queue_clock(n));
         match build(&self.nodes[n].disk.image, &accounts, &works, stamp, with, queue_at) {
             Ok((result, answers, changed)) => {
                 self.will_tell(n, batch, changed);

@@ -330,7 +330,12 @@ impl World {
         }
         self.count_takeover(node, before.as_ref(), &record);
         self.check_alone(node, before.as_ref(), &record);
-        self.nodes[node].apart = self.side_after(node, before.as_ref(), &record);
+        let (from, side) = (self.nodes[node].apart, self.side_after(node, before.as_ref(), &record));
+        self.nodes[node].apart = side;
+        let was_in = before.as_ref().is_some_and(|b| b.in_sync.contains(&node_id(node)));
+        if let (Some(from), Some(side), true) = (from, side, was_in && record.kind == EpochKind::Solo && from != side) {
+            self.checks.on_told(&Told::SideBegins { side, from });
+        }
         let me = node_id(node);
         if record.is_alone(me) {
             let was_alone = before.is_some_and(|b| b.is_alone(me));

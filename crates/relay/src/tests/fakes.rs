@@ -21,6 +21,7 @@ pub(super) const BODY: &[u8] = b"Received: here\r\nSubject: hello\r\n\r\n.dot\r\
 const STANDING: queue::op::Standing = queue::op::Standing {
     home: vocab::NodeId(1),
     hold: Some(queue::op::Hold { node: vocab::NodeId(1), until: Timestamp(0) }),
+    joint: false,
 };
 
 /// The queue over its real state machine; `ops` remembers what was committed.

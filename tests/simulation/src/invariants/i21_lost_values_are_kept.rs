@@ -25,17 +25,22 @@ struct Written {
 #[derive(Default)]
 pub(crate) struct Conflicts {
     notes: BTreeMap<(AccountId, String), Vec<Written>>,
+    /// Sides begun by a node out of another side, and when: what that had written until then is theirs too.
+    begun: Vec<(usize, usize, u64)>,
     clock: u64,
     era: u64,
 }
 
 /// Whether `other` may have come over `one` in the ordinary way: on the same side, or where both were one.
-fn may_follow(other: &Written, one: &Written) -> bool {
+fn may_follow(other: &Written, one: &Written, begun: &[(usize, usize, u64)]) -> bool {
     let Some((_, side)) = one.kept else { return true };
     // It took effect at some time since it was asked for: the answer may have been that of a repetition.
     let later = other.kept.is_none_or(|(when, _)| when > one.asked);
     let apart = match (side, other.kept) {
-        (Some(mine), Some((_, Some(its)))) => mine != its && other.last_era <= one.era,
+        (Some(mine), Some((_, Some(its)))) => {
+            let carried = begun.iter().any(|(side, from, when)| (*side, *from) == (its, mine) && *when > one.asked);
+            mine != its && !carried && other.last_era <= one.era
+        }
         _ => false,
     };
     other.id != one.id && later && !apart
@@ -68,6 +73,7 @@ impl Invariant for Conflicts {
             }
             // From now on what the anchor writes may come over what it took in from its guest.
             Told::HealBegins => self.era += 1,
+            Told::SideBegins { side, from } => self.begun.push((*side, *from, self.clock)),
             _ => {}
         }
         Ok(())
@@ -88,7 +94,7 @@ impl Invariant for Conflicts {
             }
             for one in list.iter().filter(|one| one.kept.is_some()) {
                 let Some(body) = &one.body else { continue };
-                let followed = list.iter().any(|other| may_follow(other, one));
+                let followed = list.iter().any(|other| may_follow(other, one, &self.begun));
                 if !followed && !there.contains(body) {
                     let (account, asked) = (account.0, one.asked);
                     return Err(format!("account {account}: document {name} of write {asked} is nowhere: {body:?}"));
@@ -123,6 +129,9 @@ mod tests {
         assert_eq!(writes([None, None]).at_end(&[&image]), Ok(()));
         assert_eq!(writes([Some(0), Some(0)]).at_end(&[&image]), Ok(()));
         assert!(writes([Some(0), Some(1)]).at_end(&[&image]).is_err());
+        let mut check = writes([Some(0), Some(1)]);
+        check.begun.push((1, 0, 2));
+        assert_eq!(check.at_end(&[&image]), Ok(()), "side 1 went on from what side 0 had written");
         image.accounts.insert(AccountId(40), crate::invariants::tests::noted("1"));
         assert!(writes([None, None]).at_end(&[&image]).is_err());
     }

@@ -165,6 +165,8 @@ pub(crate) enum Told {
     Merged { account: AccountId, blind: bool },
     /// A node enters the epoch of a heal.
     HealBegins,
+    /// A node of one side goes on alone from what that side has written: a side of its own.
+    SideBegins { side: usize, from: usize },
     /// OK for CREATE.
     Created { account: AccountId, mailbox: MailboxId, name: String, side: Option<usize> },
     /// OK for a message that was appended, copied or moved.

@@ -27,6 +27,8 @@ pub(crate) struct Attempt {
     item: QueueItem,
     /// When it was started.
     at: Timestamp,
+    /// When its start was asked for, the last time.
+    asked: Timestamp,
     /// The guest that was heard out then (H28).
     heard_out: Option<usize>,
     /// The epoch it was begun in.
@@ -75,8 +77,8 @@ impl World {
         Some(Hold { node: me, until })
     }
 
-    /// How this node stands when it applies an operation of the queue.
-    pub(crate) fn standing(&mut self, n: usize) -> Standing {
-        Standing { home: node_id(n), hold: self.hold(n) }
+    /// How this node stands when it applies an operation of the queue in an epoch that is joint, or not.
+    pub(crate) fn standing(&mut self, n: usize, joint: bool) -> Standing {
+        Standing { home: node_id(n), hold: self.hold(n), joint }
     }
 }

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use queue::bounce::{report_id, write_bounce};
 use queue::op::{AttemptResult, Failure, Hold, QueueItem, QueueOp, QueueOutcome};
-use queue::schedule::next_attempt;
+use queue::schedule::{is_fresh, next_attempt};
 use replica::{Event, MayRead, Serving};
 use vocab::{AccountId, CommandId, EpochId, MemoryRows, PlacementId, ReversePath, Timestamp};
 
@@ -65,15 +65,22 @@ impl World {
         let number = process.worker.count;
         let id = process.command_id(n);
         let op = QueueOp::AttemptStart { id: item.id, node: node_id(n), at, attempts: item.attempts };
-        process.worker.attempts.insert(number, Attempt { item, at, heard_out, epoch, step: Step::Start, tries: 0 });
+        process
+            .worker
+            .attempts
+            .insert(number, Attempt { item, at, asked: at, heard_out, epoch, step: Step::Start, tries: 0 });
         self.begin_job(n, RELAY, number, JobKind::Submit(Work::Queue { id, op, body: None }));
     }
 
     /// An operation of a worker was answered.
     pub(crate) fn relay_told(&mut self, n: usize, number: u64, answer: &Answer) {
+        let clock = self.queue_clock(n);
         let Some(process) = self.nodes[n].process.as_mut() else { return };
         let Some(attempt) = process.worker.attempts.get(&number).cloned() else { return };
         match (attempt.step, answer) {
+            (Step::Start, Ok(Done::Queue(QueueOutcome::Done, _))) if !is_fresh(attempt.asked, clock) => {
+                self.ask_again(n, number);
+            }
             (Step::Start, Ok(Done::Queue(QueueOutcome::Done, side))) => {
                 let long = if self.rng.percent(15) { self.rng.range(300, 3_000) } else { self.rng.range(5, 200) };
                 self.to(n, long, Inner::Dialogue(number));
@@ -120,6 +127,18 @@ impl World {
             (Step::End(_), _) => process_remove(self, n, number),
         }
         self.take_landed_faults();
+    }
+
+    /// The node slept, or waited long for the answer: the same start once more.
+    fn ask_again(&mut self, n: usize, number: u64) {
+        let (asked, heard_out, epoch) = (self.queue_clock(n), self.view(n).heard_out, self.epoch_of(n));
+        let Some(process) = self.nodes[n].process.as_mut() else { return };
+        let id = process.command_id(n);
+        let Some(attempt) = process.worker.attempts.get_mut(&number) else { return };
+        (attempt.asked, attempt.heard_out, attempt.epoch) = (asked, heard_out, epoch);
+        let (item, at, attempts) = (attempt.item.id, attempt.at, attempt.item.attempts);
+        let op = QueueOp::AttemptStart { id: item, node: node_id(n), at, attempts };
+        self.begin_job(n, RELAY, number, JobKind::Submit(Work::Queue { id, op, body: None }));
     }
 
     pub(crate) fn end_again(&mut self, n: usize, number: u64) {
