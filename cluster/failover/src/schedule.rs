@@ -166,7 +166,7 @@ impl Schedule {
         match self.held {
             None if now >= self.not_before => Some(Step::Acquire),
             Some(_) if self.claims && now >= self.not_before => Some(Step::Acquire),
-            Some(last) if self.leased && now.since(last) >= LAPSED_MS => Some(Step::Acquire),
+            Some(last) if self.leased && now.since(last) >= LAPSED_MS && now >= self.not_before => Some(Step::Acquire),
             Some(_) if self.announce_at.front().is_some_and(|at| now >= *at) => Some(Step::Announce),
             Some(last) if self.leased && now.since(last) >= RENEW_MS && now >= self.not_before => Some(Step::Renew),
             _ => None,
@@ -219,6 +219,23 @@ mod tests {
 
     const WELL: Health = Health { idle_ms: 10, orders: true };
     const NO_LEASE: Health = Health { idle_ms: 10, orders: false };
+
+    #[test]
+    fn a_step_that_fails_is_tried_again_in_its_time_also_when_the_lease_has_lapsed() {
+        // The interface is gone while the address was held.
+        let mut schedule = checked();
+        schedule.want(true, Instant(0));
+        run(&mut schedule, 0, 1_000, WELL);
+        let mut tries = Vec::new();
+        for ms in (1_000..6_000).step_by(10) {
+            for _ in 0..3 {
+                let Some(step) = schedule.due(WELL, Instant(ms)) else { break };
+                schedule.done(step, false, Instant(ms));
+                tries.push(ms);
+            }
+        }
+        assert!((20..40).contains(&tries.len()), "{} tries in 5 s", tries.len());
+    }
 
     /// Runs to `until` in steps of 10 ms; every step goes well. What was done, when.
     fn run(schedule: &mut Schedule, from: u64, until: u64, health: Health) -> Vec<(u64, Step)> {
