@@ -1,13 +1,13 @@
 //! The commands. Words here, deeds in the modules beside; every command ends with an exit code of DESIGN 9.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::exit::Exit;
 use crate::{
-    admin, branches, cluster_address, config, demo, discover, events, guard, import, init, join, logs, members,
+    admin, branches, cluster_address, config, demo, discover, events, guard, import, init, join, logs, members, owner,
     seeding, serve,
 };
 
@@ -49,7 +49,7 @@ enum Command {
     /// Run the mail system on this node.
     Serve(ConfigArg),
     /// Run `serve` as a child and tell the peer the moment it ends.
-    Guard(ConfigArg),
+    Guard(guard::GuardArgs),
     /// Start a pair on loopback, send mail, kill the primary, count what is lost (nothing).
     Demo(demo::DemoArgs),
     /// The cluster: init, token, join, status and what an operator decides.
@@ -287,10 +287,25 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The node file of a command that opens the data folder by itself, not through the API.
+fn opens_folder(command: &Command) -> Option<&Path> {
+    match command {
+        Command::Serve(arg) => Some(&arg.config),
+        Command::Guard(args) => Some(&args.config),
+        Command::Cluster { command: ClusterCommand::Init(args) } => Some(&args.config),
+        Command::Cluster { command: ClusterCommand::Join(args) } => Some(&args.config),
+        Command::Store { server, .. } if server.server.is_none() => Some(&server.config),
+        _ => None,
+    }
+}
+
 fn run(command: Command) -> anyhow::Result<ExitCode> {
+    if let Some(path) = opens_folder(&command) {
+        owner::work_as_owner(&config::NodeConfig::load(path)?.data_dir)?;
+    }
     match command {
         Command::Serve(arg) => serve::run(&config::NodeConfig::load(&arg.config)?),
-        Command::Guard(arg) => guard::run(&arg.config),
+        Command::Guard(args) => guard::run(&args),
         Command::Demo(args) => demo::run(args),
         Command::Cluster { command } => run_cluster(command),
         Command::Domain { server, command } => admin::domain(&server, command).map(Into::into),

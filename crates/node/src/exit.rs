@@ -13,6 +13,9 @@ pub enum Exit {
     Unavailable,
     /// 64: the words of the command are wrong.
     Usage,
+    /// 78: `serve` on a folder that belongs to no cluster, or not any more (EX_CONFIG of sysexits.h). A service manager
+    /// need not try again.
+    NoMember,
 }
 
 impl From<Exit> for ExitCode {
@@ -22,6 +25,7 @@ impl From<Exit> for ExitCode {
             Exit::Refused => 1,
             Exit::Unavailable => 2,
             Exit::Usage => 64,
+            Exit::NoMember => 78,
         })
     }
 }

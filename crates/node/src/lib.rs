@@ -23,6 +23,8 @@ mod journal;
 mod logging;
 pub mod logs;
 pub mod members;
+mod notify;
+mod owner;
 pub mod recover;
 pub mod seeding;
 pub mod serve;

@@ -8,9 +8,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use control::Control;
 use ports::Answer;
+use ports::cluster::Cluster as _;
 use ports::config::{Config, ConfigError};
 use ports::journal::{EventKind, Journal};
+use ports::mail_store::MailStore as _;
 use ports::peers::{Evidence, PeerService, Service};
+use ports::senses::Senses as _;
 use shards::{Engine, EngineConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -21,12 +24,14 @@ use vocab::{Boot, NodeId};
 use crate::cluster_address;
 use crate::config::NodeConfig;
 use crate::examine::Teller;
+use crate::exit::Exit;
 use crate::files::{self, DataDir, Identity};
 use crate::guard::GuardNote;
 use crate::init;
 use crate::join::Admission;
 use crate::journal::FileJournal;
 use crate::logging::{self, LoggedJournal};
+use crate::notify::{self, Notifier, Pulse};
 
 /// Pause between two looks for an admitted node that is no voter yet.
 const VOTER_PAUSE: Duration = Duration::from_millis(500);
@@ -41,8 +46,16 @@ const STOP_WAIT: Duration = Duration::from_secs(2);
 /// Anything that keeps it from starting, in words for the operator.
 pub fn run(config: &NodeConfig) -> anyhow::Result<ExitCode> {
     start_logging(&config.log)?;
+    let data = DataDir(config.data_dir.clone());
+    let identity = match member_of(&data) {
+        Ok(identity) => identity,
+        Err(error) => {
+            eprintln!("twinpost: {error:#}");
+            return Ok(Exit::NoMember.into());
+        }
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(config))
+    runtime.block_on(serve(config, data, identity))
 }
 
 fn start_logging(filter: &str) -> anyhow::Result<()> {
@@ -63,12 +76,16 @@ pub fn node_tls(data: &DataDir) -> anyhow::Result<TlsPems> {
     })
 }
 
-async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
-    let data = DataDir(config.data_dir.clone());
-    let identity = Identity::load(&data)?;
-    identity.must_be_member(&data)?;
+fn member_of(data: &DataDir) -> anyhow::Result<Identity> {
+    let identity = Identity::load(data)?;
+    identity.must_be_member(data)?;
+    Ok(identity)
+}
+
+async fn serve(config: &NodeConfig, data: DataDir, identity: Identity) -> anyhow::Result<ExitCode> {
+    let notifier = Notifier::from_environment();
     if identity.witness {
-        return crate::witness::serve(config, &data, &identity).await;
+        return crate::witness::serve(config, &data, &identity, &notifier).await;
     }
     let node = NodeId(identity.node);
     let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().context("start metrics")?;
@@ -110,7 +127,10 @@ async fn serve(config: &NodeConfig) -> anyhow::Result<ExitCode> {
     let service = crate::service::start(config, (&data, &identity, &store), rooms, doors, metrics)?;
     let keeper = crate::address::start(config, rooms, (kept, journal.clone()))?;
     write_notes(config, &data)?;
-    if await_end(&control, node, &data, identity).await? == End::Stop {
+    tell_manager(&notifier, &engine, store);
+    let end = await_end(&control, node, &data, identity).await?;
+    notifier.stopping();
+    if end == End::Stop {
         engine.leave_before_stop().await;
     }
     journal.note(EventKind::Process, "ends by order");
@@ -143,6 +163,15 @@ fn handlers(
             votes.process_ended(peer);
         }),
     }
+}
+
+/// The doors listen: from now on the service manager hears how this node does.
+fn tell_manager(notifier: &Notifier, engine: &Arc<Engine>, store: Arc<store::Store>) {
+    let (cluster, senses) = (engine.cluster(), engine.senses());
+    notifier.ready(move || {
+        let pulse = Pulse { idle_ms: senses.idle_ms(), disk_silent_ms: store.disk_silent_ms() };
+        (pulse, notify::line(&cluster.status()))
+    });
 }
 
 fn teller(config: &NodeConfig, data: &DataDir, engine: &Arc<Engine>) -> Teller {

@@ -9,20 +9,26 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use control::Control;
 use ports::Answer;
-use ports::config::Config as _;
+use ports::config::{Config as _, QuorumStatus};
 use ports::peers::{LinkUp, PeerEvents, Service};
 use transport::{ExamineReply, ExamineRequest, Handlers, JoinHandler, JoinReply, JoinRequest};
 use vocab::{Boot, NodeId};
 
 use crate::config::NodeConfig;
 use crate::files::{self, DataDir, Identity};
+use crate::notify::{Notifier, Pulse};
 use crate::{init, serve};
 
 /// Runs a witness until it is told to stop.
 ///
 /// # Errors
 /// Anything that keeps it from starting, in words for the operator.
-pub(crate) async fn serve(config: &NodeConfig, data: &DataDir, identity: &Identity) -> anyhow::Result<ExitCode> {
+pub(crate) async fn serve(
+    config: &NodeConfig,
+    data: &DataDir,
+    identity: &Identity,
+    notifier: &Notifier,
+) -> anyhow::Result<ExitCode> {
     let node = NodeId(identity.node);
     let boot = raise_boot(&data.boot())?;
     tracing::info!(node = node.0, boot = boot.0, name = config.name, "starting as a witness");
@@ -44,10 +50,21 @@ pub(crate) async fn serve(config: &NodeConfig, data: &DataDir, identity: &Identi
     tokio::spawn(report_quorum(control.clone()));
     crate::discover::announce(config, identity, &control);
     serve::write_pid(data)?;
+    let quorum = control.quorum();
+    // It has no engine and no mail whose disk could hang; that this is asked at all is its pulse.
+    notifier.ready(move || (Pulse::default(), line(node, &quorum.borrow())));
     serve::await_end(&control, node, data, identity.clone()).await?;
+    notifier.stopping();
     transport.stop();
     control.shutdown().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// How a witness does, in one line.
+fn line(node: NodeId, now: &QuorumStatus) -> String {
+    let vote = if now.voters.contains(&node) { "votes" } else { "has no vote yet" };
+    let quorum = if now.quorum { "quorum" } else { "no quorum" };
+    format!("witness, {vote}, {quorum}")
 }
 
 /// Raises the boot counter durably; before anything is said to a peer.
