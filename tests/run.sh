@@ -2,14 +2,15 @@
 # Every check and every test, in the order of how soon they fail. Goes on after a failure and ends with a summary.
 #   tests/run.sh                everything
 #   tests/run.sh format tidy    only these steps
-# Steps: format lint tidy test e2e lab (the fault lab for a minute; without root and nftables it says so and is skipped).
+# Steps: format lint tidy test e2e lab (the fault lab for a minute; without root and nftables it says so and is skipped)
+# package (the package, its service and the image, in small Debians of their own; without root skipped, too).
 # Exits 1 when a step failed, 3 when packages are missing. A step that takes longer than STEP_LIMIT seconds (2400 unless
 # set) has failed: a test that hangs must not take the others with it.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
 steps=("$@")
-[ ${#steps[@]} -gt 0 ] || steps=(format lint tidy test e2e lab)
+[ ${#steps[@]} -gt 0 ] || steps=(format lint tidy test e2e lab package)
 
 prepared=$(deploy/prepare.sh) || exit $?
 eval "$prepared"
@@ -42,7 +43,15 @@ step() {
       LAB_PROFILE=dev limited jepsen/run.sh --minutes 0.7 --seed "${LAB_SEED:-1}" \
         --nemesis kill,pause-long,cut,switchover,peers
       ;;
-    *) echo "no step $1 (format lint tidy test e2e lab)" >&2; return 64 ;;
+    package)
+      limited cargo build --locked -p node || return
+      local part
+      for part in package service image; do
+        # What is tried is what is in it, not how small it is.
+        DPKG_DEB_COMPRESSOR_LEVEL=1 limited "deploy/tests/$part.sh" --bin "$CARGO_TARGET_DIR/debug/twinpost" || return
+      done
+      ;;
+    *) echo "no step $1 (format lint tidy test e2e lab package)" >&2; return 64 ;;
   esac
 }
 
