@@ -33,6 +33,8 @@ const RETRY_MAX: Duration = Duration::from_millis(500);
 const PART_BYTES_MAX: usize = FRAME_BYTES_MAX - 64;
 /// How long a handshake may take after the connection stands.
 pub(crate) const HANDSHAKE_WAIT: Duration = DIAL_WAIT;
+/// The same when there is another path, which is tried then: one cut just now must not take the time of a takeover.
+const PATH_HANDSHAKE_WAIT: Duration = Duration::from_millis(500);
 
 /// Keeps one dialling task per member with a higher id.
 pub(crate) async fn dial_members(table: Arc<PeerTable>, handlers: Arc<Handlers>, stop: CancellationToken) {
@@ -114,10 +116,15 @@ async fn dial_link(
         let first = inbound.message().await?;
         Ok::<_, Status>((inbound, first))
     };
-    let answered = tokio::time::timeout(HANDSHAKE_WAIT, handshake).await;
-    let (inbound, first) = match answered.map_err(|_| "no handshake in time")? {
-        Ok(answered) => answered,
-        Err(status) => return Err(describe(&status)),
+    let several = table.addresses(to).len() > 1;
+    let wait = if several { PATH_HANDSHAKE_WAIT } else { HANDSHAKE_WAIT };
+    let (inbound, first) = match tokio::time::timeout(wait, handshake).await {
+        Ok(Ok(answered)) => answered,
+        Ok(Err(status)) => return Err(describe(&status)),
+        Err(_) => {
+            paths::next_path(table, to);
+            return Err("no handshake in time".to_owned());
+        }
     };
     let boot = match first_hello(first).and_then(|hello| judge_hello(&table.config, to, &hello)) {
         Ok(boot) => boot,

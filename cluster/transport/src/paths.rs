@@ -1,6 +1,7 @@
 //! Several paths to one node (a private link, the client network): the first address is used while it works, and the link
 //! moves to another one before its silence counts for anything (DESIGN 6).
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,12 +12,15 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use vocab::NodeId;
 
-use crate::dial::dial;
+use crate::dial::{DIAL_WAIT, dial};
 use crate::peer_table::PeerTable;
 use crate::probe::{Probe, probe_reset};
 
 /// The next path is tried beside one that has not answered for so long.
 const STAGGER: Duration = Duration::from_millis(150);
+/// A path that has not answered for so long is tried once more beside the try under way: a packet lost on a cut that is
+/// mended meanwhile is sent again by the kernel only after a second, and a takeover does not wait that long.
+const AGAIN: Duration = Duration::from_millis(300);
 /// A link that brought nothing for so long looks for another path: heartbeats come every 100 ms.
 const SILENT_AFTER: Duration = Duration::from_millis(400);
 /// How often the silence is looked at.
@@ -65,6 +69,12 @@ pub(crate) async fn dial_any(table: &Arc<PeerTable>, to: NodeId) -> Result<Chann
     Ok(channel)
 }
 
+/// The next dial begins with the path after the present one.
+pub(crate) fn next_path(table: &PeerTable, to: NodeId) {
+    let (slot, count) = (table.slot(to), table.addresses(to).len().max(1));
+    slot.set_path((slot.path() + 1) % count);
+}
+
 /// Dials these paths; the first that stands counts.
 async fn dial_in_order(
     table: &PeerTable,
@@ -80,23 +90,32 @@ async fn dial_in_order(
     .await
 }
 
-/// Tries these in order, each once the one before has failed or not answered for [`STAGGER`]; the first that succeeds
-/// counts.
+/// Tries these in order, each once the one before has failed or not answered for [`STAGGER`], and those that do not answer
+/// again every [`AGAIN`]; the first that succeeds counts.
 async fn first_of<T, F>(order: &[usize], attempt: impl Fn(usize) -> F) -> Result<T, String>
 where
     F: Future<Output = Result<T, String>>,
 {
-    let mut rest = order.iter().copied();
-    let mut tries: FuturesUnordered<F> = rest.next().map(&attempt).into_iter().collect();
-    let mut reasons = Vec::new();
+    let one = |path| {
+        let tried = attempt(path);
+        async move { (path, tried.await) }
+    };
+    let begun = Instant::now();
+    let mut rest: VecDeque<usize> = order.iter().copied().collect();
+    let mut tries: FuturesUnordered<_> = rest.pop_front().map(one).into_iter().collect();
+    let mut failed: BTreeMap<usize, String> = BTreeMap::new();
     loop {
-        match tokio::time::timeout(STAGGER, tries.next()).await {
-            Ok(Some(Ok(found))) => return Ok(found),
-            Ok(Some(Err(reason))) => reasons.push(reason),
-            Ok(None) => return Err(reasons.join("; ")),
+        let pause = if rest.is_empty() { AGAIN } else { STAGGER };
+        match tokio::time::timeout(pause, tries.next()).await {
+            Ok(Some((_, Ok(found)))) => return Ok(found),
+            Ok(Some((path, Err(reason)))) => drop(failed.insert(path, reason)),
+            Ok(None) => return Err(failed.into_values().collect::<Vec<_>>().join("; ")),
+            Err(_) if rest.is_empty() && begun.elapsed() < DIAL_WAIT => {
+                rest.extend(order.iter().filter(|path| !failed.contains_key(*path)));
+            }
             Err(_) => {}
         }
-        tries.extend(rest.next().map(&attempt));
+        tries.extend(rest.pop_front().map(one));
     }
 }
 
@@ -175,6 +194,23 @@ mod tests {
         let (none, after) = tried(&[1, 2]).await;
         assert!(none == Err("path 1 refuses; path 2 refuses".into()) && after < STAGGER, "{none:?} {after:?}");
         assert_eq!(tried(&[]).await.0, Err(String::new()));
+    }
+
+    /// The first packet is lost, and a moment later the path works.
+    #[tokio::test]
+    async fn a_path_that_works_again_is_found_beside_a_try_that_hangs() {
+        let begun = Instant::now();
+        let mended = |path| async move {
+            let hangs = begun.elapsed() < Duration::from_millis(100);
+            if hangs { std::future::pending().await } else { Ok(path) }
+        };
+        assert_eq!(first_of(&[1], mended).await, Ok(1));
+        assert!(begun.elapsed() < 2 * AGAIN, "{:?}", begun.elapsed());
+        let failed = first_of(&[0, 1], |path| async move {
+            tokio::time::sleep(if path == 0 { DIAL_WAIT } else { Duration::ZERO }).await;
+            Err::<(), _>(format!("path {path}"))
+        });
+        assert_eq!(failed.await, Err("path 0; path 1".to_owned()), "each said once");
     }
 
     #[tokio::test]

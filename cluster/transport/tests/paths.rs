@@ -20,6 +20,8 @@ use vocab::{Boot, NodeId};
 
 const A: NodeId = NodeId(1);
 const B: NodeId = NodeId(2);
+/// A takeover on silence comes after this.
+const TAKEOVER: Duration = Duration::from_millis(1_500);
 /// Everything here happens within this time, or never.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -137,6 +139,14 @@ struct Cables {
 }
 
 async fn cables() -> Cables {
+    let mut cables = laid(usize::MAX).await;
+    assert_eq!(next(&mut cables.a).await, Event::Up(1));
+    assert_eq!(next(&mut cables.b).await, Event::Up(1));
+    cables
+}
+
+/// The first cable is cut once it has carried so many bytes.
+async fn laid(carries: usize) -> Cables {
     let authority = Authority::create("test").expect("CA");
     let members = watch::channel(BTreeMap::new()).0;
     let b = start(&authority, B, &members).await;
@@ -146,11 +156,9 @@ async fn cables() -> Cables {
     let a = start(&authority, A, &members).await;
     let to_a: Vec<String> = a.addresses.iter().map(ToString::to_string).collect();
     let to_b = vec![first.address().to_string(), second.address().to_string()];
+    first.cut_after(carries);
     members.send_replace(BTreeMap::from([(A, to_a), (B, to_b)]));
-    let mut cables = Cables { a, b, first, second };
-    assert_eq!(next(&mut cables.a).await, Event::Up(1));
-    assert_eq!(next(&mut cables.b).await, Event::Up(1));
-    cables
+    Cables { a, b, first, second }
 }
 
 #[tokio::test]
@@ -182,6 +190,24 @@ async fn the_other_path_does_not_matter_while_the_first_works_and_with_both_cut_
     first.cut(false);
     hears(&mut a, b"beat").await;
     assert_eq!(a.transport.path(B), 0);
+}
+
+/// Wherever in the making of a link its path is cut (TCP, TLS, HTTP/2, handshake, or just after): it stands on the other one.
+#[tokio::test]
+async fn a_path_cut_while_the_link_is_made_is_left_behind() {
+    for carried in (500..4_000).step_by(500) {
+        let begun = std::time::Instant::now();
+        let Cables { a, b: _b, first: _first, second: _second } = laid(carried).await;
+        let stands = async {
+            while a.transport.path(B) == 0 || !a.transport.send(B, Bytes::from_static(b"x")) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, stands).await.expect("a link on the second path");
+        let after = begun.elapsed();
+        assert!(after < TAKEOVER, "cut after {carried} bytes: {after:?}");
+        println!("cut after {carried} bytes: on the second path after {after:?}");
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -18,6 +20,7 @@ pub struct CutProxy {
     address: SocketAddr,
     to: watch::Sender<Option<SocketAddr>>,
     cut: watch::Sender<bool>,
+    fuse: Arc<AtomicUsize>,
     stop: CancellationToken,
 }
 
@@ -40,8 +43,10 @@ impl CutProxy {
         let listener = TcpListener::bind(at).await?;
         let address = listener.local_addr()?;
         let (to, cut, stop) = (watch::Sender::new(None), watch::Sender::new(false), CancellationToken::new());
-        tokio::spawn(accept(listener, to.subscribe(), cut.subscribe(), stop.clone()));
-        Ok(Self { address, to, cut, stop })
+        let fuse = Arc::new(AtomicUsize::new(usize::MAX));
+        let ends = (cut.clone(), Arc::clone(&fuse));
+        tokio::spawn(accept(listener, to.subscribe(), ends, stop.clone()));
+        Ok(Self { address, to, cut, fuse, stop })
     }
 
     /// Where it leads from now on.
@@ -59,6 +64,11 @@ impl CutProxy {
     pub fn cut(&self, cut: bool) {
         self.cut.send_replace(cut);
     }
+
+    /// Cuts it once it has carried so many more bytes, both directions together.
+    pub fn cut_after(&self, bytes: usize) {
+        self.fuse.store(bytes, Ordering::SeqCst);
+    }
 }
 
 impl Drop for CutProxy {
@@ -70,7 +80,7 @@ impl Drop for CutProxy {
 async fn accept(
     listener: TcpListener,
     to: watch::Receiver<Option<SocketAddr>>,
-    cut: watch::Receiver<bool>,
+    (cut, fuse): (watch::Sender<bool>, Arc<AtomicUsize>),
     stop: CancellationToken,
 ) {
     loop {
@@ -79,7 +89,8 @@ async fn accept(
             accepted = listener.accept() => accepted,
         };
         let Ok((client, _)) = accepted else { continue };
-        let (mut to, mut mended, stop) = (to.clone(), cut.clone(), stop.clone());
+        let (mut to, mut mended, stop) = (to.clone(), cut.subscribe(), stop.clone());
+        let (cut, fuse) = (cut.clone(), Arc::clone(&fuse));
         tokio::spawn(async move {
             let carried = async {
                 let _ = mended.wait_for(|cut| !*cut).await;
@@ -88,7 +99,7 @@ async fn accept(
                 client.set_nodelay(true)?;
                 server.set_nodelay(true)?;
                 let ((from, back), (answers, there)) = (client.into_split(), server.into_split());
-                tokio::try_join!(carry(from, there, mended.clone()), carry(answers, back, mended.clone())).map(drop)
+                tokio::try_join!(carry(from, there, (&cut, &fuse)), carry(answers, back, (&cut, &fuse))).map(drop)
             };
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -99,11 +110,23 @@ async fn accept(
     }
 }
 
-async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, cut: watch::Receiver<bool>) -> io::Result<()> {
+async fn carry(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    (cut, fuse): (&watch::Sender<bool>, &AtomicUsize),
+) -> io::Result<()> {
     let mut piece = vec![0; PIECE_BYTES];
-    let mut mended = cut;
+    let mut mended = cut.subscribe();
     loop {
         let count = from.read(&mut piece).await?;
+        let left = fuse.load(Ordering::SeqCst);
+        if left < usize::MAX {
+            fuse.store(left.saturating_sub(count), Ordering::SeqCst);
+            if left <= count {
+                fuse.store(usize::MAX, Ordering::SeqCst);
+                cut.send_replace(true);
+            }
+        }
         let _ = mended.wait_for(|cut| !*cut).await;
         if count == 0 {
             // Ends both directions: half-closed connections are not what these tests are about.
