@@ -106,7 +106,9 @@ impl World {
         if before.is_none_or(|b| b.members.len() < self.nodes.len()) && self.nodes[n].apart.is_none() {
             return None;
         }
-        let leader = if record.in_sync.contains(&me) { home } else { n };
+        // A home that an operator has started alone since does not lead this epoch any more.
+        let left = self.nodes[home].record.as_ref().is_some_and(|r| r.kind == EpochKind::Solo && r.id > record.id);
+        let leader = if record.in_sync.contains(&me) && !left { home } else { n };
         Some(self.nodes[leader].apart.unwrap_or(BY_QUORUM))
     }
 
