@@ -423,12 +423,15 @@ impl<'a> Building<'a> {
 }
 
 fn merged_boxes(account: AccountId, anchor: &MemoryRows, guest: &MemoryRows, after: &MemoryRows) -> Told {
-    let ids = |rows: &MemoryRows| -> BTreeSet<MailboxId> {
-        mailbox::read::mailboxes(rows).unwrap_or_default().into_iter().map(|m| m.id).collect()
+    let names = |rows: &MemoryRows| -> BTreeMap<MailboxId, String> {
+        mailbox::read::mailboxes(rows).unwrap_or_default().into_iter().map(|m| (m.id, m.name)).collect()
     };
-    let (a, g, after) = (ids(anchor), ids(guest), ids(after));
-    let back = after.difference(&a).chain(after.difference(&g)).copied().collect();
-    Told::Reshaped { account, back, gone: a.union(&g).filter(|id| !after.contains(id)).copied().collect() }
+    let (a, g, after) = (names(anchor), names(guest), names(after));
+    let back = after.keys().filter(|id| !a.contains_key(id) || !g.contains_key(id)).copied().collect();
+    let lost: BTreeMap<MailboxId, String> = a.into_iter().chain(g).filter(|(id, _)| !after.contains_key(id)).collect();
+    let now = |name: &String| after.iter().find(|(_, other)| *other == name).map(|(id, _)| *id);
+    let united = lost.iter().filter_map(|(id, name)| Some((*id, now(name)?))).collect();
+    Told::Reshaped { account, back, gone: lost.into_keys().collect(), united }
 }
 
 /// Mailboxes in a few words, for the story.

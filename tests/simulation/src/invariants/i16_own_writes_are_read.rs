@@ -9,6 +9,9 @@ use super::{Highest, Invariant, NamesOf, Reading, Told, Verdict, keep, name_of};
 
 type Facts<K> = BTreeMap<AccountId, BTreeMap<K, Option<usize>>>;
 
+/// Merges one mailbox goes through that are followed.
+const UNITED_MAX: usize = 16;
+
 #[derive(Default)]
 pub(crate) struct OwnWrites {
     wrote: Facts<(PlacementId, MailboxId)>,
@@ -18,6 +21,8 @@ pub(crate) struct OwnWrites {
     renamed: Facts<(MailboxId, String)>,
     removing: BTreeSet<(AccountId, PlacementId)>,
     emptying: BTreeSet<(AccountId, MailboxId)>,
+    /// Mailboxes that are part of another one since a merge.
+    united: BTreeMap<(AccountId, MailboxId), MailboxId>,
     names: NamesOf,
     ending_names: BTreeSet<(AccountId, String)>,
     /// How often a mailbox was to be renamed.
@@ -34,13 +39,20 @@ impl OwnWrites {
         self.asked.get(&(account, mailbox)).is_some_and(|before| *before < merges)
     }
 
+    /// Whether all that was in this mailbox may be gone: it, or the one it has become part of, was to be deleted.
+    fn may_be_emptied(&self, account: AccountId, mailbox: MailboxId) -> bool {
+        let next = |at: &MailboxId| self.united.get(&(account, *at)).copied();
+        // Later merges may unite them the other way round.
+        std::iter::successors(Some(mailbox), next).take(UNITED_MAX).any(|at| self.emptying.contains(&(account, at)))
+    }
+
     fn missing(&self, reading: &Reading<'_>) -> Option<String> {
         let account = reading.account;
         let ids: BTreeSet<PlacementId> =
             reading.mailboxes.iter().flat_map(|shown| &shown.placements).map(|placement| placement.id).collect();
         let must = |side: &Option<usize>| reading.view.must_know(*side);
         for ((id, mailbox), side) in self.wrote.get(&account).into_iter().flatten() {
-            let may_be_gone = self.removing.contains(&(account, *id)) || self.emptying.contains(&(account, *mailbox));
+            let may_be_gone = self.removing.contains(&(account, *id)) || self.may_be_emptied(account, *mailbox);
             if must(side) && !may_be_gone && !ids.contains(id) {
                 return Some(format!("the message of {} is missing", name_of(id.command)));
             }
@@ -111,7 +123,8 @@ impl Invariant for OwnWrites {
                     self.renamed.remove(account);
                 }
             }
-            Told::Reshaped { account, back, gone } => {
+            Told::Reshaped { account, back, gone, united } => {
+                self.united.extend(united.iter().map(|(from, to)| ((*account, *from), *to)));
                 // M3, M12: what the other side has, or added to, is back. M4: one of two of a name is left.
                 if let Some(deleted) = self.deleted.get_mut(account) {
                     deleted.retain(|id, _| !back.contains(id));

@@ -143,7 +143,8 @@ pub(crate) enum Told {
     /// A transaction that may place this body once was sent; `again`: it places what is there already.
     Placing { account: AccountId, blob: BlobHash, again: bool },
     /// Two branches were merged: mailboxes the anchor had not, and those of either side that are in another one now or gone.
-    Reshaped { account: AccountId, back: Vec<MailboxId>, gone: Vec<MailboxId> },
+    /// `united`: of those gone, where what was in them is now: the mailbox of the same name.
+    Reshaped { account: AccountId, back: Vec<MailboxId>, gone: Vec<MailboxId>, united: Vec<(MailboxId, MailboxId)> },
     /// INBOX is to be renamed: whatever is in it may be moved, on each side of a split.
     InboxMoved { account: AccountId },
     /// OK for a copy of one message.

@@ -131,11 +131,11 @@ impl World {
 
     /// The node slept, or waited long for the answer: the same start once more.
     fn ask_again(&mut self, n: usize, number: u64) {
-        let (asked, heard_out, epoch) = (self.queue_clock(n), self.view(n).heard_out, self.epoch_of(n));
+        let asked = self.queue_clock(n);
         let Some(process) = self.nodes[n].process.as_mut() else { return };
         let id = process.command_id(n);
         let Some(attempt) = process.worker.attempts.get_mut(&number) else { return };
-        (attempt.asked, attempt.heard_out, attempt.epoch) = (asked, heard_out, epoch);
+        attempt.asked = asked;
         let (item, at, attempts) = (attempt.item.id, attempt.at, attempt.item.attempts);
         let op = QueueOp::AttemptStart { id: item, node: node_id(n), at, attempts };
         self.begin_job(n, RELAY, number, JobKind::Submit(Work::Queue { id, op, body: None }));
