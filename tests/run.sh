@@ -32,6 +32,8 @@ step() {
       ;;
     # Real processes measure time, so nothing else runs beside them.
     e2e)
+      # Without them the test of the metrics says that it did not check.
+      TWINPOST_PROMETHEUS=$(tests/prometheus.sh) && export TWINPOST_PROMETHEUS
       limited cargo build --locked -p node && limited cargo test --locked -p e2e --no-run &&
         limited cargo test --locked -p e2e --no-fail-fast -- --test-threads=1
       ;;

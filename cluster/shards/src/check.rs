@@ -219,7 +219,7 @@ impl Engine {
             found.status.clone()
         };
         #[expect(clippy::cast_precision_loss, reason = "a gauge for people")]
-        metrics::gauge!("twinpost_check_last_pass_seconds").set((ended / 1000) as f64);
+        metrics::gauge!("twinpost_check_last_pass_timestamp_seconds").set((ended / 1000) as f64);
         let CheckStatus { accounts, bodies, damaged, repaired, .. } = status;
         tracing::info!(accounts, bodies, damaged, repaired, "stored data were checked; counts since start");
     }

@@ -351,8 +351,8 @@ impl Engine {
         self.held.store(held, Ordering::Relaxed);
         #[expect(clippy::cast_precision_loss, reason = "a gauge for people")]
         let gauge = |n: u64| n as f64;
-        metrics::gauge!("twinpost_sync_bytes_left").set(gauge(sync.bytes_left));
-        metrics::gauge!("twinpost_sync_seconds_left").set(gauge(sync.seconds_left.unwrap_or(0)));
+        metrics::gauge!("twinpost_sync_left_bytes").set(gauge(sync.bytes_left));
+        metrics::gauge!("twinpost_sync_left_seconds").set(gauge(sync.seconds_left.unwrap_or(0)));
         metrics::gauge!("twinpost_queue_held").set(gauge(held));
     }
 
@@ -362,7 +362,7 @@ impl Engine {
         #[expect(clippy::cast_precision_loss, reason = "a gauge for people")]
         let gauge = |n: u64| n as f64;
         metrics::gauge!("twinpost_batches_in_flight").set(gauge(status.in_flight));
-        metrics::gauge!("twinpost_oldest_batch_milliseconds").set(gauge(status.oldest_ms));
+        metrics::gauge!("twinpost_oldest_batch_seconds").set(gauge(status.oldest_ms) / 1000.0);
         metrics::gauge!("twinpost_commands_waiting").set(gauge(status.waiting));
         metrics::gauge!("twinpost_in_sync_nodes").set(gauge(status.record.map_or(0, |r| r.in_sync.len() as u64)));
         self.progress.look(status.sync, now);

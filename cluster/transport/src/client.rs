@@ -36,6 +36,7 @@ pub(crate) const fn service_number(service: Service) -> u32 {
         Service::Shards => 2,
         Service::Watch => 3,
         Service::Log => 4,
+        Service::Report => 5,
     }
 }
 

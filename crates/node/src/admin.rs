@@ -11,6 +11,7 @@ use crate::clock::wall_ms;
 use crate::config::NodeConfig;
 use crate::exit::Exit;
 use crate::files::{self, DataDir};
+use crate::servers;
 
 /// `println!` that does not mind when the reader has gone (`twinpost status | head`).
 macro_rules! say {
@@ -238,6 +239,23 @@ impl Api {
         }
     }
 
+    /// The bytes of a file.
+    pub(crate) fn download(&self, path: &str) -> Result<Vec<u8>, Failure> {
+        self.runtime.block_on(async {
+            let unavailable = |text: String| Failure { text, exit: Exit::Unavailable };
+            let request = self.client.get(format!("{}/api/v1/{path}", self.url)).bearer_auth(&self.token);
+            let gone = |error: reqwest::Error| unavailable(format!("{}: {}", self.url, root_cause(&error)));
+            let response = request.send().await.map_err(gone)?;
+            let status = response.status();
+            if status.is_success() {
+                return response.bytes().await.map(|bytes| bytes.to_vec()).map_err(gone);
+            }
+            let value: Value = response.json().await.unwrap_or(Value::Null);
+            let exit = if status.is_server_error() { Exit::Unavailable } else { Exit::Refused };
+            Err(Failure { text: problem(&value, status), exit })
+        })
+    }
+
     /// As [`Self::fail`], for what came back instead of an answer.
     pub(crate) fn end(&self, failure: &Failure) -> Exit {
         self.fail(&failure.text, failure.exit)
@@ -431,7 +449,21 @@ pub fn queue(args: &ServerArgs, command: QueueCommand) -> anyhow::Result<Exit> {
 /// When the API cannot be found.
 pub fn status(args: &ServerArgs) -> anyhow::Result<Exit> {
     let api = Api::open(args)?;
-    Ok(api.run(Method::GET, "cluster", None, show_status))
+    let mut status = match api.call(Method::GET, "cluster", None).done() {
+        Ok(status) => status,
+        Err(failure) => return Ok(api.end(&failure)),
+    };
+    // A node of an older version does not list servers; what it tells of the cluster is shown.
+    if let Ok(found) = api.call(Method::GET, "servers", None).done() {
+        status["servers"] = found["servers"].clone();
+    }
+    if api.json {
+        say!("{}", serde_json::to_string_pretty(&status).unwrap_or_default());
+    } else {
+        show_status(&status);
+        servers::show(&status);
+    }
+    Ok(Exit::Done)
 }
 
 fn show_status(value: &Value) {

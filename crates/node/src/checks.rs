@@ -9,8 +9,8 @@ use topology::ClusterAddress;
 use vocab::limits::DISK_RESERVE_BYTES;
 
 /// Clocks this far apart are warned of, and this far apart refused (ms).
-const CLOCK_WARN_MS: u64 = 2_000;
-const CLOCK_REFUSE_MS: u64 = 30_000;
+pub(crate) const CLOCK_WARN_MS: u64 = 2_000;
+pub(crate) const CLOCK_REFUSE_MS: u64 = 30_000;
 /// Room beside a copy of the mail that is there: below a quarter of it is warned of.
 const DISK_MARGIN_DIVISOR: u64 = 4;
 

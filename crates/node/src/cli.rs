@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::exit::Exit;
 use crate::{
     admin, branches, cluster_address, config, demo, discover, events, guard, import, init, join, logs, members, owner,
-    seeding, serve,
+    seeding, serve, servers, settings,
 };
 
 /// Twinpost: a highly available mail system for a pair of machines.
@@ -78,6 +78,13 @@ enum Command {
         #[command(subcommand)]
         command: admin::AliasCommand,
     },
+    /// Cluster-wide settings: alerts, log, load and others, as JSON.
+    Setting {
+        #[command(flatten)]
+        server: ServerArgs,
+        #[command(subcommand)]
+        command: settings::SettingCommand,
+    },
     /// The outbound queue.
     Queue {
         #[command(flatten)]
@@ -105,6 +112,18 @@ enum Command {
         server: ServerArgs,
         #[command(flatten)]
         logs: logs::LogsArgs,
+    },
+    /// Every node: CPU, memory, network and disk, and how each of its functions does.
+    Servers {
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Help from others.
+    Support {
+        #[command(flatten)]
+        server: ServerArgs,
+        #[command(subcommand)]
+        command: SupportCommand,
     },
     /// What is the matter now, and what to do.
     Alerts {
@@ -266,6 +285,18 @@ enum ClusterCommand {
     },
 }
 
+/// `twinpost support ...`
+#[derive(Debug, Subcommand)]
+enum SupportCommand {
+    /// One file with what a stranger needs to help: versions, status, events, metrics and settings of all nodes that answer;
+    /// no mail, no account names, no secrets.
+    Bundle {
+        /// Where to write it; `twinpost-support-DATE.tar.gz` here unless said. It must not exist.
+        #[arg(long, short)]
+        output: Option<PathBuf>,
+    },
+}
+
 /// Parses the command line and runs the command.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -311,11 +342,16 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Domain { server, command } => admin::domain(&server, command).map(Into::into),
         Command::Account { server, command } => admin::account(&server, command).map(Into::into),
         Command::Alias { server, command } => admin::alias(&server, command).map(Into::into),
+        Command::Setting { server, command } => settings::run(&server, command).map(Into::into),
         Command::Queue { server, command } => admin::queue(&server, command).map(Into::into),
         Command::Import { server, import } => import::run(&server, &import).map(Into::into),
         Command::Logs { server, logs } => logs::run(&server, &logs).map(Into::into),
         Command::Store { server, command: StoreCommand::Checkpoint { folder } } => {
             seeding::checkpoint(&server, &folder).map(Into::into)
+        }
+        Command::Servers { server } => servers::run(&server).map(Into::into),
+        Command::Support { server, command: SupportCommand::Bundle { output } } => {
+            servers::save_bundle(&server, output).map(Into::into)
         }
         Command::Alerts { server } => admin::alerts(&server).map(Into::into),
         Command::Status { server } => admin::status(&server).map(Into::into),

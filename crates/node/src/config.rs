@@ -224,6 +224,15 @@ pub struct NodeConfig {
     pub queue: Queue,
 }
 
+impl NodeConfig {
+    /// The node file as it may be shown to strangers: what a hook of the address is given stays here.
+    #[must_use]
+    pub fn for_strangers(&self) -> String {
+        let provider = if self.provider.is_some() { "set" } else { "listen" };
+        format!("cluster address provider: {provider}\n{:#?}\n", Self { provider: None, ..self.clone() })
+    }
+}
+
 /// Why a node file cannot be used; every fault with its key.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigFault {

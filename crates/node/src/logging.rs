@@ -37,6 +37,11 @@ pub(crate) struct Logging {
 }
 
 impl Logging {
+    /// Whether anything can be noted and found.
+    pub(crate) const fn is_open(&self) -> bool {
+        self.collector.is_some()
+    }
+
     /// What was noted until now is written; a disk that does not answer is waited for no longer than `wait`.
     pub(crate) async fn stop(&self, wait: std::time::Duration) {
         let Some(collector) = self.collector.clone() else { return };

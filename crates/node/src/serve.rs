@@ -32,6 +32,7 @@ use crate::join::Admission;
 use crate::journal::FileJournal;
 use crate::logging::{self, LoggedJournal};
 use crate::notify::{self, Notifier, Pulse};
+use crate::servers::{Answers, Basics, Reporter};
 
 /// Pause between two looks for an admitted node that is no voter yet.
 const VOTER_PAUSE: Duration = Duration::from_millis(500);
@@ -89,6 +90,7 @@ async fn serve(config: &NodeConfig, data: DataDir, identity: Identity) -> anyhow
     }
     let node = NodeId(identity.node);
     let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().context("start metrics")?;
+    crate::measures::describe();
     crate::seeding::adopt(&data)?;
     let store = store::Store::open(&data.mail(), store::StoreOptions::default())?;
     let boot = shards::raise_boot(&*store).await?;
@@ -111,7 +113,8 @@ async fn serve(config: &NodeConfig, data: DataDir, identity: Identity) -> anyhow
         evidence: Arc::new(Probes { config: control.clone(), node, smtp_port: config.ports.smtp, looks: config.looks }),
         queue_grace_ms: config.queue.grace_ms.unwrap_or(shards::QUEUE_GRACE_MS),
     })?;
-    let bound = transport.start(handlers(config, &data, (&control, &engine), &opened)).await?;
+    let reporter = reporter(config, (node, boot, data.mail()), &control, &transport);
+    let bound = transport.start(handlers(config, &data, (&control, &engine), (&opened, &reporter))).await?;
     tracing::info!(?bound, "listening for other nodes");
     found(&control, config, &data, identity.clone()).await?;
     tokio::spawn(follow_members(control.clone(), members, data.clone(), node, boot));
@@ -123,7 +126,7 @@ async fn serve(config: &NodeConfig, data: DataDir, identity: Identity) -> anyhow
     let kept = crate::address::Kept::default();
     let rooms = (node, &control, &engine);
     let logging = opened.follow(control.clone(), engine.cluster());
-    let doors = (&transport, &kept, &logging, &journal);
+    let doors = (&transport, &kept, &logging, &journal, &reporter);
     let service = crate::service::start(config, (&data, &identity, &store), rooms, doors, metrics)?;
     let keeper = crate::address::start(config, rooms, (kept, journal.clone()))?;
     write_notes(config, &data)?;
@@ -143,17 +146,35 @@ async fn serve(config: &NodeConfig, data: DataDir, identity: Identity) -> anyhow
     Ok(ExitCode::SUCCESS)
 }
 
+/// What tells of this node and asks the others.
+pub(crate) fn reporter(
+    config: &NodeConfig,
+    (node, boot, folder): (NodeId, Boot, std::path::PathBuf),
+    control: &Arc<Control>,
+    transport: &Arc<Transport>,
+) -> Arc<Reporter> {
+    Reporter::start(Basics {
+        node,
+        boot,
+        config: control.clone(),
+        peers: transport.clone(),
+        folder,
+        node_file: config.for_strangers(),
+    })
+}
+
 /// Who answers what other nodes say and ask.
 fn handlers(
     config: &NodeConfig,
     data: &DataDir,
     (control, engine): (&Arc<Control>, &Arc<Engine>),
-    log: &logging::Opened,
+    (log, reporter): (&logging::Opened, &Arc<Reporter>),
 ) -> Handlers {
     let (word, votes) = (Arc::clone(engine), Arc::clone(control));
     let mut services: Vec<(Service, Arc<dyn PeerService>)> =
         vec![(Service::Control, control.clone()), (Service::Shards, engine.peer_service())];
     services.extend(log.service().map(|service| (Service::Log, service)));
+    services.push((Service::Report, Arc::new(Answers(Arc::clone(reporter)))));
     Handlers {
         events: engine.peer_events(),
         services,

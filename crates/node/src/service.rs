@@ -16,6 +16,7 @@ use ports::config::ConfigError;
 use ports::journal::Journal;
 use relay::{Relay, RelayConfig, RelayPorts};
 use resolver::DnsResolver;
+use serde_json::Value;
 use shards::Engine;
 use store::Store;
 use tokio::sync::watch;
@@ -30,6 +31,7 @@ use crate::files::{self, DataDir, Identity};
 use crate::join;
 use crate::logging::Logging;
 use crate::seeding::Maker;
+use crate::servers::{MailParts, Reporter, Reports};
 
 /// The running service.
 pub(crate) struct Services {
@@ -63,12 +65,15 @@ impl JoinTokens for Tokens {
     }
 }
 
+/// What service and clients go through.
+type Doors<'a> = (&'a Arc<Transport>, &'a Kept, &'a Logging, &'a Arc<dyn Journal>, &'a Arc<Reporter>);
+
 /// Starts directory, relay and front-ends.
 pub(crate) fn start(
     config: &NodeConfig,
     (data, identity, store): (&DataDir, &Identity, &Arc<Store>),
     (node, control, engine): (NodeId, &Arc<Control>, &Arc<Engine>),
-    (transport, kept, logging, journal): (&Arc<Transport>, &Kept, &Logging, &Arc<dyn Journal>),
+    (transport, kept, logging, journal, reporter): Doors<'_>,
     metrics: PrometheusHandle,
 ) -> anyhow::Result<Services> {
     let accounts = engine.accounts();
@@ -91,12 +96,24 @@ pub(crate) fn start(
         // The sender lives as long as the service.
         let _ = stopped.wait_for(|stop| *stop).await;
     }));
-    let alerts = Alerts::start(sources(config, data, (node, control, engine), &directory, journal));
+    let alerts = Alerts::start(sources(config, data, (node, control, engine), &directory, (journal, reporter)));
+    let metrics: Arc<dyn Fn() -> String + Send + Sync> = Arc::new(move || metrics.render());
+    let alerts: Arc<dyn Fn() -> Value + Send + Sync> = Arc::new(move || alerts.list());
+    reporter.stores_mail(MailParts {
+        cluster: engine.cluster(),
+        doors: config.ports.of_clients().map(|(name, port)| (name, port != 0)).to_vec(),
+        journal: Arc::clone(journal),
+        logs: Arc::clone(&logging.logs),
+        log: logging.is_open(),
+        metrics: Arc::clone(&metrics),
+        alerts: Arc::clone(&alerts),
+    });
     let administration = Administration {
+        reports: Arc::new(Reports(Arc::clone(reporter))),
         token: files::read_text(&data.admin_token())?.trim().to_owned(),
-        metrics: Arc::new(move || metrics.render()),
+        metrics,
         checkpoints: Arc::new(Maker { store: store.clone(), identity: identity.clone() }),
-        alerts: Arc::new(move || alerts.list()),
+        alerts,
         addresses: Arc::new(Looker { config: config.clone(), node, control: control.clone() }),
         join_tokens: Arc::new(Tokens { config: control.clone(), data: data.clone(), cluster: engine.cluster() }),
     };
@@ -122,7 +139,7 @@ fn sources(
     data: &DataDir,
     (node, control, engine): (NodeId, &Arc<Control>, &Arc<Engine>),
     directory: &Arc<AccountDirectory>,
-    journal: &Arc<dyn Journal>,
+    (journal, reporter): (&Arc<dyn Journal>, &Arc<Reporter>),
 ) -> Sources {
     let service = match &config.tls {
         Some(own) => own.certificate.clone(),
@@ -144,6 +161,7 @@ fn sources(
             ("certificate for clients", service),
         ],
         hostname: config.hostname.clone(),
+        reporter: Arc::clone(reporter),
     }
 }
 

@@ -17,6 +17,7 @@ use vocab::{Boot, NodeId};
 use crate::config::NodeConfig;
 use crate::files::{self, DataDir, Identity};
 use crate::notify::{Notifier, Pulse};
+use crate::servers::Answers;
 use crate::{init, serve};
 
 /// Runs a witness until it is told to stop.
@@ -35,10 +36,11 @@ pub(crate) async fn serve(
     let (transport, members) = serve::open_transport(config, data, identity, boot)?;
     let control = Control::open(&data.raft(), node, transport.clone()).await.context("open the configuration")?;
     let votes = Arc::clone(&control);
+    let reporter = serve::reporter(config, (node, boot, data.raft()), &control, &transport);
     let bound = transport
         .start(Handlers {
             events: Arc::new(Deaf),
-            services: vec![(Service::Control, control.clone())],
+            services: vec![(Service::Control, control.clone()), (Service::Report, Arc::new(Answers(reporter)))],
             join: Arc::new(Closed),
             on_guard_word: Arc::new(move |peer, _| votes.process_ended(peer)),
         })

@@ -30,6 +30,8 @@ pub enum Service {
     Watch,
     /// The log, for `audit`.
     Log,
+    /// What a node tells of itself, for `node`.
+    Report,
 }
 
 /// Sending to other nodes.

@@ -102,6 +102,17 @@ pub trait AddressChecks: Send + Sync {
     fn certificate_follows(&self) -> bool;
 }
 
+/// What the nodes tell of themselves.
+pub trait Reports: Send + Sync {
+    /// Every node with the use of its machine and the state of its functions: `{"servers": [...]}`.
+    fn servers(&self) -> Answer<'_, Value>;
+    /// One file (a gzipped tar) with what a stranger needs to help; without mail and secrets.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn support_bundle(&self) -> Answer<'_, Result<bytes::Bytes, String>>;
+}
+
 /// What the assembling program gives the API.
 #[derive(Clone)]
 pub struct Administration {
@@ -117,6 +128,8 @@ pub struct Administration {
     pub addresses: Arc<dyn AddressChecks>,
     /// What is the matter now: `{"alerts": [...]}`.
     pub alerts: Arc<dyn Fn() -> Value + Send + Sync>,
+    /// Asks the nodes how they do.
+    pub reports: Arc<dyn Reports>,
 }
 
 /// Address of the client of a request.
@@ -152,6 +165,8 @@ fn routes() -> Vec<Route> {
         ("/api/v1/cluster/address", &["get", "put"], true, get(address::show).put(address::set)),
         ("/api/v1/cluster/events", &["get"], true, get(cluster::events)),
         ("/api/v1/alerts", &["get"], true, get(alerts)),
+        ("/api/v1/servers", &["get"], true, get(servers)),
+        ("/api/v1/support/bundle", &["get"], true, get(support_bundle)),
         ("/api/v1/logs", &["get"], true, get(logs::search)),
         ("/api/v1/branches", &["get"], true, get(cluster::branches)),
         ("/api/v1/branches/{id}", &["delete"], true, delete(cluster::delete_branch)),
@@ -206,6 +221,16 @@ pub fn router(context: Arc<FrontendContext>, administration: Administration) -> 
 
 async fn alerts(State(api): Shared) -> Json<Value> {
     Json((api.administration.alerts)())
+}
+
+async fn servers(State(api): Shared) -> Json<Value> {
+    Json(api.administration.reports.servers().await)
+}
+
+async fn support_bundle(State(api): Shared) -> Result<Response, Problem> {
+    let bundle = api.administration.reports.support_bundle().await;
+    let bundle = bundle.map_err(|fault| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, &fault))?;
+    Ok(([(header::CONTENT_TYPE, "application/gzip")], bundle).into_response())
 }
 
 async fn openapi() -> Response {

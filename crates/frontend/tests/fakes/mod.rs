@@ -213,6 +213,15 @@ impl JoinTokens for Nothing {
 }
 
 /// Somebody has 192.0.2.99.
+impl frontend::Reports for Nothing {
+    fn servers(&self) -> Answer<'_, serde_json::Value> {
+        Box::pin(async { serde_json::json!({ "servers": [] }) })
+    }
+    fn support_bundle(&self) -> Answer<'_, Result<bytes::Bytes, String>> {
+        Box::pin(async { Ok(bytes::Bytes::from_static(b"a bundle")) })
+    }
+}
+
 impl AddressChecks for Nothing {
     fn examine(&self, address: topology::ClusterAddress, _: bool) -> Answer<'_, Vec<AddressCheck>> {
         let refused = address.address.to_string() == "192.0.2.99";
@@ -281,6 +290,7 @@ impl House {
             checkpoints: Arc::new(Nothing),
             addresses: Arc::new(Nothing),
             alerts: Arc::new(|| serde_json::json!({ "alerts": [] })),
+            reports: Arc::new(Nothing),
         }
     }
 }

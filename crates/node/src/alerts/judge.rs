@@ -3,6 +3,8 @@
 use ports::cluster::ClusterStatus;
 use serde::Serialize;
 
+use crate::checks::{CLOCK_REFUSE_MS, CLOCK_WARN_MS};
+
 /// A disk with less than this part free is told of; with less than the second it is urgent (percent).
 const DISK_LOW_PERCENT: u64 = 10;
 const DISK_URGENT_PERCENT: u64 = 3;
@@ -65,6 +67,16 @@ pub(crate) struct Certificate {
     pub(crate) days_left: i64,
 }
 
+/// The clock of another node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Clock {
+    /// The node, and its name.
+    pub(crate) node: u32,
+    pub(crate) name: String,
+    /// Ahead of this node's (ms); negative: behind.
+    pub(crate) ahead_ms: i64,
+}
+
 /// The outbound queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Queue {
@@ -87,6 +99,8 @@ pub(crate) struct Seen {
     pub(crate) certificates: Vec<Certificate>,
     /// The queue, where it is worked.
     pub(crate) queue: Option<Queue>,
+    /// Clocks of the nodes that answer.
+    pub(crate) clocks: Vec<Clock>,
 }
 
 /// Everything that is the matter now.
@@ -96,8 +110,24 @@ pub(crate) fn judge(seen: &Seen) -> Vec<Alert> {
     if seen.leads {
         of_cluster(&seen.status, &mut alerts);
         alerts.extend(seen.queue.and_then(of_queue));
+        alerts.extend(seen.clocks.iter().filter_map(of_clock));
     }
     alerts
+}
+
+/// As a join judges clocks: 2 s apart is told, 30 s would be refused.
+fn of_clock(clock: &Clock) -> Option<Alert> {
+    let severity = match clock.ahead_ms.unsigned_abs() {
+        CLOCK_REFUSE_MS.. => Severity::Critical,
+        CLOCK_WARN_MS.. => Severity::Warning,
+        _ => return None,
+    };
+    let way = if clock.ahead_ms > 0 { "ahead of" } else { "behind" };
+    let apart = clock.ahead_ms.unsigned_abs() / 1000;
+    let text = format!("the clock of node {} ({}) is {apart} s {way} this node's", clock.node, clock.name);
+    let advice =
+        "let both machines follow a time server (chrony, systemd-timesyncd); dates and retries are by their clocks";
+    Some(Alert::new(format!("clock/{}", clock.node), severity, text, advice))
 }
 
 fn of_cluster(status: &ClusterStatus, alerts: &mut Vec<Alert>) {
@@ -214,7 +244,14 @@ mod tests {
             nodes: vec![node(1), node(2), NodeStatus { role: "witness".into(), in_sync: false, ..node(3) }],
             ..Default::default()
         };
-        Seen { status, leads: true, room: None, certificates: Vec::new(), queue: Some(Queue::default()) }
+        Seen {
+            status,
+            leads: true,
+            room: None,
+            certificates: Vec::new(),
+            queue: Some(Queue::default()),
+            clocks: Vec::new(),
+        }
     }
 
     fn keys(seen: &Seen) -> Vec<String> {
@@ -256,6 +293,20 @@ mod tests {
         assert_eq!(room(500, 10), Some(Severity::Warning), "full in 50 hours");
         assert_eq!(room(500, 100), Some(Severity::Critical), "full in 5 hours");
         assert_eq!(room(500, 5), None, "full in 100 hours");
+    }
+
+    #[test]
+    fn clocks_that_are_apart_are_told_by_the_one_that_leads() {
+        let clock = |ahead_ms| Clock { node: 2, name: "n2".into(), ahead_ms };
+        let told = |ahead_ms, leads| {
+            let alerts = judge(&Seen { clocks: vec![clock(ahead_ms)], leads, ..healthy() });
+            alerts.into_iter().find(|alert| alert.key == "clock/2").map(|alert| (alert.severity, alert.text))
+        };
+        assert_eq!(told(1_999, true), None);
+        assert_eq!(told(-2_000, true).expect("told").0, Severity::Warning);
+        assert!(told(-2_000, true).expect("told").1.ends_with("2 s behind this node's"));
+        assert_eq!(told(30_000, true).expect("told").0, Severity::Critical);
+        assert_eq!(told(30_000, false), None, "once, not by both");
     }
 
     #[test]

@@ -19,7 +19,9 @@ use serde_json::{Value, json};
 use vocab::NodeId;
 
 use crate::clock::wall_ms;
+use crate::servers::Reporter;
 use board::{Board, Change, Raised};
+pub(crate) use judge::Clock;
 use judge::{Certificate, Queue, Room, Seen, Severity};
 use post::Post;
 
@@ -48,6 +50,8 @@ pub(crate) struct Sources {
     /// Certificates by name.
     pub(crate) certificates: Vec<(&'static str, std::path::PathBuf)>,
     pub(crate) hostname: String,
+    /// Asks the other nodes.
+    pub(crate) reporter: Arc<Reporter>,
 }
 
 /// The alerts of this node.
@@ -73,7 +77,7 @@ impl Alerts {
         let mut ticks = tokio::time::interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut looks, mut rooms) = (0u32, Rooms::default());
-        let (mut certificates, mut queue) = (Vec::new(), None);
+        let (mut certificates, mut queue, mut clocks) = (Vec::new(), None, Vec::new());
         loop {
             ticks.tick().await;
             let status = sources.cluster.status();
@@ -81,11 +85,12 @@ impl Alerts {
             if looks.is_multiple_of(LOOKS_PER_READ) {
                 certificates = sources.certificates.iter().filter_map(|(name, path)| days_left(name, path)).collect();
                 queue = if leads { count(&*sources.outbox).await } else { None };
+                clocks = if leads { sources.reporter.clocks().await } else { Vec::new() };
             }
             looks = looks.wrapping_add(1);
             let now = wall_ms();
             let room = rooms.look(now, &sources.mail);
-            let seen = Seen { status, leads, room, certificates: certificates.clone(), queue };
+            let seen = Seen { status, leads, room, certificates: certificates.clone(), queue, clocks: clocks.clone() };
             let found = judge::judge(&seen);
             let changes = self.board.lock().unwrap_or_else(PoisonError::into_inner).step(now, found);
             for change in changes {

@@ -77,6 +77,7 @@ impl House {
             checkpoints: Arc::new(NoTokens),
             addresses: Arc::new(NoTokens),
             alerts: Arc::new(Default::default),
+            reports: Arc::new(NoTokens),
         }
     }
 
@@ -250,6 +251,15 @@ impl JoinTokens for NoTokens {
     }
     fn plan(&self) -> TokenPlan {
         TokenPlan::default()
+    }
+}
+
+impl frontend::Reports for NoTokens {
+    fn servers(&self) -> Answer<'_, serde_json::Value> {
+        Box::pin(async { serde_json::Value::Null })
+    }
+    fn support_bundle(&self) -> Answer<'_, Result<Bytes, String>> {
+        Box::pin(async { Err("none here".to_owned()) })
     }
 }
 
