@@ -46,6 +46,12 @@ impl Peers for FakePeers {
         })
     }
     fn reset(&self, _: NodeId) {}
+    fn program(&self, _: NodeId) -> Option<ports::peers::PeerProgram> {
+        None
+    }
+    fn refused(&self, _: NodeId) -> Option<String> {
+        None
+    }
 }
 
 async fn open(net: &Arc<Net>, node: NodeId, folder: &Path) -> Arc<Control> {

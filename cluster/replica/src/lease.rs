@@ -289,6 +289,8 @@ impl Replica {
             heard: self.peers.iter().map(|(id, p)| (*id, p.heard.map(|at| now.since(at)))).collect(),
             holds_address: self.address_held,
             warnings: self.warnings(),
+            rows: self.saved.rows,
+            unreadable: self.peers.iter().filter(|(_, p)| p.unreadable).map(|(id, p)| (*id, p.reads_rows)).collect(),
         }
     }
 }

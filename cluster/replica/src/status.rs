@@ -77,4 +77,8 @@ pub struct ReplicaStatus {
     pub holds_address: bool,
     /// Things an operator must know.
     pub warnings: Vec<String>,
+    /// Row format in which rows may have been written here; 0 = the first.
+    pub rows: u32,
+    /// Peers that are not taken in because one of both cannot read the other's rows, with the greatest format each reads.
+    pub unreadable: Vec<(NodeId, u32)>,
 }

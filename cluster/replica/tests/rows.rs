@@ -67,6 +67,8 @@ fn a_node_that_cannot_read_what_was_written_is_not_taken_in() {
     world.run(3_000);
     let alerts = |w: &World| w.nodes[&A].orders.iter().any(|o| matches!(o, Output::Alert(t) if t.contains("format")));
     assert!(alerts(&world), "somebody is told");
+    let status = world.replica(A).status(world.now);
+    assert_eq!((status.rows, status.unreadable), (RowFormat::HIGHEST.number(), vec![(B, 1)]));
     assert_eq!(world.replica(A).serving(world.now), Serving::Home);
     assert!(matches!(world.replica(B).serving(world.now), Serving::Not(_)));
     let token = world.submit(A, &[16]);
@@ -74,5 +76,6 @@ fn a_node_that_cannot_read_what_was_written_is_not_taken_in() {
     upgrade(&mut world, B);
     world.run(2_000);
     assert_eq!(world.replica(B).serving(world.now), Serving::Backup);
+    assert_eq!(world.replica(A).status(world.now).unreadable, []);
     world.assert_equal();
 }

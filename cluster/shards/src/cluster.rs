@@ -8,6 +8,7 @@ use ports::cluster::{
 };
 use ports::config::QuorumStatus;
 use ports::journal::ClusterEvent;
+use ports::peers::Peers;
 use replica::{Event, ReplicaStatus, Serving};
 use tokio::sync::{oneshot, watch};
 use vocab::limits::T2_MS;
@@ -60,23 +61,27 @@ impl Cluster for EngineCluster {
         };
         let in_sync = replica.record.as_ref().map(|r| r.in_sync.clone()).unwrap_or_default();
         let quorum = engine.config.quorum().borrow().clone();
-        let nodes = state.members.values().map(|member| NodeStatus {
-            id: member.id.0,
-            name: member.name.clone(),
-            address: member.address.clone(),
-            role: if !heard(member.id) {
-                "unreachable".to_owned()
-            } else if !member.data {
-                "witness".to_owned()
-            } else if holder == Some(member.id) {
-                "primary".to_owned()
-            } else {
-                "secondary".to_owned()
-            },
-            reachable: heard(member.id),
-            in_sync: in_sync.contains(&member.id),
-            votes: quorum.voters.contains(&member.id),
-            homes: replica.record.as_ref().map_or(0, |record| record.shards_of(member.id)),
+        let programs = Programs { peers: &*engine.peers, replica: &replica };
+        let nodes = state.members.values().map(|member| {
+            programs.fill(NodeStatus {
+                id: member.id.0,
+                name: member.name.clone(),
+                address: member.address.clone(),
+                role: if !heard(member.id) {
+                    "unreachable".to_owned()
+                } else if !member.data {
+                    "witness".to_owned()
+                } else if holder == Some(member.id) {
+                    "primary".to_owned()
+                } else {
+                    "secondary".to_owned()
+                },
+                reachable: heard(member.id),
+                in_sync: in_sync.contains(&member.id),
+                votes: quorum.voters.contains(&member.id),
+                homes: replica.record.as_ref().map_or(0, |record| record.shards_of(member.id)),
+                ..NodeStatus::default()
+            })
         });
         let warnings = self.warnings(&replica, &quorum);
         ClusterStatus {
@@ -98,6 +103,7 @@ impl Cluster for EngineCluster {
             branches: engine.store.branches(),
             settings_locked: (!quorum.quorum).then(|| LOCKED.to_owned()),
             warnings,
+            rows_written: replica.rows,
         }
     }
 
@@ -160,6 +166,33 @@ impl Cluster for EngineCluster {
 
     fn rescue(&self, others: Others, dry_run: bool) -> Answer<'_, Result<Rescue, MembershipError>> {
         Box::pin(self.0.rescue(others, dry_run))
+    }
+}
+
+/// What nodes told of their programs.
+struct Programs<'a> {
+    peers: &'a dyn Peers,
+    replica: &'a ReplicaStatus,
+}
+
+impl Programs<'_> {
+    fn fill(&self, node: NodeStatus) -> NodeStatus {
+        let id = NodeId(node.id);
+        let refused = || self.peers.refused(id).filter(|_| !node.reachable).or_else(|| self.unreadable(id));
+        let (refused, told) = (refused(), self.peers.program(id));
+        NodeStatus {
+            refused,
+            protocol: told.as_ref().map(|program| program.protocol),
+            rows: told.as_ref().map(|program| program.rows),
+            program: told.map(|program| program.version),
+            ..node
+        }
+    }
+
+    fn unreadable(&self, id: NodeId) -> Option<String> {
+        let (_, reads) = self.replica.unreadable.iter().find(|(other, _)| *other == id)?;
+        let written = self.replica.rows;
+        Some(format!("it reads rows up to format {reads}, up to {written} may have been written here"))
     }
 }
 

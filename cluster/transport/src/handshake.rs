@@ -1,9 +1,13 @@
 //! The first frame of each side: cluster, node, boot, versions. No overlap is refused with the reason.
 
+use ports::peers::PeerProgram;
 use vocab::{Boot, NodeId};
 
 use crate::proto::{Hello, Range};
 use crate::{TransportConfig, Versions};
+
+/// A longer version is no version.
+const PROGRAM_CHARS_MAX: usize = 64;
 
 /// What this node says first.
 pub(crate) fn hello(config: &TransportConfig) -> Hello {
@@ -13,6 +17,17 @@ pub(crate) fn hello(config: &TransportConfig) -> Hello {
         boot: config.boot.0,
         protocol: Some(range(config.versions.protocol)),
         row_format: Some(range(config.versions.row_format)),
+        program: config.program.clone(),
+    }
+}
+
+/// What a Hello says of the program; the text is for people and of a peer's making.
+pub(crate) fn program(hello: &Hello) -> PeerProgram {
+    let range = |range: Option<&Range>| range.map_or((0, 0), |range| (range.min, range.max));
+    PeerProgram {
+        version: hello.program.chars().filter(|c| c.is_ascii_graphic()).take(PROGRAM_CHARS_MAX).collect(),
+        protocol: range(hello.protocol.as_ref()),
+        rows: range(hello.row_format.as_ref()),
     }
 }
 

@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ports::Answer;
-use ports::peers::{CallError, PeerEvents, PeerService, Peers, Service};
+use ports::peers::{CallError, PeerEvents, PeerProgram, PeerService, Peers, Service};
 use ports::streams::{ByteStream, StreamError, StreamService, Streams};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -71,6 +71,8 @@ pub struct TransportConfig {
     pub tls: TlsPems,
     /// Formats this build speaks.
     pub versions: Versions,
+    /// Version of this program, for people.
+    pub program: String,
 }
 
 /// Formats a build can speak; two builds need an overlap in both ranges.
@@ -220,5 +222,11 @@ impl Peers for Transport {
     }
     fn reset(&self, to: NodeId) {
         self.table.reset(to);
+    }
+    fn program(&self, of: NodeId) -> Option<PeerProgram> {
+        self.table.program(of)
+    }
+    fn refused(&self, of: NodeId) -> Option<String> {
+        self.table.slot(of).refusal()
     }
 }

@@ -12,12 +12,12 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 use vocab::limits::FRAME_BYTES_MAX;
 use vocab::{Boot, NodeId};
 
 use crate::dial::{DIAL_WAIT, describe};
-use crate::handshake::{hello, judge_hello};
+use crate::handshake::hello;
 use crate::paths::{self, Heard};
 use crate::peer_table::{ActiveLink, PAYLOAD_BYTES_MAX, PeerTable};
 use crate::probe::caused_by_reset;
@@ -120,13 +120,16 @@ async fn dial_link(
     let wait = if several { PATH_HANDSHAKE_WAIT } else { HANDSHAKE_WAIT };
     let (inbound, first) = match tokio::time::timeout(wait, handshake).await {
         Ok(Ok(answered)) => answered,
-        Ok(Err(status)) => return Err(describe(&status)),
+        Ok(Err(status)) => {
+            note_refusal(table, to, &status);
+            return Err(describe(&status));
+        }
         Err(_) => {
             paths::next_path(table, to);
             return Err("no handshake in time".to_owned());
         }
     };
-    let boot = match first_hello(first).and_then(|hello| judge_hello(&table.config, to, &hello)) {
+    let boot = match first_hello(first).and_then(|hello| table.judge(to, &hello)) {
         Ok(boot) => boot,
         Err(reason) => {
             // The other side logs it too; the stream ends when both senders are gone.
@@ -232,6 +235,9 @@ pub(crate) async fn run_link(
         LinkEnd::Lost(status) if caused_by_reset(status) && table.addresses(peer).len() < 2 => true,
         LinkEnd::Lost(_) | LinkEnd::Ended => paths::refuses_on_every_path(&table.addresses(peer)).await,
     };
+    if let LinkEnd::Lost(status) = &end {
+        note_refusal(table, peer, status);
+    }
     let why = match &end {
         LinkEnd::Closed => "closed here".to_owned(),
         LinkEnd::Ended => "closed by the peer".to_owned(),
@@ -239,6 +245,13 @@ pub(crate) async fn run_link(
     };
     tracing::info!(node = peer.0, link, reset, %why, "link to peer is down");
     handlers.events.link_down(peer, link, reset);
+}
+
+/// Keeps why the peer does not accept this node's handshake, if that is what it says.
+fn note_refusal(table: &PeerTable, peer: NodeId, status: &Status) {
+    if status.code() == Code::FailedPrecondition {
+        table.slot(peer).refuse(&format!("it says: {}", status.message()));
+    }
 }
 
 enum LinkEnd {

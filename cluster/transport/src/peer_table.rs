@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use ports::peers::PeerProgram;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
-use vocab::NodeId;
 use vocab::limits::BATCH_BYTES_MAX;
+use vocab::{Boot, NodeId};
 
+use crate::handshake;
+use crate::proto::Hello;
 use crate::streams::StreamPlaces;
 use crate::{Members, TransportConfig};
 
@@ -18,6 +22,9 @@ use crate::{Members, TransportConfig};
 pub(crate) const PAYLOAD_BYTES_MAX: usize = BATCH_BYTES_MAX + BATCH_BYTES_MAX / 2;
 /// Waiting bytes above which a link counts as stuck and is built anew.
 pub(crate) const QUEUE_BYTES_MAX: usize = 4 * PAYLOAD_BYTES_MAX;
+
+/// A refused handshake counts for so long; while it lasts it is refused again several times in this time.
+const REFUSAL_LASTS: Duration = Duration::from_secs(5);
 
 /// A link that is up.
 pub(crate) struct ActiveLink {
@@ -37,6 +44,10 @@ pub(crate) struct PeerSlot {
     channel: Mutex<Option<Channel>>,
     /// Index of the address that was dialled last with success.
     path: AtomicUsize,
+    /// What it told of its program last.
+    program: Mutex<Option<PeerProgram>>,
+    /// Why a handshake was refused last, by whom ever, and when.
+    refusal: Mutex<Option<(Instant, String)>>,
     /// Ends the streams of both directions; a fresh one after each end.
     streams: Mutex<CancellationToken>,
     stop: CancellationToken,
@@ -61,6 +72,8 @@ impl PeerSlot {
             link: Mutex::default(),
             channel: Mutex::default(),
             path: AtomicUsize::new(0),
+            program: Mutex::default(),
+            refusal: Mutex::default(),
             streams: Mutex::new(stop.child_token()),
             stop: stop.clone(),
             streams_out: StreamPlaces::default(),
@@ -105,6 +118,15 @@ impl PeerSlot {
     /// Another path works.
     pub(crate) fn set_path(&self, path: usize) {
         self.path.store(path, Ordering::Relaxed);
+    }
+    /// One of both does not accept the other's handshake.
+    pub(crate) fn refuse(&self, reason: &str) {
+        *locked(&self.refusal) = Some((Instant::now(), reason.to_owned()));
+    }
+    /// Why not, if it was not long ago.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        let refusal = locked(&self.refusal);
+        refusal.as_ref().filter(|(at, _)| at.elapsed() < REFUSAL_LASTS).map(|(_, reason)| reason.clone())
     }
     /// The channel for calls.
     pub(crate) fn channel(&self) -> Option<Channel> {
@@ -152,6 +174,19 @@ impl PeerTable {
     /// Where the node listens now: an address for each path.
     pub(crate) fn addresses(&self, node: NodeId) -> Vec<String> {
         self.members.borrow().get(&node).cloned().unwrap_or_default()
+    }
+    /// Judges a peer's Hello and keeps what it says; the error is the reason for both logs.
+    pub(crate) fn judge(&self, peer: NodeId, hello: &Hello) -> Result<Boot, String> {
+        let slot = self.slot(peer);
+        *locked(&slot.program) = Some(handshake::program(hello));
+        handshake::judge_hello(&self.config, peer, hello).inspect_err(|reason| slot.refuse(reason))
+    }
+    /// What is known of a node's program.
+    pub(crate) fn program(&self, of: NodeId) -> Option<PeerProgram> {
+        if of == self.config.node {
+            return Some(handshake::program(&handshake::hello(&self.config)));
+        }
+        locked(&self.slot(of).program).clone()
     }
     /// A fresh link number.
     pub(crate) fn next_link(&self) -> u64 {

@@ -16,7 +16,7 @@ use vocab::{Boot, NodeId};
 use crate::accept::{self, StreamTaker};
 use crate::client::service_number;
 use crate::dial::{HTTP_FRAME_BYTES, WINDOW_BYTES, describe};
-use crate::handshake::{hello, judge_hello, overlap};
+use crate::handshake::{hello, overlap};
 use crate::link::{HANDSHAKE_WAIT, LinkQueue, first_hello, payloads, run_link};
 use crate::paths::Heard;
 use crate::peer_table::{PAYLOAD_BYTES_MAX, PeerTable};
@@ -97,7 +97,7 @@ impl Peer for Door {
         let mut inbound = request.into_inner();
         let first = tokio::time::timeout(HANDSHAKE_WAIT, inbound.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no Hello in time"))??;
-        let judged = first_hello(first).and_then(|hello| judge_hello(&self.table.config, peer, &hello));
+        let judged = first_hello(first).and_then(|hello| self.table.judge(peer, &hello));
         let boot = judged.map_err(|reason| {
             tracing::warn!(node = peer.0, %reason, "link refused");
             Status::failed_precondition(reason)

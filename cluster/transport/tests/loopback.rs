@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ports::Answer;
-use ports::peers::{CallError, LinkUp, PeerEvents, PeerService, Peers as _, Service};
+use ports::peers::{CallError, LinkUp, PeerEvents, PeerProgram, PeerService, Peers as _, Service};
 use tokio::sync::{mpsc, watch};
 use transport::ca::{self, Authority};
 use transport::{
@@ -105,6 +105,7 @@ async fn start(authority: &Authority, what: Start, members: &watch::Sender<Membe
         listen: vec![SocketAddr::from(([127, 0, 0, 1], what.port))],
         tls: tls.clone(),
         versions: what.versions,
+        program: "1.2.3".to_owned(),
     };
     let transport = Transport::new(config, members.subscribe()).expect("certificates");
     let (sender, events) = mpsc::unbounded_channel();
@@ -212,14 +213,17 @@ async fn reset_from_either_side_builds_a_fresh_link() {
     }
 }
 
-/// Several dials happen in this time (they are retried after 50 to 500 ms); none may become a link.
-async fn refused_link(a: Start, b: Start) {
+/// Several dials happen in this time (they are retried after 50 to 500 ms); none may become a link, and both know why.
+async fn refused_link(a: Start, b: Start, why: &str) {
     let (authority, members) = (authority(), members());
     let mut a = start(&authority, a, &members).await;
     let mut b = start(&authority, b, &members).await;
     tokio::time::sleep(Duration::from_millis(700)).await;
     assert!(a.events.try_recv().is_err() && b.events.try_recv().is_err(), "no link may be announced");
     assert!(!a.transport.send(B, Bytes::from_static(b"x")) && !b.transport.send(A, Bytes::from_static(b"x")));
+    for told in [a.transport.refused(B), b.transport.refused(A)] {
+        assert!(told.as_ref().is_some_and(|told| told.contains(why)), "{why}: {told:?}");
+    }
 }
 
 #[tokio::test]
@@ -227,9 +231,10 @@ async fn another_cluster_or_no_common_version_is_refused() {
     let newer = Versions { protocol: (2, 3), row_format: (1, 1) };
     let rows = Versions { protocol: (1, 1), row_format: (4, 5) };
     tokio::join!(
-        refused_link(plain(A), Start { cluster: "c2", ..plain(B) }),
-        refused_link(plain(A), Start { versions: newer, ..plain(B) }),
-        refused_link(Start { versions: rows, ..plain(A) }, plain(B)),
+        refused_link(plain(A), Start { cluster: "c2", ..plain(B) }, "is not this cluster"),
+        refused_link(plain(A), Start { versions: newer, ..plain(B) }, "no common protocol"),
+        refused_link(Start { versions: newer, ..plain(A) }, plain(B), "no common protocol"),
+        refused_link(Start { versions: rows, ..plain(A) }, plain(B), "no common row format"),
     );
 }
 
@@ -238,8 +243,15 @@ async fn overlapping_versions_link() {
     let (authority, members) = (authority(), members());
     let wide = Versions { protocol: (1, 4), row_format: (1, 2) };
     let mut a = start(&authority, plain(A), &members).await;
-    let _b = start(&authority, Start { versions: wide, ..plain(B) }, &members).await;
+    assert_eq!(a.transport.program(B), None, "nothing was heard yet");
+    let mut b = start(&authority, Start { versions: wide, ..plain(B) }, &members).await;
     assert_eq!(next(&mut a).await, Event::Up(B, Boot(1), 1));
+    assert_eq!(next(&mut b).await, Event::Up(A, Boot(1), 1));
+    let told = |protocol, rows| Some(PeerProgram { version: "1.2.3".to_owned(), protocol, rows });
+    assert_eq!(a.transport.program(B), told((1, 4), (1, 2)));
+    assert_eq!(b.transport.program(A), told(Versions::CURRENT.protocol, Versions::CURRENT.row_format));
+    assert_eq!(b.transport.program(B), told((1, 4), (1, 2)), "of itself");
+    assert_eq!((a.transport.refused(B), b.transport.refused(A)), (None, None));
 }
 
 #[tokio::test]

@@ -88,6 +88,7 @@ async fn start(authority: &Authority, node: NodeId, members: &watch::Sender<Memb
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)), SocketAddr::from(([127, 0, 0, 2], 0))],
         tls: tls.clone(),
         versions: Versions::CURRENT,
+        program: "1.2.3".to_owned(),
     };
     let transport = Transport::new(config, members.subscribe()).expect("certificates");
     let (sender, events) = mpsc::unbounded_channel();

@@ -75,6 +75,7 @@ impl Node {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             tls,
             versions: Versions::CURRENT,
+            program: "1.2.3".to_owned(),
         };
         let transport = Transport::new(config, members.subscribe()).expect("certificates");
         let handlers = Handlers {

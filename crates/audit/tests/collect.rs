@@ -63,6 +63,12 @@ impl Peers for End {
         false
     }
     fn reset(&self, _: NodeId) {}
+    fn program(&self, _: NodeId) -> Option<ports::peers::PeerProgram> {
+        None
+    }
+    fn refused(&self, _: NodeId) -> Option<String> {
+        None
+    }
     fn call(&self, to: NodeId, service: Service, body: Bytes) -> Answer<'_, Result<Bytes, CallError>> {
         assert_eq!(service, Service::Log);
         let served = self.wire.services.lock().unwrap().get(&to).cloned();

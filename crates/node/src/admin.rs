@@ -477,13 +477,30 @@ fn show_status(value: &Value) {
             say!("cluster address {}, held by node {}", all.join(" and "), text("address_holder"));
         }
     }
-    say!("{:<5}{:<20}{:<18}{:<13}{:<9}{:<7}{:<5}", "node", "name", "address", "role", "in sync", "votes", "homes");
+    say!(
+        "{:<5}{:<20}{:<18}{:<13}{:<9}{:<7}{:<7}program",
+        "node",
+        "name",
+        "address",
+        "role",
+        "in sync",
+        "votes",
+        "homes"
+    );
     for node in value["nodes"].as_array().into_iter().flatten() {
         let cell = |key: &str| line(&node[key]);
         let yes = |key: &str| if node[key].as_bool() == Some(true) { "yes" } else { "no" };
         let (sync, votes) = (yes("in_sync"), yes("votes"));
-        let (id, homes) = (cell("id"), cell("homes"));
-        say!("{id:<5}{:<20}{:<18}{:<13}{sync:<9}{votes:<7}{homes}", cell("name"), cell("address"), cell("role"));
+        let (id, homes, program) = (cell("id"), cell("homes"), node["program"].as_str().unwrap_or("-"));
+        say!(
+            "{id:<5}{:<20}{:<18}{:<13}{sync:<9}{votes:<7}{homes:<7}{program}",
+            cell("name"),
+            cell("address"),
+            cell("role")
+        );
+        if let Some(reason) = node["refused"].as_str() {
+            say!("     refused: {reason}");
+        }
     }
     say!("batches in flight {}, oldest {} ms", text("batches_in_flight"), text("oldest_batch_ms"));
     if value["sync"].is_object() {

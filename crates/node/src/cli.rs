@@ -8,12 +8,12 @@ use clap::{Args, Parser, Subcommand};
 use crate::exit::Exit;
 use crate::{
     admin, branches, cluster_address, config, demo, discover, events, guard, import, init, join, logs, members, owner,
-    seeding, serve, servers, settings,
+    seeding, serve, servers, settings, upgrade,
 };
 
 /// Twinpost: a highly available mail system for a pair of machines.
 #[derive(Debug, Parser)]
-#[command(name = "twinpost", version, max_term_width = 100)]
+#[command(name = "twinpost", version = crate::PROGRAM, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -176,6 +176,12 @@ enum ClusterCommand {
         /// Say the cluster's name instead of being asked for it.
         #[arg(long)]
         confirm: Option<String>,
+    },
+    /// Whether this node may be restarted with this program now: what it has in common with the programs that run, and who
+    /// serves meanwhile. Nothing is changed.
+    UpgradeCheck {
+        #[command(flatten)]
+        server: ServerArgs,
     },
     /// Make another node the primary; what is in flight is finished first and nothing fails.
     Switchover {
@@ -366,6 +372,7 @@ fn run_cluster(command: ClusterCommand) -> anyhow::Result<ExitCode> {
         ClusterCommand::Join(args) => join::run(&args).map(Into::into),
         ClusterCommand::Status { server } => admin::status(&server).map(Into::into),
         ClusterCommand::StartAlone { server, confirm } => admin::start_alone(&server, confirm).map(Into::into),
+        ClusterCommand::UpgradeCheck { server } => upgrade::check(&server).map(Into::into),
         ClusterCommand::Switchover { server, node, dry_run } => {
             members::switch_over(&server, node.as_deref(), dry_run).map(Into::into)
         }

@@ -101,7 +101,7 @@ fn service(config: &NodeConfig, identity: &Identity, cluster: &str, open: bool) 
         ("node", identity.node.to_string()),
         ("cluster", name.to_owned()),
         ("id", identity.cluster_id.clone()),
-        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("version", crate::PROGRAM.to_owned()),
         ("joinable", yes(open && !identity.witness)),
         ("witness", yes(identity.witness)),
         ("address", std::net::SocketAddr::new(config.address, config.ports.peer).to_string()),

@@ -78,7 +78,7 @@ impl Teller {
         Ok(ExamineReply {
             ca_certificate: files::read_text(&self.ca).unwrap_or_default(),
             received_ms,
-            program: env!("CARGO_PKG_VERSION").to_owned(),
+            program: crate::PROGRAM.to_owned(),
             protocol: range(protocol),
             row_format: range(row_format),
             node: status.node,
@@ -179,9 +179,10 @@ async fn judge(config: &NodeConfig, home: &ExamineReply, (asked, heard): (u64, u
     findings
 }
 
-fn own_program() -> Program {
+/// This program and what it speaks.
+pub(crate) fn own_program() -> Program {
     let Versions { protocol, row_format } = Versions::CURRENT;
-    Program { version: env!("CARGO_PKG_VERSION").to_owned(), protocol, rows: row_format }
+    Program { version: crate::PROGRAM.to_owned(), protocol, rows: row_format }
 }
 
 /// Room on the disk of the data folder, which need not be there yet.

@@ -32,4 +32,11 @@ pub mod serve;
 pub mod servers;
 mod service;
 pub mod settings;
+pub mod upgrade;
 mod witness;
+
+/// Version of this program: the workspace's, or the package's that it was built for (`deploy/package.sh`).
+pub const PROGRAM: &str = match option_env!("TWINPOST_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};

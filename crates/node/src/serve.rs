@@ -94,13 +94,13 @@ async fn serve(config: &NodeConfig, data: DataDir, identity: Identity) -> anyhow
     crate::seeding::adopt(&data)?;
     let store = store::Store::open(&data.mail(), store::StoreOptions::default())?;
     let boot = shards::raise_boot(&*store).await?;
-    tracing::info!(node = node.0, boot = boot.0, name = config.name, version = env!("CARGO_PKG_VERSION"), "starting");
+    tracing::info!(node = node.0, boot = boot.0, name = config.name, version = crate::PROGRAM, "starting");
 
     let (transport, members) = open_transport(config, &data, &identity, boot)?;
     let opened = logging::open(&data, node, transport.clone(), store.clone());
     let log = Arc::clone(&opened.logging.log);
     let journal: Arc<dyn Journal> = Arc::new(LoggedJournal { journal: FileJournal::open(&data.0, node.0), log });
-    journal.note(EventKind::Process, &format!("version {} starts, boot {}", env!("CARGO_PKG_VERSION"), boot.0));
+    journal.note(EventKind::Process, &format!("version {} starts, boot {}", crate::PROGRAM, boot.0));
     let control = Control::open(&data.raft(), node, transport.clone()).await.context("open the configuration")?;
     let engine = Engine::start(EngineConfig {
         node,
@@ -227,6 +227,7 @@ pub(crate) fn open_transport(
         listen: init::peer_listeners(config),
         tls: node_tls(data)?,
         versions: Versions::CURRENT,
+        program: crate::PROGRAM.to_owned(),
     };
     Ok((Transport::new(transport, members_seen)?, members))
 }

@@ -26,6 +26,14 @@ pub struct NodeStatus {
     pub votes: bool,
     /// Shards, of 64, whose changes this node orders.
     pub homes: usize,
+    /// Version of its program, as it told when it was linked last; empty when it does not say, `None` while unknown.
+    pub program: Option<String>,
+    /// Messages between nodes that program speaks, lowest and highest.
+    pub protocol: Option<(u32, u32)>,
+    /// Stored rows it reads, lowest and highest.
+    pub rows: Option<(u32, u32)>,
+    /// Why this node and that one do not speak to each other although both run.
+    pub refused: Option<String>,
 }
 
 /// Progress of bringing a node up to date.
@@ -99,6 +107,8 @@ pub struct ClusterStatus {
     pub settings_locked: Option<String>,
     /// Things an operator must know.
     pub warnings: Vec<String>,
+    /// Row format in which rows may have been written here; 0 = the first.
+    pub rows_written: u32,
 }
 
 /// What an account was on one side of a split, kept on this node as it was.

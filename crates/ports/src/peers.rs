@@ -34,6 +34,17 @@ pub enum Service {
     Report,
 }
 
+/// A node's program, as the node tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerProgram {
+    /// Version, for people; empty when the program does not say.
+    pub version: String,
+    /// Messages between nodes it speaks, lowest and highest.
+    pub protocol: (u32, u32),
+    /// Stored rows it reads, lowest and highest.
+    pub rows: (u32, u32),
+}
+
 /// Sending to other nodes.
 pub trait Peers: Send + Sync {
     /// Puts a frame on the link; frames of one link arrive in order or the link goes down. False = no link now.
@@ -45,6 +56,11 @@ pub trait Peers: Send + Sync {
     fn call(&self, to: NodeId, service: Service, body: Bytes) -> Answer<'_, Result<Bytes, CallError>>;
     /// Closes the link, so that it is built anew with a fresh handshake.
     fn reset(&self, to: NodeId);
+    /// What this node told of its program in its last handshake, accepted or not; of this node itself its own. `None`: none
+    /// since the start of this process.
+    fn program(&self, of: NodeId) -> Option<PeerProgram>;
+    /// Why one of both does not accept the other's handshake; `None` when no handshake was refused in the last seconds.
+    fn refused(&self, of: NodeId) -> Option<String>;
 }
 
 /// What a handshake told (cluster id, version ranges and certificate are checked by the transport; no overlap is

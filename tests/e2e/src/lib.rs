@@ -14,6 +14,7 @@ use node::demo::pair::{Pair, PairOptions};
 use testkit::cut_proxy::CutProxy;
 
 pub mod load;
+pub mod previous;
 pub mod watch;
 
 /// How long a client waits for any answer.

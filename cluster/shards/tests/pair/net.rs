@@ -106,6 +106,12 @@ impl Peers for Wire {
     fn reset(&self, _to: NodeId) {
         self.net.resets.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
     }
+    fn program(&self, _: NodeId) -> Option<ports::peers::PeerProgram> {
+        None
+    }
+    fn refused(&self, _: NodeId) -> Option<String> {
+        None
+    }
 }
 
 /// Evidence comes from the guard alone here.

@@ -1,5 +1,7 @@
 //! What an operator must be told, from what a node sees. Pure.
 
+use std::collections::BTreeSet;
+
 use ports::cluster::ClusterStatus;
 use serde::Serialize;
 
@@ -16,6 +18,8 @@ const CERTIFICATE_URGENT_DAYS: i64 = 7;
 /// A queue with more items than this, or an older one, is told of.
 const QUEUE_ITEMS: usize = 1_000;
 const QUEUE_OLDEST_S: u64 = 4 * 60 * 60;
+/// Nodes that run different programs for longer than an upgrade takes are told of (ms).
+const MIX_LASTS_MS: u64 = 60 * 60 * 1000;
 
 /// How urgent it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -101,6 +105,14 @@ pub(crate) struct Seen {
     pub(crate) queue: Option<Queue>,
     /// Clocks of the nodes that answer.
     pub(crate) clocks: Vec<Clock>,
+    /// How long nodes have run different programs (ms).
+    pub(crate) mixed_ms: u64,
+}
+
+/// Versions of the programs that run, each once, the heard nodes' alone; more than one: they differ.
+pub(crate) fn programs(status: &ClusterStatus) -> BTreeSet<&str> {
+    let told = status.nodes.iter().filter(|node| node.reachable).filter_map(|node| node.program.as_deref());
+    told.collect()
 }
 
 /// Everything that is the matter now.
@@ -111,6 +123,7 @@ pub(crate) fn judge(seen: &Seen) -> Vec<Alert> {
         of_cluster(&seen.status, &mut alerts);
         alerts.extend(seen.queue.and_then(of_queue));
         alerts.extend(seen.clocks.iter().filter_map(of_clock));
+        alerts.extend(of_programs(&seen.status, seen.mixed_ms));
     }
     alerts
 }
@@ -136,7 +149,8 @@ fn of_cluster(status: &ClusterStatus, alerts: &mut Vec<Alert>) {
         alerts.push(Alert::new("quorum", Severity::Critical, format!("settings are locked: {reason}"), advice));
     }
     let others = status.nodes.iter().filter(|node| node.id != status.node);
-    for node in others.clone().filter(|node| !node.reachable) {
+    // Whoever is refused runs; every node tells of that itself.
+    for node in others.clone().filter(|node| !node.reachable && node.refused.is_none()) {
         let text = format!("node {} ({}) is not heard", node.id, node.name);
         let advice = "look at its power, its network and its service; it catches up by itself when it is back";
         alerts.push(Alert::new(format!("peer-gone/{}", node.id), Severity::Critical, text, advice));
@@ -169,6 +183,13 @@ fn of_node(seen: &Seen, alerts: &mut Vec<Alert>) {
     if status.mode == "fenced" {
         let text = format!("node {} hears nobody and serves nothing", status.node);
         alerts.push(Alert::new("fenced", Severity::Critical, text, "mend its network"));
+    }
+    for node in &status.nodes {
+        let Some(reason) = &node.refused else { continue };
+        let text =
+            format!("node {} ({}) and node {} do not speak to each other: {reason}", node.id, node.name, status.node);
+        let advice = "install programs on both that have a version in common (`twinpost cluster upgrade-check`)";
+        alerts.push(Alert::new(format!("refused/{}", node.id), Severity::Critical, text, advice));
     }
     for what in &status.checks.broken {
         let text = format!("stored data are damaged, and no other node could give a sound copy yet: {what}");
@@ -207,6 +228,22 @@ fn of_room(node: u32, room: Room) -> Option<Alert> {
     let text = format!("the disk of node {node} has {} MiB free ({percent} %){forecast}", room.free / (1024 * 1024));
     let severity = if urgent { Severity::Critical } else { Severity::Warning };
     Some(Alert::new("disk", severity, text, "make room, or give it a larger disk, before changes are refused"))
+}
+
+fn of_programs(status: &ClusterStatus, mixed_ms: u64) -> Option<Alert> {
+    let programs = programs(status);
+    if programs.len() < 2 {
+        return None;
+    }
+    let version = |version: &str| if version.is_empty() { "one that does not say" } else { version }.to_owned();
+    let runs = |node: &ports::cluster::NodeStatus| {
+        node.program.as_deref().map(|program| format!("node {}: {}", node.id, version(program)))
+    };
+    let all: Vec<String> = status.nodes.iter().filter(|node| node.reachable).filter_map(runs).collect();
+    let severity = if mixed_ms >= MIX_LASTS_MS { Severity::Warning } else { Severity::Info };
+    let text = format!("nodes run different programs ({})", all.join(", "));
+    let advice = "bring all nodes to one version (`twinpost cluster upgrade-check`), and change no settings before";
+    Some(Alert::new("version-mix", severity, text, advice))
 }
 
 fn of_queue(queue: Queue) -> Option<Alert> {
@@ -251,6 +288,7 @@ mod tests {
             certificates: Vec::new(),
             queue: Some(Queue::default()),
             clocks: Vec::new(),
+            mixed_ms: 0,
         }
     }
 
@@ -282,6 +320,26 @@ mod tests {
         seen.status.nodes[1].in_sync = false;
         seen.status.sync = Some(SyncStatus { node: 2, accounts: 5, ..Default::default() });
         assert_eq!(keys(&seen), ["out-of-sync/2", "heal"]);
+    }
+
+    #[test]
+    fn different_programs_are_told_of_and_urgently_when_they_refuse_each_other() {
+        let mut seen = healthy();
+        for (node, program) in seen.status.nodes.iter_mut().zip(["0.2.0", "0.2.0", "0.1.0"]) {
+            node.program = Some(program.into());
+        }
+        let severity =
+            |seen: &Seen| judge(seen).into_iter().map(|alert| (alert.key, alert.severity)).collect::<Vec<_>>();
+        assert_eq!(severity(&seen), [("version-mix".to_owned(), Severity::Info)], "an upgrade is under way");
+        seen.mixed_ms = MIX_LASTS_MS;
+        assert_eq!(severity(&seen), [("version-mix".to_owned(), Severity::Warning)], "it was left half done");
+        assert!(judge(&seen)[0].text.contains("node 3: 0.1.0"), "{:?}", judge(&seen));
+        seen.status.nodes[2].reachable = false;
+        assert_eq!(keys(&seen), ["peer-gone/3"], "what an absent node ran says nothing");
+        seen.status.nodes[2].refused = Some("no common protocol".into());
+        assert_eq!(severity(&seen), [("refused/3".to_owned(), Severity::Critical)]);
+        seen.leads = false;
+        assert_eq!(keys(&seen), ["refused/3"], "the one that is refused may be alone with it");
     }
 
     #[test]

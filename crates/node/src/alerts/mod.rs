@@ -76,7 +76,7 @@ impl Alerts {
         let post = Post::start(&sources);
         let mut ticks = tokio::time::interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (mut looks, mut rooms) = (0u32, Rooms::default());
+        let (mut looks, mut rooms, mut mixed_since) = (0u32, Rooms::default(), None);
         let (mut certificates, mut queue, mut clocks) = (Vec::new(), None, Vec::new());
         loop {
             ticks.tick().await;
@@ -90,7 +90,10 @@ impl Alerts {
             looks = looks.wrapping_add(1);
             let now = wall_ms();
             let room = rooms.look(now, &sources.mail);
-            let seen = Seen { status, leads, room, certificates: certificates.clone(), queue, clocks: clocks.clone() };
+            mixed_since = (judge::programs(&status).len() > 1).then(|| mixed_since.unwrap_or(now));
+            let mixed_ms = mixed_since.map_or(0, |since| now.saturating_sub(since));
+            let (certificates, clocks) = (certificates.clone(), clocks.clone());
+            let seen = Seen { status, leads, room, certificates, queue, clocks, mixed_ms };
             let found = judge::judge(&seen);
             let changes = self.board.lock().unwrap_or_else(PoisonError::into_inner).step(now, found);
             for change in changes {

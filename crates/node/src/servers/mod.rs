@@ -201,7 +201,7 @@ impl Reporter {
             "address": member.map(|member| &member.address),
             "role": role,
             "reachable": true,
-            "version": env!("CARGO_PKG_VERSION"),
+            "version": crate::PROGRAM,
             "boot": self.basics.boot.0,
             "uptime_s": self.started.elapsed().as_secs(),
             "at_ms": wall_ms(),

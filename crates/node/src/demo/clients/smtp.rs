@@ -158,6 +158,10 @@ impl SmtpClient {
             let mut data = None;
             for at in 0..commands.len() {
                 let answer = self.reply().await?;
+                if answer.code == 421 {
+                    // The server closes, and answers nothing that is still on its way (RFC 5321 §3.8).
+                    return Ok(Some(answer));
+                }
                 if at == last {
                     data = Some(answer);
                 } else if !answer.is(2) {
