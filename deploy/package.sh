@@ -25,11 +25,6 @@ command -v dpkg-shlibdeps >/dev/null || { say "needs dpkg-dev"; exit 3; }
 
 prepared=$(deploy/prepare.sh) || exit $?
 eval "$prepared"
-if [ -z "$binary" ]; then
-  cargo build --locked --release -p node >&2
-  binary=$CARGO_TARGET_DIR/release/twinpost
-fi
-
 commit=$(git rev-parse --verify HEAD 2>/dev/null || echo 'an archive')
 if [ -z "$version" ]; then
   version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
@@ -37,6 +32,11 @@ if [ -z "$version" ]; then
   if [ "$commit" != "an archive" ] && [ "$tag" != "v$version" ]; then
     version=$version+git$(git rev-list --count HEAD).$(git rev-parse --short=8 HEAD)
   fi
+fi
+if [ -z "$binary" ]; then
+  # Nodes tell each other what they run.
+  TWINPOST_VERSION=$version cargo build --locked --release -p node >&2
+  binary=$CARGO_TARGET_DIR/release/twinpost
 fi
 # Without a repository around it (an archive of the sources) the newest thing that is known is the lock file.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.lock)}

@@ -40,6 +40,8 @@ started=() mounted=() spaces=()
 cleanup() {
   local one
   for one in "${started[@]}"; do
+    # `unshare --kill-child` does not end a child that has become another user since.
+    pkill -KILL -P "$one" 2>/dev/null || true
     kill -KILL "$one" 2>/dev/null || true
     wait "$one" 2>/dev/null || true
   done
