@@ -9,6 +9,7 @@ use vocab::{Address, Domain, NodeId};
 
 use crate::alert_setting::{self, ALERTS_SETTING, AlertsBody};
 use crate::apply::{Faults, fault};
+use crate::certificates::{self, CERTIFICATES_SETTING, CertificatesBody};
 use crate::log_setting::{self, LOG_SETTING, LogBody};
 use crate::state::{AccountBody, AliasBody, ClusterState, Document, DocumentKind, DomainBody, Rejection};
 
@@ -235,6 +236,11 @@ fn check_body(state: &ClusterState, (kind, name): (DocumentKind, &str), body: &V
                 ALERTS_SETTING => {
                     if let Some(alerts) = parse_body::<AlertsBody>(body, &place, faults) {
                         alert_setting::check(&alerts, &place, faults);
+                    }
+                }
+                CERTIFICATES_SETTING => {
+                    if let Some(certificates) = parse_body::<CertificatesBody>(body, &place, faults) {
+                        certificates::check(&certificates, &place, faults);
                     }
                 }
                 LOG_SETTING => {

@@ -4,6 +4,7 @@
 mod addresses;
 mod alert_setting;
 mod apply;
+mod certificates;
 mod documents;
 pub mod epoch;
 mod log_setting;
@@ -14,6 +15,9 @@ pub mod state;
 pub use addresses::{ClusterAddress, listed, stored as stored_addresses};
 pub use alert_setting::{ALERTS_SETTING, AlertsBody};
 pub use apply::apply;
+pub use certificates::{
+    CERTIFICATES_SETTING, CertificatesBody, Duty, Rotation, RotationRefused, RotationStep, is_own_setting,
+};
 pub use documents::{
     Failback, HOMES_SETTING, HomesBody, LOAD_SETTING, LOAD_WEIGHT, LoadBody, PRIMARY_SETTING, PrimaryBody, SETTLE_S,
     SETTLE_S_MAX, address_key, normalise_name,

@@ -4,6 +4,7 @@ use serde_json::Value;
 use vocab::{AccountId, Address, Domain, NodeId};
 
 use crate::alert_setting::{ALERTS_SETTING, AlertsBody};
+use crate::certificates::{CERTIFICATES_SETTING, CertificatesBody};
 use crate::documents::{HOMES_SETTING, HomesBody, LOAD_SETTING, LoadBody, PRIMARY_SETTING, PrimaryBody, address_key};
 use crate::log_setting::{LOG_SETTING, LogBody};
 use crate::state::{AccountBody, AliasBody, ClusterState, Document, DocumentKind, DomainBody};
@@ -81,6 +82,13 @@ impl ClusterState {
     pub fn alerts(&self) -> AlertsBody {
         let body = self.setting(ALERTS_SETTING).cloned();
         body.and_then(|body| serde_json::from_value(body).ok()).unwrap_or_default()
+    }
+    /// The exchange of the CA, if one is under way (setting [`CERTIFICATES_SETTING`]), with the revision of the setting.
+    #[must_use]
+    pub fn certificates(&self) -> (u64, CertificatesBody) {
+        let document = self.document(DocumentKind::Setting, CERTIFICATES_SETTING);
+        let body = document.and_then(|document| serde_json::from_value(document.body.clone()).ok());
+        (document.map_or(0, |document| document.revision), body.unwrap_or_default())
     }
     /// What the log keeps and where it goes (setting [`LOG_SETTING`]).
     #[must_use]

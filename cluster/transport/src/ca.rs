@@ -3,17 +3,18 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType,
 };
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use vocab::NodeId;
-use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
 
 use crate::judged::judged_verifier;
 
@@ -22,12 +23,18 @@ const RESERVED_SUFFIX: &str = ".twinpost.internal";
 /// A name that every node certificate carries: what a joiner checks, which knows no node id yet.
 pub(crate) const JOIN_NAME: &str = "node.twinpost.internal";
 
+/// No certificate ends later.
+const LAST_YEAR: i32 = 4096;
+
 /// Why a certificate was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// A name that cannot be in a certificate.
     #[error("name {0:?} cannot be in a certificate")]
     Name(String),
+    /// The key is not that of the certificate.
+    #[error("the key of the CA does not belong to its certificate")]
+    Key,
     /// PEM text that is no certificate, key or request.
     #[error("certificates: {0}")]
     Pem(#[from] rcgen::Error),
@@ -89,35 +96,119 @@ pub fn request_node() -> Result<NodeRequest, CertificateError> {
     Ok(NodeRequest { request: request.pem()?, key: key.serialize_pem() })
 }
 
+/// What a certificate says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// When it ends (Unix seconds).
+    pub ends: u64,
+    /// Its number, in hexadecimal.
+    pub serial: String,
+    key: Vec<u8>,
+    issuer_key: Vec<u8>,
+}
+
+impl CertificateFacts {
+    /// Of the first certificate in this text.
+    ///
+    /// # Errors
+    /// The text is no certificate.
+    pub fn read(pem: &str) -> Result<Self, CertificateError> {
+        let bad = || CertificateError::Pem(rcgen::Error::CouldNotParseCertificate);
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| bad())?;
+        let (_, parsed) = X509Certificate::from_der(&der).map_err(|_| bad())?;
+        let mut facts = Self {
+            ends: u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0),
+            serial: parsed.raw_serial_as_string(),
+            key: Vec::new(),
+            issuer_key: Vec::new(),
+        };
+        for extension in parsed.extensions() {
+            match extension.parsed_extension() {
+                ParsedExtension::SubjectKeyIdentifier(id) => facts.key = id.0.to_vec(),
+                ParsedExtension::AuthorityKeyIdentifier(id) => {
+                    facts.issuer_key = id.key_identifier.as_ref().map(|id| id.0.to_vec()).unwrap_or_default();
+                }
+                _ => {}
+            }
+        }
+        Ok(facts)
+    }
+
+    /// Whether it names the key of this CA as its issuer's. No proof: for certificates of one's own.
+    #[must_use]
+    pub fn names_issuer(&self, ca: &Self) -> bool {
+        !ca.key.is_empty() && self.issuer_key == ca.key
+    }
+}
+
+/// Each certificate of a text by itself, in order.
+///
+/// # Errors
+/// The text is not PEM.
+pub fn split(pem: &str) -> Result<Vec<String>, CertificateError> {
+    const END: &str = "-----END CERTIFICATE-----";
+    let mut all = Vec::new();
+    let mut rest = pem;
+    while let Some(at) = rest.find(END) {
+        let (one, after) = rest.split_at(at + END.len());
+        let begin = one.find("-----BEGIN CERTIFICATE-----");
+        let one = begin.and_then(|begin| one.get(begin..)).ok_or(rcgen::Error::CouldNotParseCertificate)?;
+        all.push(format!("{one}\n"));
+        rest = after;
+    }
+    Ok(all)
+}
+
 /// The CA with its key.
 pub struct Authority {
+    /// When what it issues ends, unless it ends before itself (Unix seconds).
+    until: u64,
+    /// When it ends itself.
+    ends: u64,
     certificate: String,
     key: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    /// A new CA for this cluster.
+    /// A new CA for this cluster, which ends then (Unix seconds). What it issues ends with it, see [`Self::until`].
     ///
     /// # Errors
     /// The system gives no randomness.
-    pub fn create(cluster: &str) -> Result<Self, CertificateError> {
+    pub fn create(cluster: &str, ends: u64) -> Result<Self, CertificateError> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name = named(&format!("Twinpost CA of {cluster}"));
+        params.not_after = at(ends);
         let certificate = params.self_signed(&key)?.pem();
         Self::load(&certificate, &key.serialize_pem())
     }
 
-    /// The CA from its files.
+    /// The CA from its files. Of several certificates the one of the key counts.
     ///
     /// # Errors
     /// They are not what they should be.
-    pub fn load(certificate: &str, key: &str) -> Result<Self, CertificateError> {
-        let issuer = Issuer::from_ca_cert_pem(certificate, KeyPair::from_pem(key)?)?;
-        Ok(Self { certificate: certificate.to_owned(), key: key.to_owned(), issuer })
+    pub fn load(certificates: &str, key: &str) -> Result<Self, CertificateError> {
+        let pair = KeyPair::from_pem(key)?;
+        let ours = |one: &String| is_key_of(one, &pair).unwrap_or(false);
+        let certificate = split(certificates)?.into_iter().find(ours).ok_or(CertificateError::Key)?;
+        let ends = CertificateFacts::read(&certificate)?.ends;
+        let issuer = Issuer::from_ca_cert_pem(&certificate, pair)?;
+        Ok(Self { until: ends, ends, certificate, key: key.to_owned(), issuer })
+    }
+
+    /// What is issued from now on ends then (Unix seconds), or with the CA itself.
+    #[must_use]
+    pub fn until(self, until: u64) -> Self {
+        Self { until: until.min(self.ends), ..self }
+    }
+
+    /// When what is issued ends (Unix seconds).
+    #[must_use]
+    pub const fn issues_until(&self) -> u64 {
+        self.until
     }
 
     /// Certificate (PEM).
@@ -140,6 +231,7 @@ impl Authority {
     pub fn sign_node(&self, request: &str, node: NodeId, names: &[String]) -> Result<String, CertificateError> {
         let mut request = CertificateSigningRequestParams::from_pem(request)?;
         request.params = node_params(node, names)?;
+        request.params.not_after = at(self.until);
         Ok(request.signed_by(&self.issuer)?.pem())
     }
 
@@ -148,7 +240,7 @@ impl Authority {
     /// # Errors
     /// A name is bad.
     pub fn issue_node(&self, node: NodeId, names: &[String]) -> Result<Issued, CertificateError> {
-        self.issue(&node_params(node, names)?)
+        self.issue(node_params(node, names)?)
     }
 
     /// Certificate and key that clients see: cluster name, node names, addresses. Nodes do not take it for a node's.
@@ -159,14 +251,31 @@ impl Authority {
         let first = names.first().ok_or_else(|| CertificateError::Name(String::new()))?;
         let mut params = leaf_params(first, names)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        self.issue(&params)
+        self.issue(params)
     }
 
-    fn issue(&self, params: &CertificateParams) -> Result<Issued, CertificateError> {
+    fn issue(&self, mut params: CertificateParams) -> Result<Issued, CertificateError> {
+        params.not_after = at(self.until);
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?.pem();
         Ok(Issued { certificate, key: key.serialize_pem() })
     }
+}
+
+/// Unix seconds as certificates say it. What begins is left in the past: a clock that is behind keeps no node out.
+fn at(seconds: u64) -> time::OffsetDateTime {
+    let latest = rcgen::date_time_ymd(LAST_YEAR, 1, 1);
+    rcgen::date_time_ymd(1970, 1, 1)
+        .checked_add(Duration::from_secs(seconds).try_into().unwrap_or(time::Duration::MAX))
+        .unwrap_or(latest)
+        .min(latest)
+}
+
+/// Whether a CA's certificate is of this key.
+fn is_key_of(certificate: &str, key: &KeyPair) -> Option<bool> {
+    let der = CertificateDer::from_pem_slice(certificate.as_bytes()).ok()?;
+    let (_, parsed) = X509Certificate::from_der(&der).ok()?;
+    Some(parsed.public_key().raw == key.subject_public_key_info())
 }
 
 fn named(common_name: &str) -> DistinguishedName {
@@ -218,7 +327,8 @@ pub(crate) fn pinned_verifier(ca_hash: &str) -> Arc<dyn ServerCertVerifier> {
         Box::new(move |end_entity, intermediates, server_name, ocsp_response, now| {
             let pinned = |der: &&CertificateDer<'_>| *blake3::hash(der).to_hex() == *hash;
             let Some(ca) = intermediates.iter().find(pinned) else {
-                return Err(rustls::Error::General("the CA of this server is not the one the token names".to_owned()));
+                return Err(rustls::Error::General("the CA of this server is not the one the token names: the cluster has changed its CA since, or this is another \
+                     cluster; make a new token there with `twinpost cluster token`".to_owned()));
             };
             let mut roots = RootCertStore::empty();
             roots.add(ca.clone().into_owned())?;

@@ -37,6 +37,7 @@ pub(crate) const fn service_number(service: Service) -> u32 {
         Service::Watch => 3,
         Service::Log => 4,
         Service::Report => 5,
+        Service::Certificates => 6,
     }
 }
 
@@ -73,28 +74,40 @@ pub(crate) async fn call(
     if body.len() > PAYLOAD_BYTES_MAX {
         return Err(CallError::NotSent(format!("{} bytes are above the limit of a call", body.len())));
     }
-    let channel = channel(table, to).await?;
-    let mut client = PeerClient::new(channel)
-        .max_decoding_message_size(2 * PAYLOAD_BYTES_MAX)
-        .max_encoding_message_size(2 * PAYLOAD_BYTES_MAX);
-    let protocol = Some(range(table.config.versions.protocol));
-    let request = CallRequest { service: service_number(service), body, protocol };
-    match tokio::time::timeout(CALL_WAIT, client.call(request)).await {
-        Ok(Ok(reply)) => match reply.into_inner().answer {
-            Some(call_reply::Answer::Body(body)) => Ok(body),
-            Some(call_reply::Answer::Refused(reason)) => Err(CallError::Refused(reason)),
-            None => Err(CallError::Lost("empty answer".to_owned())),
-        },
-        Ok(Err(status)) if matches!(status.code(), Code::FailedPrecondition | Code::Unauthenticated) => {
-            Err(CallError::Refused(status.message().to_owned()))
-        }
-        Ok(Err(status)) => {
-            table.slot(to).set_channel(None);
-            Err(CallError::Lost(describe(&status)))
-        }
-        Err(_) => {
-            table.slot(to).set_channel(None);
-            Err(CallError::Lost(format!("no answer within {} s", CALL_WAIT.as_secs())))
+    let mut again = true;
+    loop {
+        let channel = channel(table, to).await?;
+        let mut client = PeerClient::new(channel)
+            .max_decoding_message_size(2 * PAYLOAD_BYTES_MAX)
+            .max_encoding_message_size(2 * PAYLOAD_BYTES_MAX);
+        let protocol = Some(range(table.config.versions.protocol));
+        let request = CallRequest { service: service_number(service), body: body.clone(), protocol };
+        match tokio::time::timeout(CALL_WAIT, client.call(request)).await {
+            Ok(Ok(reply)) => {
+                return match reply.into_inner().answer {
+                    Some(call_reply::Answer::Body(body)) => Ok(body),
+                    Some(call_reply::Answer::Refused(reason)) => Err(CallError::Refused(reason)),
+                    None => Err(CallError::Lost("empty answer".to_owned())),
+                };
+            }
+            // Nothing was done. The connection may be older than the certificate this node has now.
+            Ok(Err(status)) if status.code() == Code::Unauthenticated => {
+                table.slot(to).set_channel(None);
+                if !std::mem::take(&mut again) {
+                    return Err(CallError::Refused(status.message().to_owned()));
+                }
+            }
+            Ok(Err(status)) if status.code() == Code::FailedPrecondition => {
+                return Err(CallError::Refused(status.message().to_owned()));
+            }
+            Ok(Err(status)) => {
+                table.slot(to).set_channel(None);
+                return Err(CallError::Lost(describe(&status)));
+            }
+            Err(_) => {
+                table.slot(to).set_channel(None);
+                return Err(CallError::Lost(format!("no answer within {} s", CALL_WAIT.as_secs())));
+            }
         }
     }
 }

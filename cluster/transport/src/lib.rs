@@ -16,6 +16,7 @@ mod peer_table;
 mod probe;
 mod server;
 mod streams;
+mod tls;
 
 /// Generated from `proto/peer.proto`.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
@@ -44,11 +45,12 @@ pub use proto::{ExamineReply, ExamineRequest, JoinReply, JoinRequest, MemberAddr
 
 use accept::StreamTaker;
 use peer_table::PeerTable;
+use tls::Tls;
 
 /// Certificates of this node as PEM text.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct TlsPems {
-    /// The cluster's CA.
+    /// The cluster's CA, and a second one while it is exchanged.
     pub ca: String,
     /// This node's certificate.
     pub certificate: String,
@@ -145,10 +147,9 @@ impl Transport {
     /// # Errors
     /// [`TransportError::Tls`].
     pub fn new(config: TransportConfig, members: watch::Receiver<Members>) -> Result<Arc<Self>, TransportError> {
-        dial::check_pems(&config.tls)?;
         let stop = CancellationToken::new();
-        let stream_tls = accept::stream_tls(&config.tls)?;
-        let table = PeerTable::new(config, members, stream_tls, stop.clone());
+        let tls = Tls::new(config.tls.clone(), 0)?;
+        let table = PeerTable::new(config, members, tls, stop.clone());
         Ok(Arc::new(Self { table: Arc::new(table), taker: StreamTaker::default(), stop }))
     }
 
@@ -163,7 +164,7 @@ impl Transport {
             let failed = |source| TransportError::Listen { address, source };
             let listener = TcpListener::bind(address).await.map_err(failed)?;
             bound.push(listener.local_addr().map_err(failed)?);
-            server::serve(&self.table, &handlers, &self.taker, listener, self.stop.clone())?;
+            server::serve(&self.table, &handlers, &self.taker, listener, self.stop.clone());
         }
         tokio::spawn(streams::end_removed(Arc::clone(&self.table)));
         tokio::spawn(link::dial_members(Arc::clone(&self.table), handlers, self.stop.clone()));
@@ -174,6 +175,26 @@ impl Transport {
     /// call counts.
     pub fn take_streams(&self, service: Arc<dyn StreamService>) {
         let _ = self.taker.set(service);
+    }
+
+    /// Whether [`Self::set_tls`] could use these.
+    ///
+    /// # Errors
+    /// [`TransportError::Tls`].
+    pub fn check_tls(tls: &TlsPems) -> Result<(), TransportError> {
+        Tls::new(tls.clone(), 0).map(drop)
+    }
+
+    /// Uses these certificates for every connection that begins from now on. Nothing is broken: links and streams go on, and
+    /// calls under way get their answers. Where a CA of before is missing, links move to new connections, calls on old ones
+    /// are refused, and a peer's link that it has not moved ends after some seconds; streams stay until they end.
+    ///
+    /// # Errors
+    /// [`TransportError::Tls`]: they cannot be used, and those of before stay.
+    pub fn set_tls(&self, tls: TlsPems) -> Result<(), TransportError> {
+        let next = self.table.tls().replaced_by(tls)?;
+        self.table.set_tls(next);
+        Ok(())
     }
 
     /// Closes every link and stream and stops listening; handlers still hear of links that went down.

@@ -100,6 +100,8 @@ async fn dial_link(
     (to, better): (NodeId, Option<Channel>),
     task: &CancellationToken,
 ) -> Result<Option<Channel>, String> {
+    // Before the dial, so that a CA dropped meanwhile is noticed.
+    let dropped = table.tls().dropped;
     let channel = match better {
         Some(channel) => channel,
         None => paths::dial_any(table, to).await?,
@@ -142,7 +144,7 @@ async fn dial_link(
     drop(refuse);
     let (heard, close) = (Heard::new(), ends.close.clone());
     let watch = async {
-        let found = paths::better_path(table, to, &heard, &close).await;
+        let found = paths::better_path(table, (to, dropped), &heard, &close).await;
         if let Some((_, path)) = &found {
             table.slot(to).set_path(*path);
             close.cancel();

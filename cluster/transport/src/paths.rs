@@ -55,7 +55,7 @@ impl Heard {
 ///
 /// # Errors
 /// Why there is none, for people.
-pub(crate) async fn dial_any(table: &Arc<PeerTable>, to: NodeId) -> Result<Channel, String> {
+pub(crate) async fn dial_any(table: &PeerTable, to: NodeId) -> Result<Channel, String> {
     let slot = table.slot(to);
     let addresses = table.addresses(to);
     if addresses.is_empty() {
@@ -83,9 +83,11 @@ async fn dial_in_order(
     order: &[usize],
 ) -> Result<(Channel, usize), String> {
     let watched = addresses.len() > 1;
+    let tls = table.tls();
+    let tls = &tls.pems;
     first_of(order, |path| async move {
         let address = addresses.get(path).map(String::as_str).unwrap_or_default();
-        dial(&table.config.tls, to, address, watched).await.map(|channel| (channel, path)).map_err(|fault| fault.reason)
+        dial(tls, to, address, watched).await.map(|channel| (channel, path)).map_err(|fault| fault.reason)
     })
     .await
 }
@@ -119,12 +121,13 @@ where
     }
 }
 
-/// Watches a link that this node dialled and ends it when another path is better: any, when it is silent; the first, when
-/// it stands on another and the first works again. The channel on that path is the result. A peer that is only paused
-/// answers on no path, so its link stays.
+/// Watches a link that this node dialled and ends it when another connection is better: on any other path, when it is
+/// silent; on the first, when it stands on another and the first works again; a fresh one, when a CA was dropped since it
+/// was dialled (`dropped`: how many had been). The channel and its path are the result. A peer that is only paused answers
+/// on no path, so its link stays.
 pub(crate) async fn better_path(
     table: &PeerTable,
-    to: NodeId,
+    (to, dropped): (NodeId, u64),
     heard: &Heard,
     close: &CancellationToken,
 ) -> Option<(Channel, usize)> {
@@ -137,6 +140,19 @@ pub(crate) async fn better_path(
             _ = look.tick() => {}
         }
         let (addresses, now) = (table.addresses(to), slot.path());
+        if table.tls().dropped != dropped {
+            let dialled = tokio::select! {
+                () = close.cancelled() => return None,
+                dialled = dial_any(table, to) => dialled,
+            };
+            if let Ok(channel) = dialled {
+                tracing::info!(
+                    node = to.0,
+                    "the link moves to a new connection: a CA it may rest on is trusted no more"
+                );
+                return Some((channel, slot.path()));
+            }
+        }
         let silent = heard.is_silent();
         let back = now > 0 && tried_first.elapsed() >= RETURN_AFTER;
         if addresses.len() < 2 || !(silent || back) {

@@ -16,6 +16,7 @@ use vocab::{Boot, NodeId};
 use crate::handshake;
 use crate::proto::Hello;
 use crate::streams::StreamPlaces;
+use crate::tls::Tls;
 use crate::{Members, TransportConfig};
 
 /// One payload of `send` (bytes): a batch at its limit and what encoding adds.
@@ -146,8 +147,8 @@ pub(crate) struct PeerTable {
     pub(crate) members: watch::Receiver<Members>,
     /// Ends everything.
     pub(crate) stop: CancellationToken,
-    /// For the dialling side of streams.
-    pub(crate) stream_tls: Arc<rustls::ClientConfig>,
+    /// Certificates in use.
+    pub(crate) tls: watch::Sender<Arc<Tls>>,
     slots: Mutex<BTreeMap<NodeId, Arc<PeerSlot>>>,
     links: AtomicU64,
 }
@@ -156,11 +157,22 @@ impl PeerTable {
     pub(crate) fn new(
         config: TransportConfig,
         members: watch::Receiver<Members>,
-        stream_tls: rustls::ClientConfig,
+        tls: Tls,
         stop: CancellationToken,
     ) -> Self {
-        let stream_tls = Arc::new(stream_tls);
-        Self { config, members, stop, stream_tls, slots: Mutex::default(), links: AtomicU64::new(0) }
+        let (tls, _) = watch::channel(Arc::new(tls));
+        Self { config, members, stop, tls, slots: Mutex::default(), links: AtomicU64::new(0) }
+    }
+    /// The certificates in use now.
+    pub(crate) fn tls(&self) -> Arc<Tls> {
+        Arc::clone(&self.tls.borrow())
+    }
+    /// Connections that begin from now on use these; calls go over new ones at once.
+    pub(crate) fn set_tls(&self, tls: Tls) {
+        self.tls.send_replace(Arc::new(tls));
+        for slot in locked(&self.slots).values() {
+            slot.set_channel(None);
+        }
     }
     /// The slot of this node.
     pub(crate) fn slot(&self, node: NodeId) -> Arc<PeerSlot> {

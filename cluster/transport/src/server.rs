@@ -26,7 +26,7 @@ use crate::proto::{
     CallReply, CallRequest, ExamineReply, ExamineRequest, Frame, GuardWordReply, GuardWordRequest, JoinReply,
     JoinRequest, call_reply, frame,
 };
-use crate::{Handlers, TransportError};
+use crate::{Handlers, tls};
 
 /// Calls and streams of one connection at a time.
 const STREAMS_MAX: u32 = 10_000;
@@ -40,8 +40,7 @@ pub(crate) fn serve(
     taker: &StreamTaker,
     listener: TcpListener,
     stop: CancellationToken,
-) -> Result<(), TransportError> {
-    let tls = accept::server_tls(&table.config.tls)?;
+) {
     let door = Arc::new(Door { table: Arc::clone(table), handlers: Arc::clone(handlers) });
     let peers = PeerServer::from_arc(Arc::clone(&door))
         .max_decoding_message_size(2 * PAYLOAD_BYTES_MAX.max(FRAME_BYTES_MAX))
@@ -58,13 +57,12 @@ pub(crate) fn serve(
         .max_concurrent_streams(STREAMS_MAX)
         .add_service(peers)
         .add_service(admission);
-    let incoming = accept::connections(Arc::clone(table), Arc::clone(taker), (listener, tls), stop.clone());
+    let incoming = accept::connections(Arc::clone(table), Arc::clone(taker), listener, stop.clone());
     tokio::spawn(async move {
         if let Err(error) = router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await {
             tracing::error!(error = %describe(&error), "listener for peers ended");
         }
     });
-    Ok(())
 }
 
 struct Door {
@@ -94,6 +92,7 @@ impl Peer for Door {
 
     async fn link(&self, request: Request<Streaming<Frame>>) -> Result<Response<FrameStream>, Status> {
         let peer = self.member(&request)?;
+        let certificate = request.peer_certs().and_then(|chain| chain.first().cloned());
         let mut inbound = request.into_inner();
         let first = tokio::time::timeout(HANDSHAKE_WAIT, inbound.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no Hello in time"))??;
@@ -102,7 +101,11 @@ impl Peer for Door {
             tracing::warn!(node = peer.0, %reason, "link refused");
             Status::failed_precondition(reason)
         })?;
-        let (sending, waiting) = LinkQueue::new(self.table.stop.child_token());
+        let close = self.table.stop.child_token();
+        if let Some(certificate) = certificate {
+            tokio::spawn(tls::end_untrusted(self.table.tls.subscribe(), certificate, close.clone()));
+        }
+        let (sending, waiting) = LinkQueue::new(close);
         let first = Frame { kind: Some(frame::Kind::Hello(hello(&self.table.config))) };
         let outbound = stream::iter([first]).chain(payloads(&sending, waiting)).map(Ok);
         let (table, handlers) = (Arc::clone(&self.table), Arc::clone(&self.handlers));

@@ -117,7 +117,7 @@ pub(crate) async fn open(table: &Arc<PeerTable>, to: NodeId) -> Result<Box<dyn B
     let dialled = async {
         let socket = connect_any(&addresses).await?;
         prepare(&socket)?;
-        TlsConnector::from(Arc::clone(&table.stream_tls)).connect(name, socket).await
+        TlsConnector::from(Arc::clone(&table.tls().stream)).connect(name, socket).await
     };
     let end = slot.streams_end();
     tokio::select! {

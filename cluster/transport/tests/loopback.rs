@@ -126,7 +126,7 @@ async fn next(node: &mut Node) -> Event {
 }
 
 fn authority() -> Authority {
-    Authority::create("test").expect("CA")
+    Authority::create("test", u64::MAX).expect("CA")
 }
 
 fn members() -> watch::Sender<Members> {
@@ -343,7 +343,7 @@ async fn joining_needs_the_right_ca_and_the_right_secret() {
         ..JoinRequest::default()
     };
     let right = ca::ca_hash(authority.certificate()).expect("hash");
-    let wrong = ca::ca_hash(Authority::create("other").expect("CA").certificate()).expect("hash");
+    let wrong = ca::ca_hash(Authority::create("other", u64::MAX).expect("CA").certificate()).expect("hash");
     let error = transport::join_call(&address, &wrong, request(b"open sesame")).await.expect_err("wrong CA");
     assert!(error.contains("token"), "{error}");
     let error = transport::join_call(&address, &right, request(b"guess")).await.expect_err("wrong secret");
@@ -364,4 +364,97 @@ async fn joining_needs_the_right_ca_and_the_right_secret() {
     members.send_modify(|all| drop(all.insert(B, vec!["127.0.0.1:9".to_owned()])));
     let tls = TlsPems { ca: authority.certificate().to_owned(), certificate: reply.certificate, key: own.key };
     transport::send_guard_word(&tls, A, std::slice::from_ref(&address), Boot(5)).await.expect("a member now");
+}
+
+/// A certificate for this node by `issuer`, under the trust of all of `trusted`.
+fn certified(node: NodeId, issuer: &Authority, trusted: &[&Authority]) -> TlsPems {
+    let issued = issuer.issue_node(node, &["127.0.0.1".to_owned()]).expect("issue");
+    let ca = trusted.iter().map(|one| one.certificate()).collect::<Vec<_>>().join("");
+    TlsPems { ca, certificate: issued.certificate, key: issued.key }
+}
+
+async fn calls_work(a: &Node, b: &Node) {
+    for (from, to) in [(a, B), (b, A)] {
+        let answer = from.transport.call(to, Service::Shards, Bytes::from_static(b"x")).await;
+        assert!(answer.is_ok(), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_used_and_breaks_no_link() {
+    let (authority, _, mut a, mut b) = pair().await;
+    calls_work(&a, &b).await;
+    let ends = 4_000_000_000;
+    let short = Authority::load(authority.certificate(), authority.key()).expect("CA").until(ends);
+    for (node, id) in [(&a, A), (&b, B)] {
+        let tls = certified(id, &short, &[&authority]);
+        let facts = ca::CertificateFacts::read(&tls.certificate).expect("facts");
+        let root = ca::CertificateFacts::read(authority.certificate()).expect("facts");
+        assert!(facts.ends == ends && facts.names_issuer(&root) && !root.names_issuer(&facts), "{facts:?}");
+        // A key of another certificate is noticed, and what was stays.
+        let wrong = TlsPems { key: certified(id, &short, &[&authority]).key, ..tls.clone() };
+        assert!(node.transport.set_tls(wrong).is_err());
+        node.transport.set_tls(tls).expect("good");
+    }
+    calls_work(&a, &b).await;
+    assert!(a.transport.send(B, Bytes::from_static(b"on the old link")));
+    assert_eq!(next(&mut b).await, Event::Frame(A, 1, Bytes::from_static(b"on the old link")));
+    assert!(a.events.try_recv().is_err() && b.events.try_recv().is_err(), "nothing went down");
+    a.transport.reset(B);
+    assert_eq!(next(&mut a).await, Event::Down(B, 1, false));
+    assert_eq!(next(&mut a).await, Event::Up(B, Boot(1), 2), "new links stand on the new certificates");
+}
+
+#[tokio::test]
+async fn the_ca_is_exchanged_and_the_old_one_gets_nothing_afterwards() {
+    let (old, members, mut a, mut b) = pair().await;
+    let new = Authority::create("test", u64::MAX).expect("CA");
+    let (address, nodes) = (a.address.to_string(), [A, B]);
+    // Somebody with the old CA's key passes for node 2, and has a connection for calls.
+    let impostor = TransportConfig {
+        node: B,
+        boot: Boot(1),
+        cluster_id: "c1".to_owned(),
+        listen: Vec::new(),
+        tls: certified(B, &old, &[&old, &new]),
+        versions: Versions::CURRENT,
+        program: String::new(),
+    };
+    let impostor = Transport::new(impostor, members.subscribe()).expect("certificates");
+    let call = || impostor.call(A, Service::Shards, Bytes::from_static(b"x"));
+    call().await.expect("nobody knows yet");
+    for (issuer, trusted) in [(&old, vec![&old, &new]), (&new, vec![&new, &old])] {
+        for (node, id) in [&a, &b].into_iter().zip(nodes) {
+            node.transport.set_tls(certified(id, issuer, &trusted)).expect("good");
+            calls_work(&a, &b).await;
+        }
+    }
+    assert!(a.events.try_recv().is_err() && b.events.try_recv().is_err(), "nothing went down");
+    call().await.expect("the old one is still trusted");
+    let last: Vec<TlsPems> = nodes.iter().map(|id| certified(*id, &new, &[&new])).collect();
+    for (node, tls) in [&a, &b].into_iter().zip(last) {
+        node.transport.set_tls(tls).expect("good");
+        calls_work(&a, &b).await;
+    }
+    // Who dialled the link moves it at once.
+    assert_eq!(next(&mut a).await, Event::Down(B, 1, false));
+    assert_eq!(next(&mut a).await, Event::Up(B, Boot(1), 2));
+    assert!(matches!(next(&mut b).await, Event::Down(..)));
+    let refused = call().await;
+    assert!(refused.is_err(), "on the connection that stands as on a new one: {refused:?}");
+    let word = transport::send_guard_word(&certified(B, &old, &[&old, &new]), A, &[address], Boot(1)).await;
+    assert!(word.is_err(), "{word:?}");
+    let hash = ca::ca_hash(old.certificate()).expect("hash");
+    let token = transport::join_call(&a.address.to_string(), &hash, JoinRequest::default()).await;
+    assert!(token.as_ref().is_err_and(|why| why.contains("has changed its CA")), "{token:?}");
+}
+
+#[tokio::test]
+async fn a_link_of_a_dropped_ca_that_its_dialler_keeps_is_ended() {
+    let (_old, _, a, mut b) = pair().await;
+    let new = Authority::create("test", u64::MAX).expect("CA");
+    b.transport.set_tls(certified(B, &new, &[&new])).expect("good");
+    assert_eq!(next(&mut b).await, Event::Down(A, 1, false));
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(!a.transport.send(B, Bytes::from_static(b"x")) && b.events.try_recv().is_err(), "and none follows");
 }

@@ -148,7 +148,7 @@ async fn cables() -> Cables {
 
 /// The first cable is cut once it has carried so many bytes.
 async fn laid(carries: usize) -> Cables {
-    let authority = Authority::create("test").expect("CA");
+    let authority = Authority::create("test", u64::MAX).expect("CA");
     let members = watch::channel(BTreeMap::new()).0;
     let b = start(&authority, B, &members).await;
     let free = |ip: [u8; 4]| SocketAddr::from((ip, 0));

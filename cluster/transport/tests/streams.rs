@@ -106,7 +106,7 @@ struct Pair {
 }
 
 async fn pair() -> Pair {
-    let authority = Authority::create("test").expect("CA");
+    let authority = Authority::create("test", u64::MAX).expect("CA");
     let members = watch::channel(BTreeMap::new()).0;
     let a = Node::start(&authority, A, authority.issue_node(A, &[]).expect("issue"), &members).await;
     let b = Node::start(&authority, B, authority.issue_node(B, &[]).expect("issue"), &members).await;
@@ -179,7 +179,7 @@ async fn only_members_are_taken_and_only_the_right_one_is_reached() {
     let mut pair = pair().await;
     let outsider = pair.authority.issue_node(NodeId(7), &[]).expect("issue");
     let service = pair.authority.issue_service(&["mail.example.org".to_owned()]).expect("issue");
-    let other_ca = Authority::create("other").expect("CA");
+    let other_ca = Authority::create("other", u64::MAX).expect("CA");
     let stranger = other_ca.issue_node(B, &[]).expect("issue");
     for (authority, issued) in [(&pair.authority, outsider), (&pair.authority, service), (&other_ca, stranger)] {
         let node = Node::start(authority, NodeId(7), issued, &pair.members).await;

@@ -26,4 +26,7 @@ pub mod transport;
 pub use config::FrontendConfig;
 pub use context::Ports;
 pub use frontend::{Frontend, FrontendHandle};
-pub use http::{AddressCheck, AddressChecks, Administration, Checkpoints, JoinTokens, Reports, TokenPlan};
+pub use http::{
+    AddressCheck, AddressChecks, Administration, CertificateOffice, Checkpoints, JoinTokens, Reports, RotationOrder,
+    TokenPlan,
+};

@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::exit::Exit;
 use crate::{
-    admin, branches, cluster_address, config, demo, discover, events, guard, import, init, join, logs, members, owner,
-    seeding, serve, servers, settings, upgrade,
+    admin, branches, certificates, cluster_address, config, demo, discover, events, guard, import, init, join, logs,
+    members, owner, seeding, serve, servers, settings, upgrade,
 };
 
 /// Twinpost: a highly available mail system for a pair of machines.
@@ -270,6 +270,14 @@ enum ClusterCommand {
         #[command(flatten)]
         word: members::Word,
     },
+    /// Certificates of all nodes: who has what until when. New ones by order; the cluster's CA exchanged without downtime.
+    Certificates {
+        #[command(flatten)]
+        server: ServerArgs,
+        /// What to do; without it only shown.
+        #[command(subcommand)]
+        command: Option<certificates::command::CertificatesCommand>,
+    },
     /// What this node decided and why: links, evidence, epochs, the cluster address, alerts.
     Events {
         #[command(flatten)]
@@ -388,6 +396,9 @@ fn run_cluster(command: ClusterCommand) -> anyhow::Result<ExitCode> {
         ClusterCommand::Remove { server, node, word } => members::remove(&server, &node, word).map(Into::into),
         ClusterCommand::Rescue { server, others_are_down, word } => {
             members::rescue(&server, others_are_down, word).map(Into::into)
+        }
+        ClusterCommand::Certificates { server, command } => {
+            certificates::command::run(&server, command.as_ref()).map(Into::into)
         }
         ClusterCommand::Events { server, limit, follow } => events::run(&server, limit, follow).map(Into::into),
         ClusterCommand::Branches { server, delete } => branches::run(&server, delete.as_deref()).map(Into::into),

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use control::Control;
 use frontend::{AddressCheck, AddressChecks};
 use ports::Answer;
@@ -16,17 +15,17 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
 use topology::{ClusterAddress, ClusterState, listed};
-use transport::ca::Authority;
 use vocab::NodeId;
 
 use crate::admin::{self, Api, say};
+use crate::certificates::disk;
 use crate::checks::{Finding, Verdict};
 use crate::cli::ServerArgs;
 use crate::config::NodeConfig;
 use crate::examine::Lan;
 use crate::exit::Exit;
 use crate::files::{self, DataDir};
-use crate::{init, members};
+use crate::members;
 
 /// Pause before a certificate that could not be made is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -97,12 +96,7 @@ fn name_in_certificate(config: &NodeConfig, data: &DataDir, state: &ClusterState
     if state.cluster_addresses.iter().all(|one| named(one.address)) {
         return Ok(());
     }
-    let ca = Authority::load(&files::read_text(&data.ca())?, &files::read_text(&data.ca_key())?)
-        .context("read the cluster's CA")?;
-    let mut all = service_names(state);
-    all.extend(init::node_names(&config.name, &config.hostname, &config.address.to_string()));
-    let service = ca.issue_service(&init::dedup(all)).context("issue the certificate for clients")?;
-    init::write_service(data, &service.certificate, &service.key)?;
+    disk::make_service(config, data, state)?;
     tracing::info!(
         addresses = listed(&state.cluster_addresses),
         "the certificate for clients names the cluster addresses"
@@ -168,7 +162,10 @@ fn show(answer: &Value) {
 
 #[cfg(test)]
 mod tests {
+    use transport::ca::Authority;
+
     use super::*;
+    use crate::init;
 
     #[test]
     fn ha_19_the_certificate_is_made_anew_when_it_lacks_an_address() {
@@ -178,17 +175,17 @@ mod tests {
         let file = folder.path().join("twinpost.toml");
         std::fs::write(&file, "name = \"n1.example.org\"\naddress = \"192.0.2.1\"\n").expect("written");
         let config = NodeConfig::load(&file).expect("good");
-        let ca = Authority::create("test").expect("CA");
+        let ca = Authority::create("test", u64::MAX).expect("CA");
         let first = ca.issue_service(&["localhost".to_owned(), "192.0.2.10".to_owned()]).expect("issued");
         init::write_certificates(&data, ca.certificate(), ca.key(), "", "").expect("written");
-        init::write_service(&data, &first.certificate, &first.key).expect("written");
+        disk::write_service(&data, &first.certificate, &first.key).expect("written");
         let shown = || files::read_text(&data.service_certificate()).expect("read");
         let at = |addresses: &[&str]| ClusterState {
             cluster_addresses: addresses.iter().map(|text| text.parse().expect(text)).collect(),
             ..ClusterState::default()
         };
         name_in_certificate(&config, &data, &at(&["192.0.2.10"])).expect("looked at");
-        assert_eq!(shown(), first.certificate, "it names the address");
+        assert!(shown().starts_with(first.certificate.trim_end()), "it names the address");
         name_in_certificate(&config, &data, &at(&["192.0.2.20/24", "2001:db8::20"])).expect("made");
         let named = |text: &str| names(&shown(), text.parse().expect(text)).expect("a certificate");
         assert!(named("192.0.2.20") && named("2001:db8::20") && named("192.0.2.1"));

@@ -10,6 +10,7 @@ use frontend::config::Network;
 use serde::Deserialize;
 
 use crate::address::RawAddress;
+use crate::certificates::{LIFE_RANGE_S, LIFE_S};
 
 /// Where the node file is looked for.
 pub const DEFAULT_CONFIG: &str = "/etc/twinpost/twinpost.toml";
@@ -134,6 +135,14 @@ pub struct Queue {
     pub grace_ms: Option<u64>,
 }
 
+/// Certificates that this program makes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Certificates {
+    /// How long they last; short lives are for tests.
+    pub life_s: Option<u64>,
+}
+
 /// Durations of the takeover rules in milliseconds; the defaults are those of DESIGN 6.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -176,6 +185,8 @@ pub struct RawConfig {
     timing: Timing,
     #[serde(default)]
     queue: Queue,
+    #[serde(default)]
+    certificates: Certificates,
     #[serde(default)]
     cluster_address: RawAddress,
 }
@@ -222,6 +233,8 @@ pub struct NodeConfig {
     pub timing: Timing,
     /// Outbound queue.
     pub queue: Queue,
+    /// How long certificates last that this program makes (s).
+    pub certificate_life_s: u64,
 }
 
 impl NodeConfig {
@@ -316,6 +329,11 @@ impl RawConfig {
         if self.queue.grace_ms.is_some_and(|grace| grace > QUEUE_GRACE_MS_MAX) {
             faults.push(format!("queue.grace_ms: 0 to {QUEUE_GRACE_MS_MAX}"));
         }
+        let certificate_life_s = self.certificates.life_s.unwrap_or(LIFE_S);
+        if !LIFE_RANGE_S.contains(&certificate_life_s) {
+            let (least, most) = (LIFE_RANGE_S.start(), LIFE_RANGE_S.end());
+            faults.push(format!("certificates.life_s: {least} to {most}"));
+        }
         let mut proxy_networks = Vec::new();
         for text in &self.proxy_networks {
             match text.parse::<Network>() {
@@ -348,6 +366,7 @@ impl RawConfig {
                 provider,
                 timing: self.timing,
                 queue: self.queue,
+                certificate_life_s,
             }),
             _ => Err(faults),
         }
@@ -410,6 +429,16 @@ mod tests {
         assert_eq!(check(&text(500)).expect("good").queue.first_retry_ms, Some(500));
         for wait in [0, 99, 60_001] {
             assert!(check(&text(wait)).expect_err("bad")[0].starts_with("queue.first_retry_ms:"));
+        }
+    }
+
+    #[test]
+    fn the_life_of_certificates_is_bounded() {
+        let text = |life: u64| format!("address = \"127.0.0.11\"\n[certificates]\nlife_s = {life}");
+        assert_eq!(check("address = \"127.0.0.11\"").expect("good").certificate_life_s, LIFE_S);
+        assert_eq!(check(&text(60)).expect("good").certificate_life_s, 60);
+        for wrong in [0, 19, u64::MAX / 2] {
+            assert!(check(&text(wrong)).expect_err("bad")[0].starts_with("certificates.life_s:"));
         }
     }
 

@@ -441,7 +441,7 @@ mod tests {
     async fn ha_09_whoever_shows_the_clusters_certificate_is_no_stranger() {
         let here: IpAddr = "127.0.0.1".parse().expect("address");
         let config = config();
-        let ca = Authority::create("test").expect("CA");
+        let ca = Authority::create("test", u64::MAX).expect("CA");
         let (port, hash) = shown_by(here, &ca).await;
         assert_eq!(lan((port, &hash)).who_serves(&config, here).await, Answering::Node);
         let other = lan((port, "00")).who_serves(&config, here).await;
@@ -449,7 +449,7 @@ mod tests {
         // Each node may show one of its own.
         let by_ca = lan_by((port, "00", ca.certificate())).who_serves(&config, here).await;
         assert_eq!(by_ca, Answering::Node);
-        let foreign = Authority::create("test").expect("CA");
+        let foreign = Authority::create("test", u64::MAX).expect("CA");
         let by_other = lan_by((port, "00", foreign.certificate())).who_serves(&config, here).await;
         assert!(matches!(by_other, Answering::Stranger(_)), "{by_other:?}");
         // A listener that speaks no TLS, and nobody at all.
@@ -465,7 +465,7 @@ mod tests {
     async fn ha_09_a_holder_that_its_own_address_does_not_prove_is_known_by_its_certificate() {
         let here: IpAddr = "127.0.0.1".parse().expect("address");
         let (own, holder, stranger) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 3]);
-        let (config, ca) = (config(), Authority::create("test").expect("CA"));
+        let (config, ca) = (config(), Authority::create("test", u64::MAX).expect("CA"));
         let (port, hash) = shown_by(here, &ca).await;
         let theirs: IpAddr = "127.0.0.1".parse().expect("address");
         let lease = Lease { others: vec![theirs], ..Lease::of("127.0.0.10".parse().expect("address"), "check") };

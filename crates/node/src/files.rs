@@ -19,15 +19,20 @@ impl DataDir {
     pub fn identity(&self) -> PathBuf {
         self.0.join("node.json")
     }
-    /// Certificate of the cluster's CA; clients that trust it trust every node.
+    /// Certificate of the cluster's CA, two while it is exchanged; clients that trust it trust every node.
     #[must_use]
     pub fn ca(&self) -> PathBuf {
         self.0.join("ca.pem")
     }
-    /// Key of the CA, on every data node.
+    /// Key of the CA that issues, on every data node.
     #[must_use]
     pub fn ca_key(&self) -> PathBuf {
         self.0.join("ca.key")
+    }
+    /// Key of the CA that will issue next, while the CA is exchanged.
+    #[must_use]
+    pub fn ca_next_key(&self) -> PathBuf {
+        self.0.join("ca-next.key")
     }
     /// Certificate of this node towards the others.
     #[must_use]
@@ -144,7 +149,10 @@ pub struct Founding {
 /// # Errors
 /// With the file's name.
 pub fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let part = path.with_extension("part");
+    // A neighbour of its own: files that differ in their ending alone are written at the same time.
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let part = PathBuf::from(part);
     let write = || -> std::io::Result<()> {
         let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
         file.write_all(bytes)?;

@@ -160,7 +160,7 @@ async fn remove_address(config: &NodeConfig, note: &GuardNote) {
 
 /// Says "process of boot N ended" to every other node, all at once.
 async fn tell_peers(data: &DataDir, note: &GuardNote) {
-    let Ok(identity) = crate::serve::node_tls(data) else { return };
+    let Ok(identity) = crate::certificates::disk::node_tls(data) else { return };
     let words = note.peers.iter().map(|(peer, addresses)| {
         let tls = identity.clone();
         let boot = vocab::Boot(note.boot);

@@ -10,6 +10,7 @@ use transport::ca::Authority;
 use vocab::NodeId;
 
 use crate::admin::say;
+use crate::certificates::{CA_LIFE_S, disk};
 use crate::checks::{self, Finding, Verdict};
 use crate::config::{self, NodeConfig};
 use crate::examine::{self, Lan};
@@ -121,7 +122,8 @@ pub fn found(args: &InitArgs) -> anyhow::Result<()> {
     would_found(args, &config, &cluster_id)?;
     data.create()?;
     let node = FIRST_NODE;
-    let ca = Authority::create(&args.cluster_name).context("make the cluster's CA")?;
+    let ca = Authority::create(&args.cluster_name, disk::now_s() + CA_LIFE_S).context("make the cluster's CA")?;
+    let ca = ca.until(disk::ends(&config));
     let names = node_names(&config.name, &config.hostname, &config.address.to_string());
     let issued = ca.issue_node(node, &names).context("issue the node's certificate")?;
     let mut service_names = vec!["localhost".to_owned()];
@@ -129,7 +131,7 @@ pub fn found(args: &InitArgs) -> anyhow::Result<()> {
     service_names.extend(names);
     let service = ca.issue_service(&dedup(service_names)).context("issue the certificate for clients")?;
     write_certificates(&data, ca.certificate(), ca.key(), &issued.certificate, &issued.key)?;
-    write_service(&data, &service.certificate, &service.key)?;
+    disk::write_service(&data, &service.certificate, &service.key)?;
     files::write_private(&data.admin_token(), format!("{}\n", secret(ADMIN_TOKEN_BYTES)).as_bytes())?;
     let identity = Identity {
         cluster_id,
@@ -231,13 +233,5 @@ pub(crate) fn write_certificates(data: &DataDir, ca: &str, ca_key: &str, node: &
     if !ca_key.is_empty() {
         files::write_private(&data.ca_key(), ca_key.as_bytes())?;
     }
-    files::write_private(&data.node_certificate(), node.as_bytes())?;
-    files::write_private(&data.node_key(), key.as_bytes())
-}
-
-/// Writes the certificate for clients: the key first, so a reader never pairs a new certificate with an old key for
-/// longer than its next look.
-pub(crate) fn write_service(data: &DataDir, certificate: &str, key: &str) -> anyhow::Result<()> {
-    files::write_private(&data.service_key(), key.as_bytes())?;
-    files::write_private(&data.service_certificate(), certificate.as_bytes())
+    disk::write_node(data, node, key)
 }

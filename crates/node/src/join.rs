@@ -12,11 +12,12 @@ use ports::Answer;
 use ports::config::Config;
 use serde_json::json;
 use topology::{ConfigOp, Member};
-use transport::ca::{self, Authority};
+use transport::ca;
 use transport::{ExamineReply, ExamineRequest, JoinHandler, JoinReply, JoinRequest, MemberAddress};
 use vocab::NodeId;
 
 use crate::admin::say;
+use crate::certificates::disk;
 use crate::checks::{self, Verdict};
 use crate::clock::wall_ms;
 use crate::config::{self, NodeConfig};
@@ -92,12 +93,15 @@ fn secret_hash(secret: &[u8]) -> String {
 /// # Errors
 /// As the configuration: without quorum nobody can join.
 pub async fn make_token(config: &dyn Config, data: &DataDir) -> Result<String, ports::config::ConfigError> {
+    if let Some(why) = refuses_joins(&config.current()) {
+        return Err(ports::config::ConfigError::Conflict(why.to_owned()));
+    }
     let secret = init::secret(SECRET_BYTES);
     let op = ConfigOp::AddToken { hash: secret_hash(secret.as_bytes()), expires: unix_now() + TOKEN_SECONDS };
     config.propose(op).await?;
     let state = config.current();
     let unreadable = |error: &dyn std::fmt::Display| ports::config::ConfigError::Unknown(error.to_string());
-    let ca = files::read_text(&data.ca()).map_err(|e| unreadable(&e))?;
+    let ca = disk::issuing(data).map_err(|e| unreadable(&e))?;
     let token = Token {
         c: state.cluster_id.clone(),
         a: asked(&state),
@@ -105,6 +109,15 @@ pub async fn make_token(config: &dyn Config, data: &DataDir) -> Result<String, p
         h: ca::ca_hash(&ca).map_err(|e| unreadable(&e))?,
     };
     token.encode().map_err(|e| unreadable(&e))
+}
+
+/// Nobody joins while the CA is exchanged: a token names one CA, and each step waits for every member.
+fn refuses_joins(state: &topology::ClusterState) -> Option<&'static str> {
+    let (_, body) = state.certificates();
+    body.rotation.map(|_| {
+        "the cluster's CA is being exchanged, and nobody joins meanwhile: `twinpost cluster certificates` says what it waits \
+         for"
+    })
 }
 
 /// What a token made now would allow.
@@ -119,7 +132,7 @@ pub(crate) fn plan_token(config: &dyn Config, settings_locked: Option<String>) -
         room_mail,
         room_witness,
         unused: state.tokens.values().filter(|expires| **expires > now).count(),
-        settings_locked,
+        settings_locked: settings_locked.or_else(|| refuses_joins(&state).map(str::to_owned)),
     }
 }
 
@@ -321,7 +334,7 @@ async fn ask(
 fn finish(data: &DataDir, key: &str, reply: &JoinReply, kind: Kind) -> anyhow::Result<()> {
     init::write_certificates(data, &reply.ca_certificate, &reply.ca_key, &reply.certificate, key)?;
     if kind == Kind::Data {
-        init::write_service(data, &reply.service_certificate, &reply.service_key)?;
+        disk::write_service(data, &reply.service_certificate, &reply.service_key)?;
         files::write_private(&data.admin_token(), format!("{}\n", reply.admin_token).as_bytes())?;
     }
     let identity = Identity {
@@ -343,6 +356,8 @@ fn known_paths(member: &MemberAddress) -> impl Iterator<Item = (u32, String)> {
 
 /// Admission on a node of the cluster.
 pub struct Admission {
+    /// Node file.
+    pub node_file: NodeConfig,
     /// Configuration.
     pub config: Arc<dyn Config>,
     /// Data folder with CA and service certificate.
@@ -366,6 +381,9 @@ impl JoinHandler for Admission {
         let received_ms = wall_ms();
         Box::pin(async move {
             let state = self.config.current();
+            if let Some(why) = refuses_joins(&state) {
+                return Err(why.to_owned());
+            }
             let token_hash = secret_hash(&request.secret);
             let now = unix_now();
             if state.tokens.get(&token_hash).is_none_or(|expires| *expires <= now) {
@@ -390,6 +408,9 @@ impl JoinHandler for Admission {
 
 impl Admission {
     async fn admit(&self, request: JoinRequest) -> Result<JoinReply, String> {
+        if let Some(why) = refuses_joins(&self.config.current()) {
+            return Err(why.to_owned());
+        }
         let member = Member {
             id: NodeId(0),
             name: request.name.clone(),
@@ -408,7 +429,7 @@ impl Admission {
     fn reply(&self, node: NodeId, request: &JoinRequest) -> anyhow::Result<JoinReply> {
         let data = &self.data;
         let state = self.config.current();
-        let ca = Authority::load(&files::read_text(&data.ca())?, &files::read_text(&data.ca_key())?)?;
+        let ca = disk::authority(&self.node_file, data)?;
         let names = init::node_names(&request.name, &request.name, &request.address);
         let certificate = ca.sign_node(&request.request, node, &names)?;
         let members = state.members.values().map(|m| MemberAddress {
@@ -430,7 +451,7 @@ impl Admission {
             return Ok(reply);
         }
         let service = ca.issue_service(&init::dedup(crate::cluster_address::service_names(&state)))?;
-        init::write_service(data, &service.certificate, &service.key)?;
+        disk::write_service(data, &service.certificate, &service.key)?;
         Ok(JoinReply {
             ca_key: ca.key().to_owned(),
             service_certificate: service.certificate,

@@ -4,6 +4,7 @@ mod address;
 pub mod admin;
 mod alerts;
 pub mod branches;
+mod certificates;
 pub mod checks;
 pub mod cli;
 mod clock;

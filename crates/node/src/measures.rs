@@ -30,6 +30,7 @@ pub const MEASURES: &[(&str, Kind, &str)] = &[
     ("twinpost_batches_in_flight", Gauge, "Batches that are not durable on every node in sync yet."),
     ("twinpost_bounces_total", Counter, "Reports of failed delivery that were written."),
     ("twinpost_branches_archived_total", Counter, "Branches of accounts that were archived."),
+    ("twinpost_certificate_expiry_timestamp_seconds", Gauge, "When a certificate of this node ends (Unix time)."),
     ("twinpost_check_accounts_total", Counter, "Accounts whose rows were checked against their digest."),
     ("twinpost_check_bodies_total", Counter, "Bodies that were checked against their hash."),
     ("twinpost_check_broken", Gauge, "Damaged accounts and bodies of which no sound copy was found yet."),

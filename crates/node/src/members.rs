@@ -265,7 +265,7 @@ fn by_word(
 }
 
 /// The node of this id or name, as the cluster says; or how the command ends instead.
-fn node_named(api: &Api, wanted: &str) -> Result<u64, Exit> {
+pub(crate) fn node_named(api: &Api, wanted: &str) -> Result<u64, Exit> {
     let status = api.call(Method::GET, "cluster", None).done().map_err(|failure| api.end(&failure))?;
     id_of(&status, wanted)
         .ok_or_else(|| api.fail(&format!("no node of this cluster has the id or name {wanted}"), Exit::Refused))

@@ -18,9 +18,11 @@ use shards::{Engine, EngineConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use topology::{ClusterAddress, ConfigOp, Member};
-use transport::{Handlers, Members, Probe, TlsPems, Transport, TransportConfig, Versions, probe_reset};
+use transport::{Handlers, Members, Probe, Transport, TransportConfig, Versions, probe_reset};
 use vocab::{Boot, NodeId};
 
+pub use crate::certificates::disk::node_tls;
+use crate::certificates::{self, Keeper};
 use crate::cluster_address;
 use crate::config::NodeConfig;
 use crate::examine::Teller;
@@ -65,18 +67,6 @@ fn start_logging(filter: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Certificates of this node towards the others.
-///
-/// # Errors
-/// When a file is missing.
-pub fn node_tls(data: &DataDir) -> anyhow::Result<TlsPems> {
-    Ok(TlsPems {
-        ca: files::read_text(&data.ca())?,
-        certificate: files::read_text(&data.node_certificate())?,
-        key: files::read_text(&data.node_key())?,
-    })
-}
-
 fn member_of(data: &DataDir) -> anyhow::Result<Identity> {
     let identity = Identity::load(data)?;
     identity.must_be_member(data)?;
@@ -114,19 +104,21 @@ async fn serve(config: &NodeConfig, data: DataDir, identity: Identity) -> anyhow
         queue_grace_ms: config.queue.grace_ms.unwrap_or(shards::QUEUE_GRACE_MS),
     })?;
     let reporter = reporter(config, (node, boot, data.mail()), &control, &transport);
-    let bound = transport.start(handlers(config, &data, (&control, &engine), (&opened, &reporter))).await?;
+    let certificates = Keeper::new((config, &data), (node, true), (&control, &transport), Some(journal.clone()));
+    let about = (&reporter, &certificates);
+    let bound = transport.start(handlers((config, &data), (&control, &engine), &opened, about)).await?;
     tracing::info!(?bound, "listening for other nodes");
     found(&control, config, &data, identity.clone()).await?;
     tokio::spawn(follow_members(control.clone(), members, data.clone(), node, boot));
     tokio::spawn(follow_voters(control.clone(), node));
     tokio::spawn(follow_own_address(control.clone(), init::member(config, node, true)));
-
+    tokio::spawn(Arc::clone(&certificates).run());
     crate::discover::announce(config, &identity, &control);
     tokio::spawn(cluster_address::follow(config.clone(), data.clone(), control.clone(), journal.clone()));
     let kept = crate::address::Kept::default();
     let rooms = (node, &control, &engine);
     let logging = opened.follow(control.clone(), engine.cluster());
-    let doors = (&transport, &kept, &logging, &journal, &reporter);
+    let doors = (&transport, &kept, &logging, &journal, about);
     let service = crate::service::start(config, (&data, &identity, &store), rooms, doors, metrics)?;
     let keeper = crate::address::start(config, rooms, (kept, journal.clone()))?;
     write_notes(config, &data)?;
@@ -165,20 +157,26 @@ pub(crate) fn reporter(
 
 /// Who answers what other nodes say and ask.
 fn handlers(
-    config: &NodeConfig,
-    data: &DataDir,
+    (config, data): (&NodeConfig, &DataDir),
     (control, engine): (&Arc<Control>, &Arc<Engine>),
-    (log, reporter): (&logging::Opened, &Arc<Reporter>),
+    log: &logging::Opened,
+    (reporter, certificates): (&Arc<Reporter>, &Arc<Keeper>),
 ) -> Handlers {
     let (word, votes) = (Arc::clone(engine), Arc::clone(control));
     let mut services: Vec<(Service, Arc<dyn PeerService>)> =
         vec![(Service::Control, control.clone()), (Service::Shards, engine.peer_service())];
+    services.push((Service::Certificates, Arc::new(certificates::Answers(Arc::clone(certificates)))));
     services.extend(log.service().map(|service| (Service::Log, service)));
     services.push((Service::Report, Arc::new(Answers(Arc::clone(reporter)))));
     Handlers {
         events: engine.peer_events(),
         services,
-        join: Arc::new(Admission { config: control.clone(), data: data.clone(), teller: teller(config, data, engine) }),
+        join: Arc::new(Admission {
+            node_file: config.clone(),
+            config: control.clone(),
+            data: data.clone(),
+            teller: teller(config, data, engine),
+        }),
         on_guard_word: Arc::new(move |peer, ended| {
             word.guard_word(peer, ended);
             votes.process_ended(peer);

@@ -24,7 +24,9 @@ use transport::Transport;
 use vocab::NodeId;
 
 use crate::address::Kept;
-use crate::alerts::{Alerts, Sources};
+use crate::alerts::{Alerts, CertificateKind, Sources};
+use crate::certificates::office::Office;
+use crate::certificates::{Keeper, disk};
 use crate::cluster_address::Looker;
 use crate::config::NodeConfig;
 use crate::files::{self, DataDir, Identity};
@@ -66,14 +68,15 @@ impl JoinTokens for Tokens {
 }
 
 /// What service and clients go through.
-type Doors<'a> = (&'a Arc<Transport>, &'a Kept, &'a Logging, &'a Arc<dyn Journal>, &'a Arc<Reporter>);
+type Doors<'a> =
+    (&'a Arc<Transport>, &'a Kept, &'a Logging, &'a Arc<dyn Journal>, (&'a Arc<Reporter>, &'a Arc<Keeper>));
 
 /// Starts directory, relay and front-ends.
 pub(crate) fn start(
     config: &NodeConfig,
     (data, identity, store): (&DataDir, &Identity, &Arc<Store>),
     (node, control, engine): (NodeId, &Arc<Control>, &Arc<Engine>),
-    (transport, kept, logging, journal, reporter): Doors<'_>,
+    (transport, kept, logging, journal, (reporter, certificates)): Doors<'_>,
     metrics: PrometheusHandle,
 ) -> anyhow::Result<Services> {
     let accounts = engine.accounts();
@@ -114,6 +117,7 @@ pub(crate) fn start(
         metrics,
         checkpoints: Arc::new(Maker { store: store.clone(), identity: identity.clone() }),
         alerts,
+        certificates: Arc::new(Office(Arc::clone(certificates))),
         addresses: Arc::new(Looker { config: config.clone(), node, control: control.clone() }),
         join_tokens: Arc::new(Tokens { config: control.clone(), data: data.clone(), cluster: engine.cluster() }),
     };
@@ -142,8 +146,8 @@ fn sources(
     (journal, reporter): (&Arc<dyn Journal>, &Arc<Reporter>),
 ) -> Sources {
     let service = match &config.tls {
-        Some(own) => own.certificate.clone(),
-        None => data.service_certificate(),
+        Some(own) => (CertificateKind::OwnFiles, own.certificate.clone()),
+        None => (CertificateKind::Clients, data.service_certificate()),
     };
     Sources {
         node,
@@ -155,11 +159,7 @@ fn sources(
         accounts: engine.accounts(),
         journal: Arc::clone(journal),
         mail: data.mail(),
-        certificates: vec![
-            ("certificate of the cluster's CA", data.ca()),
-            ("certificate between nodes", data.node_certificate()),
-            ("certificate for clients", service),
-        ],
+        certificates: vec![(CertificateKind::Ca, data.ca()), (CertificateKind::Node, data.node_certificate()), service],
         hostname: config.hostname.clone(),
         reporter: Arc::clone(reporter),
     }
@@ -174,7 +174,7 @@ fn frontend_config(config: &NodeConfig, data: &DataDir, kept: &Kept) -> Frontend
     let ports = &config.ports;
     let tls = match &config.tls {
         Some(own) => TlsFiles { certificate: own.certificate.clone(), key: own.key.clone() },
-        None => TlsFiles { certificate: data.service_certificate(), key: data.service_key() },
+        None => TlsFiles { certificate: data.service_certificate(), key: disk::service_key(data) },
     };
     FrontendConfig {
         hostname: config.hostname.clone(),

@@ -14,6 +14,7 @@ use ports::peers::{LinkUp, PeerEvents, Service};
 use transport::{ExamineReply, ExamineRequest, Handlers, JoinHandler, JoinReply, JoinRequest};
 use vocab::{Boot, NodeId};
 
+use crate::certificates::{self, Keeper};
 use crate::config::NodeConfig;
 use crate::files::{self, DataDir, Identity};
 use crate::notify::{Notifier, Pulse};
@@ -37,10 +38,15 @@ pub(crate) async fn serve(
     let control = Control::open(&data.raft(), node, transport.clone()).await.context("open the configuration")?;
     let votes = Arc::clone(&control);
     let reporter = serve::reporter(config, (node, boot, data.raft()), &control, &transport);
+    let certificates = Keeper::new((config, data), (node, false), (&control, &transport), None);
     let bound = transport
         .start(Handlers {
             events: Arc::new(Deaf),
-            services: vec![(Service::Control, control.clone()), (Service::Report, Arc::new(Answers(reporter)))],
+            services: vec![
+                (Service::Control, control.clone()),
+                (Service::Report, Arc::new(Answers(reporter))),
+                (Service::Certificates, Arc::new(certificates::Answers(Arc::clone(&certificates)))),
+            ],
             join: Arc::new(Closed),
             on_guard_word: Arc::new(move |peer, _| votes.process_ended(peer)),
         })
@@ -50,6 +56,7 @@ pub(crate) async fn serve(
     tokio::spawn(serve::follow_voters(control.clone(), node));
     tokio::spawn(serve::follow_own_address(control.clone(), init::member(config, node, false)));
     tokio::spawn(report_quorum(control.clone()));
+    tokio::spawn(certificates.run());
     crate::discover::announce(config, identity, &control);
     serve::write_pid(data)?;
     let quorum = control.quorum();

@@ -18,6 +18,8 @@ pub enum EventKind {
     Order,
     /// The process started or ends.
     Process,
+    /// A certificate was renewed, or the cluster's CA is exchanged.
+    Certificate,
 }
 
 /// One event of one node.

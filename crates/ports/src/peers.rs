@@ -32,6 +32,8 @@ pub enum Service {
     Log,
     /// What a node tells of itself, for `node`.
     Report,
+    /// Certificates, for the keeper of each node.
+    Certificates,
 }
 
 /// A node's program, as the node tells it.

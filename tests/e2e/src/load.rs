@@ -92,6 +92,16 @@ impl Load {
         tokio::time::timeout(REST_LIMIT, all).await.context("the readers do not end")
     }
 
+    /// All clients trust what the pair's CA file says now; readers begin anew with it.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the readers do not end.
+    pub async fn learn_trust(&mut self, pair: &Pair) -> anyhow::Result<()> {
+        self.end_readers().await?;
+        self.work.learn_trust(pair)?;
+        self.start_readers(pair)
+    }
+
     /// Waits until `count` more messages are acknowledged.
     ///
     /// # Errors

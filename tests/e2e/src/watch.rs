@@ -1,10 +1,11 @@
 //! What a cluster of test processes says of itself, and mail in and out of it, one message at a time.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use node::demo::clients::imap::ImapClient;
 use node::demo::clients::smtp::{Sent, SmtpClient};
+use node::demo::node_process::NodeProcess;
 use node::demo::pair::{CLUSTER_ADDRESS, LOOK_INTERVAL, Pair};
 use serde_json::Value;
 
@@ -12,6 +13,30 @@ use serde_json::Value;
 pub const LIMIT: Duration = Duration::from_secs(60);
 /// How long a client waits for any answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(25);
+
+/// Where the witness listens.
+pub const WITNESS_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 13));
+/// Its index in the pair's processes.
+pub const WITNESS: usize = 2;
+
+/// Makes a third process a witness, and waits until it votes.
+///
+/// # Panics
+/// It does not join.
+pub async fn add_witness(pair: &mut Pair) {
+    let witness = NodeProcess::new(&pair.options, WITNESS + 1, WITNESS_ADDRESS, &pair.ports).expect("a node file");
+    pair.nodes.push(witness);
+    let token = pair.api(0).expect("API").join_token().await.expect("a token");
+    let said = pair.command(WITNESS, &["cluster", "join"], &["--witness"], Some(&token)).await.expect("joined");
+    assert!(said.contains("as witness, node 3"), "{said}");
+    pair.start_node(WITNESS).await.expect("started");
+    let status = await_status(pair, 0, "the witness votes and is linked", |status| {
+        votes(status) == 3 && status["nodes"][WITNESS]["role"] == "witness"
+    });
+    let status = status.await;
+    assert_eq!(status["in_sync"], serde_json::json!([1, 2]), "it is no copy");
+    assert!(!status["warnings"].to_string().contains("without a witness"), "{status}");
+}
 
 /// What node `index` says of the cluster, once it says what is wanted.
 ///

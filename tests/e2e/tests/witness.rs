@@ -1,31 +1,7 @@
 //! A pair with a third vote: one lost machine locks no settings, and the witness holds nothing of the mail.
 
-use std::net::{IpAddr, Ipv4Addr};
-
 use e2e::load::await_service;
-use e2e::watch::{LIMIT, add_account, await_status, bodies, is_joint, send, votes};
-use node::demo::node_process::NodeProcess;
-use node::demo::pair::Pair;
-
-/// Where the witness listens.
-const WITNESS_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 13));
-/// Its index in the pair's processes.
-const WITNESS: usize = 2;
-
-async fn add_witness(pair: &mut Pair) {
-    let witness = NodeProcess::new(&pair.options, WITNESS + 1, WITNESS_ADDRESS, &pair.ports).expect("a node file");
-    pair.nodes.push(witness);
-    let token = pair.api(0).expect("API").join_token().await.expect("a token");
-    let said = pair.command(WITNESS, &["cluster", "join"], &["--witness"], Some(&token)).await.expect("joined");
-    assert!(said.contains("as witness, node 3"), "{said}");
-    pair.start_node(WITNESS).await.expect("started");
-    let status = await_status(pair, 0, "the witness votes and is linked", |status| {
-        votes(status) == 3 && status["nodes"][WITNESS]["role"] == "witness"
-    });
-    let status = status.await;
-    assert_eq!(status["in_sync"], serde_json::json!([1, 2]), "it is no copy");
-    assert!(!status["warnings"].to_string().contains("without a witness"), "{status}");
-}
+use e2e::watch::{LIMIT, WITNESS, WITNESS_ADDRESS, add_account, add_witness, await_status, bodies, is_joint, send};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ha_13_with_a_witness_a_lost_node_locks_no_settings() {

@@ -147,6 +147,9 @@ pub(crate) async fn remove_alias(State(api): Shared, Path(name): Path<String>) -
     api.remove(DocumentKind::Alias, &name).await
 }
 
+/// Why some settings are not taken.
+const OWN_SETTING: &str = "the program keeps this setting itself: `twinpost cluster certificates`";
+
 fn show_setting(name: &str, document: &Document) -> Value {
     json!({ "name": name, "value": document.body, "revision": document.revision })
 }
@@ -167,11 +170,17 @@ pub(crate) async fn set_setting(
 ) -> Result<Json<Value>, Problem> {
     let mut fields = Fields::parse(&body)?;
     let value: Value = fields.required("value");
+    if topology::is_own_setting(&name) {
+        fields.fault("value", OWN_SETTING);
+    }
     fields.finish()?;
     api.put(DocumentKind::Setting, &name, value, None).await?;
     show_one_setting(State(api), Path(name)).await
 }
 
 pub(crate) async fn remove_setting(State(api): Shared, Path(name): Path<String>) -> Result<StatusCode, Problem> {
+    if topology::is_own_setting(&name) {
+        return Err(Problem::new(StatusCode::CONFLICT, OWN_SETTING));
+    }
     api.remove(DocumentKind::Setting, &name).await
 }

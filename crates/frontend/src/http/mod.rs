@@ -6,6 +6,7 @@
 mod accounts;
 mod address;
 mod afterwards;
+mod certificates;
 mod cluster;
 mod documents;
 mod fields;
@@ -29,6 +30,7 @@ use ports::Answer;
 use ports::config::ConfigError;
 use serde_json::Value;
 
+pub use certificates::{CertificateOffice, RotationOrder};
 pub use problem::Problem;
 pub use service::HttpService;
 use vocab::log::{Access, Entry};
@@ -130,6 +132,8 @@ pub struct Administration {
     pub alerts: Arc<dyn Fn() -> Value + Send + Sync>,
     /// Asks the nodes how they do.
     pub reports: Arc<dyn Reports>,
+    /// Certificates of all nodes.
+    pub certificates: Arc<dyn CertificateOffice>,
 }
 
 /// Address of the client of a request.
@@ -163,6 +167,9 @@ fn routes() -> Vec<Route> {
         ("/api/v1/store/checkpoint", &["post"], true, post(cluster::create_checkpoint)),
         ("/api/v1/cluster/primary", &["get", "put"], true, get(primary::show).put(primary::set)),
         ("/api/v1/cluster/address", &["get", "put"], true, get(address::show).put(address::set)),
+        ("/api/v1/cluster/certificates", &["get"], true, get(certificates::list)),
+        ("/api/v1/cluster/certificates/renew", &["post"], true, post(certificates::renew)),
+        ("/api/v1/cluster/certificates/rotate-ca", &["post"], true, post(certificates::rotate)),
         ("/api/v1/cluster/events", &["get"], true, get(cluster::events)),
         ("/api/v1/alerts", &["get"], true, get(alerts)),
         ("/api/v1/servers", &["get"], true, get(servers)),

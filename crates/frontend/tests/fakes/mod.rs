@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use frontend::config::{FrontendConfig, Limits, ServicePorts};
 use frontend::tls::TlsFiles;
-use frontend::{AddressCheck, AddressChecks, Administration, Checkpoints, JoinTokens, Ports, TokenPlan};
+use frontend::{
+    AddressCheck, AddressChecks, Administration, CertificateOffice, Checkpoints, JoinTokens, Ports, RotationOrder,
+    TokenPlan,
+};
 use ports::Answer;
 use ports::cluster::{
     BranchStatus, Cluster, ClusterStatus, Departure, MembershipError, NodeStatus, Others, Rescue, Switchover,
@@ -235,6 +238,18 @@ impl AddressChecks for Nothing {
     }
 }
 
+impl CertificateOffice for Nothing {
+    fn list(&self) -> Answer<'_, serde_json::Value> {
+        Box::pin(async { serde_json::Value::Null })
+    }
+    fn renew(&self, _: Option<u32>) -> Answer<'_, Result<serde_json::Value, ConfigError>> {
+        Box::pin(async { Err(ConfigError::Locked("no certificates here".to_owned())) })
+    }
+    fn rotate(&self, _: RotationOrder, _: bool) -> Answer<'_, Result<serde_json::Value, ConfigError>> {
+        Box::pin(async { Err(ConfigError::Locked("no certificates here".to_owned())) })
+    }
+}
+
 impl Checkpoints for Nothing {
     fn create(&self, folder: std::path::PathBuf) -> Answer<'_, Result<(), String>> {
         Box::pin(async move { if folder.ends_with("taken") { Err("it exists already".to_owned()) } else { Ok(()) } })
@@ -291,6 +306,7 @@ impl House {
             addresses: Arc::new(Nothing),
             alerts: Arc::new(|| serde_json::json!({ "alerts": [] })),
             reports: Arc::new(Nothing),
+            certificates: Arc::new(Nothing),
         }
     }
 }

@@ -15,6 +15,8 @@ const DISK_FULL_WITHIN_H: u64 = 72;
 /// A certificate that ends within this time is told of; within the second it is urgent (days).
 const CERTIFICATE_DAYS: i64 = 30;
 const CERTIFICATE_URGENT_DAYS: i64 = 7;
+/// The same for the cluster's CA, which an operator must exchange (days).
+const CA_DAYS: i64 = 90;
 /// A queue with more items than this, or an older one, is told of.
 const QUEUE_ITEMS: usize = 1_000;
 const QUEUE_OLDEST_S: u64 = 4 * 60 * 60;
@@ -62,11 +64,47 @@ pub(crate) struct Room {
     pub(crate) loses_an_hour: u64,
 }
 
+/// What a certificate is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CertificateKind {
+    /// The cluster's CA.
+    Ca,
+    /// Between nodes.
+    Node,
+    /// For clients, made by the cluster's CA.
+    Clients,
+    /// For clients, the operator's.
+    OwnFiles,
+}
+
+impl CertificateKind {
+    /// It is told of so many days before its end.
+    const fn days(self) -> i64 {
+        match self {
+            Self::Ca => CA_DAYS,
+            Self::Node | Self::Clients | Self::OwnFiles => CERTIFICATE_DAYS,
+        }
+    }
+    /// What it is called, and what to do.
+    const fn words(self) -> (&'static str, &'static str) {
+        const BY_ITSELF: &str =
+            "it is renewed by itself long before; `twinpost cluster certificates` says why it was not";
+        match self {
+            Self::Ca => ("certificate of the cluster's CA", "`twinpost cluster certificates rotate-ca`"),
+            Self::Node => ("certificate between nodes", BY_ITSELF),
+            Self::Clients => ("certificate for clients", BY_ITSELF),
+            Self::OwnFiles => {
+                ("certificate for clients", "put a newer one into the files of `[tls]`; it is read within seconds")
+            }
+        }
+    }
+}
+
 /// A certificate of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Certificate {
     /// Which.
-    pub(crate) name: &'static str,
+    pub(crate) kind: CertificateKind,
     /// Days until it ends; negative: since it ended.
     pub(crate) days_left: i64,
 }
@@ -107,6 +145,8 @@ pub(crate) struct Seen {
     pub(crate) clocks: Vec<Clock>,
     /// How long nodes have run different programs (ms).
     pub(crate) mixed_ms: u64,
+    /// An exchange of the CA, and the members it waits for.
+    pub(crate) rotation: Option<(topology::Rotation, Vec<vocab::NodeId>)>,
 }
 
 /// Versions of the programs that run, each once, the heard nodes' alone; more than one: they differ.
@@ -124,6 +164,7 @@ pub(crate) fn judge(seen: &Seen) -> Vec<Alert> {
         alerts.extend(seen.queue.and_then(of_queue));
         alerts.extend(seen.clocks.iter().filter_map(of_clock));
         alerts.extend(of_programs(&seen.status, seen.mixed_ms));
+        alerts.extend(seen.rotation.as_ref().and_then(|rotation| of_rotation(&seen.status, rotation)));
     }
     alerts
 }
@@ -204,15 +245,16 @@ fn of_node(seen: &Seen, alerts: &mut Vec<Alert>) {
         alerts.push(Alert::new("repaired", Severity::Warning, text, "look at this machine's disk and memory"));
     }
     alerts.extend(seen.room.and_then(|room| of_room(status.node, room)));
-    for certificate in seen.certificates.iter().filter(|one| one.days_left < CERTIFICATE_DAYS) {
+    for certificate in seen.certificates.iter().filter(|one| one.days_left < one.kind.days()) {
         let severity =
             if certificate.days_left < CERTIFICATE_URGENT_DAYS { Severity::Critical } else { Severity::Warning };
         let when = match certificate.days_left {
             days @ 0.. => format!("ends in {days} days"),
             days => format!("ended {} days ago", -days),
         };
-        let text = format!("the {} of node {} {when}", certificate.name, status.node);
-        alerts.push(Alert::new(format!("certificate/{}", certificate.name), severity, text, "renew it"));
+        let (name, advice) = certificate.kind.words();
+        let text = format!("the {name} of node {} {when}", status.node);
+        alerts.push(Alert::new(format!("certificate/{name}"), severity, text, advice));
     }
 }
 
@@ -244,6 +286,28 @@ fn of_programs(status: &ClusterStatus, mixed_ms: u64) -> Option<Alert> {
     let text = format!("nodes run different programs ({})", all.join(", "));
     let advice = "bring all nodes to one version (`twinpost cluster upgrade-check`), and change no settings before";
     Some(Alert::new("version-mix", severity, text, advice))
+}
+
+/// An exchange of the CA that stands still: it waits for a node that is not heard, or for the operator.
+fn of_rotation(status: &ClusterStatus, (rotation, waits): &(topology::Rotation, Vec<vocab::NodeId>)) -> Option<Alert> {
+    let alert = |severity, text, advice| Some(Alert::new("ca-rotation", severity, text, advice));
+    let away = |node: &&ports::cluster::NodeStatus| {
+        node.id != status.node && !node.reachable && waits.iter().any(|waited| waited.0 == node.id)
+    };
+    if let Some(node) = status.nodes.iter().find(away) {
+        let text = format!(
+            "the exchange of the CA waits at the step \"{}\" for node {} ({}), which is not heard",
+            rotation.step, node.id, node.name
+        );
+        let advice = "bring it back, or go on without it: `twinpost cluster remove`; it must join anew then";
+        return alert(Severity::Warning, text, advice);
+    }
+    if rotation.hold && waits.is_empty() {
+        let text = "every node trusts the old CA and the new one: the exchange waits for your word".to_owned();
+        let advice = "when clients trust the new CA: `twinpost cluster certificates rotate-ca --go-on`";
+        return alert(Severity::Info, text, advice);
+    }
+    None
 }
 
 fn of_queue(queue: Queue) -> Option<Alert> {
@@ -289,6 +353,7 @@ mod tests {
             queue: Some(Queue::default()),
             clocks: Vec::new(),
             mixed_ms: 0,
+            rotation: None,
         }
     }
 
@@ -343,6 +408,21 @@ mod tests {
     }
 
     #[test]
+    fn an_exchange_of_the_ca_that_stands_still_is_told_of() {
+        let rotation = topology::CertificatesBody::default().begin(("old", "new"), vocab::NodeId(1), true);
+        let rotation = rotation.expect("begun").rotation.expect("under way");
+        let mut seen = healthy();
+        let told = |seen: &Seen| judge(seen).into_iter().find(|alert| alert.key == "ca-rotation");
+        seen.rotation = Some((rotation.clone(), vec![vocab::NodeId(2)]));
+        assert_eq!(told(&seen), None, "node 2 is at work");
+        seen.status.nodes[1].reachable = false;
+        let held = told(&seen).expect("told");
+        assert!(held.severity == Severity::Warning && held.text.contains("node 2 (n2)"), "{held:?}");
+        seen.rotation = Some((rotation, Vec::new()));
+        assert_eq!(told(&seen).map(|alert| alert.severity), Some(Severity::Info));
+    }
+
+    #[test]
     fn a_disk_is_told_of_by_what_is_free_and_by_how_fast_it_fills() {
         let room = |free, loses_an_hour| of_room(1, Room { free, total: 1_000, loses_an_hour }).map(|a| a.severity);
         assert_eq!(room(500, 0), None);
@@ -370,17 +450,22 @@ mod tests {
     #[test]
     fn certificates_queues_and_damage_are_told_of() {
         let mut seen = healthy();
-        seen.certificates = [("CA", 400), ("node certificate", 20), ("service certificate", -1)]
-            .map(|(name, days_left)| Certificate { name, days_left })
-            .to_vec();
+        seen.certificates = [
+            (CertificateKind::Ca, 100),
+            (CertificateKind::Node, 20),
+            (CertificateKind::Clients, 31),
+            (CertificateKind::OwnFiles, -1),
+        ]
+        .map(|(kind, days_left)| Certificate { kind, days_left })
+        .to_vec();
         seen.queue = Some(Queue { items: 3, oldest_s: 5 * 60 * 60 });
         seen.status.checks.damaged = 2;
         let alerts = judge(&seen);
         let told: Vec<_> = alerts.iter().map(|alert| (alert.key.as_str(), alert.severity)).collect();
         let expected = [
             ("repaired", Severity::Warning),
-            ("certificate/node certificate", Severity::Warning),
-            ("certificate/service certificate", Severity::Critical),
+            ("certificate/certificate between nodes", Severity::Warning),
+            ("certificate/certificate for clients", Severity::Critical),
             ("queue", Severity::Warning),
         ];
         assert_eq!(told, expected);

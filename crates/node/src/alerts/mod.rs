@@ -16,13 +16,14 @@ use ports::intake::Intake;
 use ports::journal::{EventKind, Journal};
 use ports::outbox::Outbox;
 use serde_json::{Value, json};
+use topology::{ClusterState, Rotation};
 use vocab::NodeId;
 
 use crate::clock::wall_ms;
 use crate::servers::Reporter;
 use board::{Board, Change, Raised};
-pub(crate) use judge::Clock;
 use judge::{Certificate, Queue, Room, Seen, Severity};
+pub(crate) use judge::{CertificateKind, Clock};
 use post::Post;
 
 /// How often this node looks.
@@ -47,8 +48,8 @@ pub(crate) struct Sources {
     pub(crate) journal: Arc<dyn Journal>,
     /// Folder of the mail.
     pub(crate) mail: std::path::PathBuf,
-    /// Certificates by name.
-    pub(crate) certificates: Vec<(&'static str, std::path::PathBuf)>,
+    /// Certificates by what they are for.
+    pub(crate) certificates: Vec<(CertificateKind, std::path::PathBuf)>,
     pub(crate) hostname: String,
     /// Asks the other nodes.
     pub(crate) reporter: Arc<Reporter>,
@@ -83,17 +84,18 @@ impl Alerts {
             let status = sources.cluster.status();
             let leads = status.home == sources.node.0;
             if looks.is_multiple_of(LOOKS_PER_READ) {
-                certificates = sources.certificates.iter().filter_map(|(name, path)| days_left(name, path)).collect();
+                certificates = sources.certificates.iter().filter_map(|(kind, path)| days_left(*kind, path)).collect();
                 queue = if leads { count(&*sources.outbox).await } else { None };
                 clocks = if leads { sources.reporter.clocks().await } else { Vec::new() };
             }
             looks = looks.wrapping_add(1);
             let now = wall_ms();
             let room = rooms.look(now, &sources.mail);
+            let rotation = rotation(&sources.config.current());
             mixed_since = (judge::programs(&status).len() > 1).then(|| mixed_since.unwrap_or(now));
             let mixed_ms = mixed_since.map_or(0, |since| now.saturating_sub(since));
             let (certificates, clocks) = (certificates.clone(), clocks.clone());
-            let seen = Seen { status, leads, room, certificates, queue, clocks, mixed_ms };
+            let seen = Seen { status, leads, room, certificates, queue, clocks, mixed_ms, rotation };
             let found = judge::judge(&seen);
             let changes = self.board.lock().unwrap_or_else(PoisonError::into_inner).step(now, found);
             for change in changes {
@@ -133,6 +135,13 @@ fn tell(sources: &Sources, seen: &Seen, post: &Post, change: &Change) {
     }
 }
 
+/// An exchange of the CA, and the members it waits for.
+fn rotation(state: &ClusterState) -> Option<(Rotation, Vec<NodeId>)> {
+    let rotation = state.certificates().1.rotation?;
+    let waits = rotation.waits_for(&state.members);
+    Some((rotation, waits))
+}
+
 /// What a heal left behind for people.
 fn healed(seen: &Seen) -> String {
     let branches = seen.status.branches.len();
@@ -165,12 +174,12 @@ async fn count(outbox: &dyn Outbox) -> Option<Queue> {
     Some(Queue { items: items.len(), oldest_s })
 }
 
-fn days_left(name: &'static str, path: &std::path::Path) -> Option<Certificate> {
+fn days_left(kind: CertificateKind, path: &std::path::Path) -> Option<Certificate> {
     let pem = std::fs::read(path).ok()?;
     let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).ok()?;
     let certificate = pem.parse_x509().ok()?;
     let left = certificate.validity().not_after.timestamp() - i64::try_from(wall_ms() / 1000).unwrap_or(i64::MAX);
-    Some(Certificate { name, days_left: left.div_euclid(24 * 60 * 60) })
+    Some(Certificate { kind, days_left: left.div_euclid(24 * 60 * 60) })
 }
 
 /// Room as it was.

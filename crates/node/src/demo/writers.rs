@@ -1,8 +1,8 @@
 //! The clients that send: each on a connection of its own, through the cluster address, one message after the other.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -57,7 +57,7 @@ pub struct Work {
     phase: watch::Receiver<Phase>,
     smtp: SocketAddr,
     submissions: SocketAddr,
-    trust: Trust,
+    trust: Mutex<Trust>,
 }
 
 impl Work {
@@ -83,8 +83,17 @@ impl Work {
             phase,
             smtp: SocketAddr::new(CLUSTER_ADDRESS, pair.ports.smtp),
             submissions: SocketAddr::new(CLUSTER_ADDRESS, pair.ports.submissions),
-            trust: pair.trust()?,
+            trust: Mutex::new(pair.trust()?),
         }))
+    }
+
+    /// Connections that begin from now on trust what this pair's CA file says now.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn learn_trust(&self, pair: &Pair) -> anyhow::Result<()> {
+        *self.trust.lock().unwrap_or_else(PoisonError::into_inner) = pair.trust()?;
+        Ok(())
     }
 
     /// The next source; large ones come once.
@@ -170,7 +179,8 @@ async fn connect(number: usize, work: &Work) -> anyhow::Result<SmtpClient> {
         return SmtpClient::connect(work.smtp, ANSWER_LIMIT).await;
     }
     let account = work.accounts.get(number % work.accounts.len().max(1)).context("no accounts")?;
-    let mut client = SmtpClient::connect_tls(work.submissions, &work.trust, ANSWER_LIMIT).await?;
+    let trust = work.trust.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut client = SmtpClient::connect_tls(work.submissions, &trust, ANSWER_LIMIT).await?;
     client.login(&account.address, &account.password).await?;
     Ok(client)
 }

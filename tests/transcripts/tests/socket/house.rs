@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use frontend::config::{FrontendConfig, Limits, ServicePorts};
 use frontend::tls::TlsFiles;
-use frontend::{AddressCheck, AddressChecks, Administration, Checkpoints, JoinTokens, Ports, TokenPlan};
+use frontend::{
+    AddressCheck, AddressChecks, Administration, CertificateOffice, Checkpoints, JoinTokens, Ports, RotationOrder,
+    TokenPlan,
+};
 use mailbox::op::{AccountOp, Change, Outcome};
 use ports::Answer;
 use ports::accounts::Accounts;
@@ -78,6 +81,7 @@ impl House {
             addresses: Arc::new(NoTokens),
             alerts: Arc::new(Default::default),
             reports: Arc::new(NoTokens),
+            certificates: Arc::new(NoTokens),
         }
     }
 
@@ -269,6 +273,18 @@ impl AddressChecks for NoTokens {
     }
     fn certificate_follows(&self) -> bool {
         false
+    }
+}
+
+impl CertificateOffice for NoTokens {
+    fn list(&self) -> Answer<'_, serde_json::Value> {
+        Box::pin(async { serde_json::Value::Null })
+    }
+    fn renew(&self, _: Option<u32>) -> Answer<'_, Result<serde_json::Value, ConfigError>> {
+        Box::pin(async { Err(ConfigError::Locked("no certificates here".to_owned())) })
+    }
+    fn rotate(&self, _: RotationOrder, _: bool) -> Answer<'_, Result<serde_json::Value, ConfigError>> {
+        Box::pin(async { Err(ConfigError::Locked("no certificates here".to_owned())) })
     }
 }
 
