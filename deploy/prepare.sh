@@ -2,6 +2,7 @@
 # Gets a machine ready to build and prints the variables a build wants:
 #   prepared=$(deploy/prepare.sh) || exit $?
 #   eval "$prepared"
+# `--tests` adds what tests with networks of their own need, which only root can make.
 # Installs Debian packages when root or with passwordless sudo; otherwise prints the one line to type and exits 3.
 # Messages go to standard error.
 set -euo pipefail
@@ -15,6 +16,9 @@ packages=(g++ cmake make clang libclang-dev pkg-config liblz4-dev libzstd-dev py
 
 present() {
   case $1 in
+    iproute2) command -v ip >/dev/null ;;
+    nftables) command -v nft >/dev/null ;;
+    e2fsprogs) command -v mkfs.ext4 >/dev/null ;;
     libclang-dev) compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null ||
       compgen -G '/usr/lib/*/libclang*.so*' >/dev/null ;;
     liblz4-dev) echo '#include <lz4.h>' | c++ -E -x c++ - >/dev/null 2>&1 ;;
@@ -43,6 +47,19 @@ if [ ${#missing[@]} -gt 0 ]; then
   say "installing ${missing[*]}"
   "${sudo[@]}" apt-get update -qq >&2
   "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive "${install[@]}" >&2
+fi
+
+# A build does not depend on these; a machine that cannot have them skips or fails the tests that want them.
+if [ "${1:-}" = --tests ] && [ "$(id -u)" = 0 ]; then
+  missing=()
+  for package in iproute2 nftables iptables e2fsprogs mount git curl; do
+    present "$package" || missing+=("$package")
+  done
+  if [ ${#missing[@]} -gt 0 ]; then
+    say "installing for the tests: ${missing[*]}"
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } >&2 ||
+      say "could not be installed: ${missing[*]}"
+  fi
 fi
 
 # rustup may be installed without being on the path, without a toolchain, or with one that is too old.

@@ -14,6 +14,8 @@ if [ "$(id -u)" != 0 ]; then
   echo "jepsen/run.sh: the lab makes network namespaces and needs root" >&2
   exit 2
 fi
+prepared=$(deploy/prepare.sh --tests) || exit $?
+eval "$prepared"
 missing=()
 for pair in nft:nftables ip:iproute2 losetup:mount mkfs.ext4:e2fsprogs; do
   command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
@@ -24,8 +26,6 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 command -v iptables-legacy >/dev/null || echo "jepsen/run.sh: without iptables no slow links" >&2
 
-prepared=$(deploy/prepare.sh) || exit $?
-eval "$prepared"
 profile=${LAB_PROFILE:-release}
 [ "$profile" = dev ] && folder=debug || folder=$profile
 target=${CARGO_TARGET_DIR:-target}/$folder

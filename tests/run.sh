@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.." || exit 1
 steps=("$@")
 [ ${#steps[@]} -gt 0 ] || steps=(format lint tidy test e2e lab package)
 
-prepared=$(deploy/prepare.sh) || exit $?
+prepared=$(deploy/prepare.sh --tests) || exit $?
 eval "$prepared"
 for component in fmt clippy; do
   cargo "$component" --version >/dev/null 2>&1 || rustup component add rustfmt clippy || exit 3
