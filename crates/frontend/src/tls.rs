@@ -12,6 +12,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// New files are in use after this time, unless they are bad.
+pub const RELOADED_WITHIN: Duration = Duration::from_secs(3);
 
 /// PEM files of the certificate for clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +31,8 @@ type Stamp = [Option<(SystemTime, u64)>; 2];
 pub struct Tls {
     files: TlsFiles,
     config: Arc<ArcSwap<ServerConfig>>,
+    /// The files as they were before they were read.
+    read: Stamp,
 }
 
 impl Tls {
@@ -37,8 +41,10 @@ impl Tls {
     /// # Errors
     /// They cannot be read, hold no certificate or key, or the two do not belong together.
     pub fn load(files: TlsFiles) -> io::Result<Self> {
+        // Before the files are read: what changes from now on is read again.
+        let stamp = stamp(&files);
         let config = read(&files)?;
-        Ok(Self { files, config: Arc::new(ArcSwap::from_pointee(config)) })
+        Ok(Self { files, config: Arc::new(ArcSwap::from_pointee(config)), read: stamp })
     }
 
     /// What to use for a connection that begins now.
@@ -49,7 +55,7 @@ impl Tls {
 
     /// Looks for changed files for ever. Files that cannot be used leave the old certificate in place.
     pub async fn keep_fresh(self) {
-        let mut seen = stamp(&self.files);
+        let mut seen = self.read;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let now = stamp(&self.files);

@@ -595,3 +595,21 @@ fn the_clock_never_goes_back_and_knows_far_deadlines() {
         assert!(clock::to_tokio(Instant(0)) <= tokio::time::Instant::now());
     });
 }
+
+/// The files are written anew after they were read, before anybody looks for changes.
+#[tokio::test]
+async fn a_certificate_written_while_the_front_ends_start_is_used() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (certificate, key) = (folder.path().join("a.pem"), folder.path().join("a.key"));
+    let files = frontend::tls::TlsFiles { certificate, key };
+    fakes::write_certificate(&files);
+    let tls = Tls::load(files.clone()).expect("loaded");
+    let before = tls.current();
+    // File systems tell times coarsely: another length or another time.
+    std::thread::sleep(Duration::from_millis(20));
+    fakes::write_certificate(&files);
+    let watching = tokio::spawn(tls.clone().keep_fresh());
+    tokio::time::sleep(frontend::tls::RELOADED_WITHIN).await;
+    assert!(!Arc::ptr_eq(&before, &tls.current()), "the new one");
+    watching.abort();
+}

@@ -134,6 +134,8 @@ impl Keeper {
             }
             if self.makes_service() && !disk::facts(&self.data.service_certificate())?.names_issuer(&issuer) {
                 self.renew_service("the CA is exchanged")?;
+                // The step is done when clients are shown it: the old CA is dropped after that.
+                tokio::time::sleep(frontend::tls::RELOADED_WITHIN).await;
             }
         }
         self.use_files()
