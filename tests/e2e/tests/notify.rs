@@ -84,13 +84,13 @@ async fn manage(pair: &mut Pair, folder: &Path) -> anyhow::Result<()> {
         let door = std::net::SocketAddr::new(pair.node(0)?.address, port);
         std::net::TcpStream::connect(door).with_context(|| format!("ready, and {door} does not listen"))?;
     }
-    for _ in 0..3 {
-        manager.hear_until(|word| word == "WATCHDOG=1")?;
-    }
     let whole = "STATUS=primary, joined, alone in sync";
-    // It may be so from the first word on.
+    // It may be so from the first word on; said once, so it is looked for before anything else is passed over.
     if !first.ends_with(whole) {
         manager.hear_until(|word| word == whole).with_context(|| format!("first: {first}"))?;
+    }
+    for _ in 0..3 {
+        manager.hear_until(|word| word == "WATCHDOG=1")?;
     }
     let ended = manager.end_by(Signal::SIGTERM).await?;
     ensure!(ended.success(), "a planned stop: {ended}");
