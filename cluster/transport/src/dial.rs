@@ -21,11 +21,6 @@ pub(crate) const WINDOW_BYTES: u32 = 64 * 1024 * 1024;
 /// HTTP/2 frames (bytes).
 pub(crate) const HTTP_FRAME_BYTES: u32 = 256 * 1024;
 
-/// This node's certificate with the CA behind it, so that a joiner sees the CA it was told to trust.
-pub(crate) fn identity(tls: &TlsPems) -> Identity {
-    Identity::from_pem(format!("{}\n{}", tls.certificate.trim_end(), tls.ca), &tls.key)
-}
-
 /// Finds unusable certificates at start instead of at the first dial.
 pub(crate) fn check_pems(tls: &TlsPems) -> Result<(), TransportError> {
     let client = endpoint("127.0.0.1:1")
@@ -36,7 +31,7 @@ pub(crate) fn check_pems(tls: &TlsPems) -> Result<(), TransportError> {
 fn client_tls(tls: &TlsPems, to: NodeId) -> ClientTlsConfig {
     ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(&tls.ca))
-        .identity(identity(tls))
+        .identity(Identity::from_pem(tls.chain(), &tls.key))
         .domain_name(ca::node_name(to))
 }
 

@@ -58,6 +58,13 @@ pub struct TlsPems {
     pub key: String,
 }
 
+impl TlsPems {
+    /// This node's certificate with the CA behind it, so that a joiner sees the CA it was told to trust.
+    fn chain(&self) -> String {
+        format!("{}\n{}", self.certificate.trim_end(), self.ca)
+    }
+}
+
 /// What the transport must know of this node.
 #[derive(Clone)]
 pub struct TransportConfig {

@@ -149,9 +149,7 @@ fn roots(tls: &TlsPems) -> Result<RootCertStore, TransportError> {
     Ok(roots)
 }
 
-/// This node's certificate with the CA behind it, so that a joiner sees the CA it was told to trust.
 fn identity(tls: &TlsPems) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TransportError> {
-    let text = format!("{}\n{}", tls.certificate.trim_end(), tls.ca);
-    let chain = CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<_, _>>().map_err(unusable)?;
+    let chain = CertificateDer::pem_slice_iter(tls.chain().as_bytes()).collect::<Result<_, _>>().map_err(unusable)?;
     Ok((chain, PrivateKeyDer::from_pem_slice(tls.key.as_bytes()).map_err(unusable)?))
 }

@@ -398,6 +398,23 @@ impl Book {
         Ok(found.map(|bytes| number(&bytes)))
     }
 
+    /// Records a destination has not taken yet, the oldest first, `limit` at most, and where they begin. One that was not
+    /// known begins with what comes from now on.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn waiting_for(&self, destination: &str, limit: usize) -> Result<(u64, Vec<Kept>), String> {
+        let from = match self.cursor(destination)? {
+            Some(from) => from,
+            None => {
+                let from = self.arrival();
+                self.set_cursor(destination, Some(from))?;
+                from
+            }
+        };
+        Ok((from, self.from_arrival(from, limit)?))
+    }
+
     /// Remembers it; `None` forgets the destination.
     ///
     /// # Errors

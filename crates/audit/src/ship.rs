@@ -154,19 +154,7 @@ fn copy_cursor(to: NodeId) -> String {
 /// Later again.
 pub(crate) async fn copy(book: &Arc<Book>, peers: &dyn Peers, to: NodeId) -> Result<bool, ShipError> {
     let reader = Arc::clone(book);
-    let (from, records) = blocking(move || {
-        let name = copy_cursor(to);
-        let from = match reader.cursor(&name)? {
-            Some(from) => from,
-            None => {
-                let from = reader.arrival();
-                reader.set_cursor(&name, Some(from))?;
-                from
-            }
-        };
-        Ok((from, reader.from_arrival(from, OFFERED)?))
-    })
-    .await?;
+    let (from, records) = blocking(move || reader.waiting_for(&copy_cursor(to), OFFERED)).await?;
     let Some(last) = records.last().map(|record| record.arrival) else { return Ok(false) };
     bring(peers, to, &records).await?;
     let writer = Arc::clone(book);

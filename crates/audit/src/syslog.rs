@@ -135,18 +135,8 @@ impl Forwarder {
     /// In words; later again.
     pub(crate) async fn forward(&mut self, book: &Arc<Book>, host: impl Fn(u32) -> String) -> Result<bool, String> {
         let (reader, name) = (Arc::clone(book), self.cursor());
-        let read = tokio::task::spawn_blocking(move || -> Result<_, String> {
-            let from = match reader.cursor(&name)? {
-                Some(from) => from,
-                None => {
-                    let from = reader.arrival();
-                    reader.set_cursor(&name, Some(from))?;
-                    from
-                }
-            };
-            reader.from_arrival(from, AT_ONCE)
-        });
-        let records = read.await.map_err(|error| error.to_string())??;
+        let read = tokio::task::spawn_blocking(move || reader.waiting_for(&name, AT_ONCE));
+        let (_, records) = read.await.map_err(|error| error.to_string())??;
         let Some(last) = records.last().map(|record| record.arrival) else { return Ok(false) };
         let mut bytes = Vec::new();
         for line in records.iter().map(view::line).filter(|line| self.goes(line)) {

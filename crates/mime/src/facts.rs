@@ -107,6 +107,12 @@ pub fn facts_of(message: &[u8]) -> Facts {
 }
 
 impl Facts {
+    /// Message-ID for people and for searching, empty without one; what is no UTF-8 in it is replaced.
+    #[must_use]
+    pub fn message_id_text(&self) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(self.message_id.as_deref().unwrap_or_default())
+    }
+
     /// Where the section is in the body as accepted; `None` when there is no such part. With an empty path `Whole` and
     /// `Header` begin at 0, so the prefix of the recipient goes before them.
     #[must_use]

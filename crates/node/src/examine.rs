@@ -188,8 +188,8 @@ pub(crate) fn own_program() -> Program {
 /// Room on the disk of the data folder, which need not be there yet.
 pub(crate) fn free_disk(config: &NodeConfig, mail: Option<u64>, whole: bool) -> Finding {
     let folder = config.data_dir.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
-    match rustix::fs::statvfs(folder) {
-        Ok(disk) => checks::disk(disk.f_bavail.saturating_mul(disk.f_frsize), mail, whole),
+    match files::room(folder) {
+        Ok((free, _)) => checks::disk(free, mail, whole),
         Err(error) => Finding::refuse("disk", format!("{}: {error}", folder.display()), "look at that folder"),
     }
 }

@@ -166,6 +166,15 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     write().with_context(|| format!("write {}", path.display()))
 }
 
+/// Bytes on the file system of a folder: free for this process, and all.
+///
+/// # Errors
+/// The folder is not there, or the file system does not tell.
+pub(crate) fn room(folder: &Path) -> std::io::Result<(u64, u64)> {
+    let system = rustix::fs::statvfs(folder)?;
+    Ok((system.f_bavail.saturating_mul(system.f_frsize), system.f_blocks.saturating_mul(system.f_frsize)))
+}
+
 /// Reads a text file.
 ///
 /// # Errors

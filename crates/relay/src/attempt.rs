@@ -149,7 +149,7 @@ async fn record(relay: &Relay, item: &QueueItem, result: &AttemptResult, host: S
     let mail = Mail {
         event: event.into(),
         accept: accept_of(item.id).to_string(),
-        message_id: log::text(&String::from_utf8_lossy(facts.message_id.as_deref().unwrap_or_default())),
+        message_id: log::text(&facts.message_id_text()),
         sender: item.reverse_path.address().map(ToString::to_string).unwrap_or_default(),
         recipient: item.recipient.to_string(),
         original: item.original_recipient.as_ref().map(ToString::to_string).unwrap_or_default(),

@@ -62,7 +62,7 @@ fn record(accept: CommandId, to: &Address, leaves: bool, facts: &mime::Facts, at
     let mail = Mail {
         event: MailEvent::Accept.into(),
         accept: accept.to_string(),
-        message_id: log::text(&String::from_utf8_lossy(facts.message_id.as_deref().unwrap_or_default())),
+        message_id: log::text(&facts.message_id_text()),
         recipient: to.to_string(),
         subject: log::text(&facts.subject),
         size: facts.size,

@@ -82,7 +82,7 @@ fn records(envelope: &Envelope, accept: CommandId, facts: &Facts, at: Timestamp)
     let common = Mail {
         event: MailEvent::Accept.into(),
         accept: accept.to_string(),
-        message_id: log::text(&String::from_utf8_lossy(facts.message_id.as_deref().unwrap_or_default())),
+        message_id: log::text(&facts.message_id_text()),
         sender: envelope.reverse_path.address().map(ToString::to_string).unwrap_or_default(),
         subject: log::text(&facts.subject),
         size: facts.size,

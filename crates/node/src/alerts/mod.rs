@@ -19,7 +19,9 @@ use serde_json::{Value, json};
 use topology::{ClusterState, Rotation};
 use vocab::NodeId;
 
+use crate::certificates::disk;
 use crate::clock::wall_ms;
+use crate::files;
 use crate::servers::Reporter;
 use board::{Board, Change, Raised};
 use judge::{Certificate, Queue, Room, Seen, Severity};
@@ -175,10 +177,8 @@ async fn count(outbox: &dyn Outbox) -> Option<Queue> {
 }
 
 fn days_left(kind: CertificateKind, path: &std::path::Path) -> Option<Certificate> {
-    let pem = std::fs::read(path).ok()?;
-    let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).ok()?;
-    let certificate = pem.parse_x509().ok()?;
-    let left = certificate.validity().not_after.timestamp() - i64::try_from(wall_ms() / 1000).unwrap_or(i64::MAX);
+    let ends = i64::try_from(disk::facts(path).ok()?.ends).unwrap_or(i64::MAX);
+    let left = ends - i64::try_from(wall_ms() / 1000).unwrap_or(i64::MAX);
     Some(Certificate { kind, days_left: left.div_euclid(24 * 60 * 60) })
 }
 
@@ -191,9 +191,7 @@ struct Rooms {
 
 impl Rooms {
     fn look(&mut self, now: u64, folder: &std::path::Path) -> Option<Room> {
-        let system = rustix::fs::statvfs(folder).ok()?;
-        let (free, total) =
-            (system.f_bavail.saturating_mul(system.f_frsize), system.f_blocks.saturating_mul(system.f_frsize));
+        let (free, total) = files::room(folder).ok()?;
         Some(Room { free, total, loses_an_hour: self.note(now, free) })
     }
 

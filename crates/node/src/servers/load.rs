@@ -5,6 +5,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::files;
+
 /// Bytes of a sector in /proc/diskstats, whatever the disk has.
 const SECTOR_BYTES: u64 = 512;
 
@@ -81,9 +83,6 @@ impl Counted {
         let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let (cpu, cores) = processors(&text("/proc/stat"));
         let resident = kibibytes(&text("/proc/self/status"), "VmRSS");
-        let system = rustix::fs::statvfs(mail).ok();
-        let room =
-            system.map_or((0, 0), |s| (s.f_bavail.saturating_mul(s.f_frsize), s.f_blocks.saturating_mul(s.f_frsize)));
         let device = rustix::fs::stat(mail).ok().map(|s| (rustix::fs::major(s.st_dev), rustix::fs::minor(s.st_dev)));
         Self {
             at_ms,
@@ -93,7 +92,7 @@ impl Counted {
             memory: Memory { process_bytes: resident, ..memory(&text("/proc/meminfo")) },
             network: interfaces(&text("/proc/net/dev")),
             disk: device.and_then(|device| sectors(&text("/proc/diskstats"), device)),
-            room,
+            room: files::room(mail).unwrap_or_default(),
         }
     }
 

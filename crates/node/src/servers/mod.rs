@@ -231,13 +231,13 @@ impl Reporter {
             ("cluster-state.json".to_owned(), pretty(&bundle::redacted(&self.basics.config.current()))),
         ]);
         let Some(mail) = self.mail.get() else { return files };
-        let status = json!(mail.cluster.status());
+        let status = mail.cluster.status();
         let events = json!(mail.journal.recent(bundle::EVENTS_MAX));
-        files.insert("status.json".to_owned(), pretty(&status));
+        files.insert("status.json".to_owned(), pretty(&json!(status)));
         files.insert("alerts.json".to_owned(), pretty(&(mail.alerts)()));
         files.insert("events.json".to_owned(), pretty(&events));
         files.insert("metrics.txt".to_owned(), (mail.metrics)());
-        if status["home"] == json!(self.basics.node.0) {
+        if status.home == self.basics.node.0 {
             files.insert("log.jsonl".to_owned(), bundle::log_extract(&*mail.logs).await);
         }
         files
