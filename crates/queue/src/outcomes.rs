@@ -73,7 +73,8 @@ pub(crate) fn is_settled(view: &dyn Rows, accept: CommandId) -> Result<bool, Dam
     Ok(accept.recipient == 0 && this <= mark(view, accept.origin)?)
 }
 
-/// Remembers that it ran; in a joint epoch forgets those its origin says are settled, and reports whose item is done.
+/// Remembers that it ran; in a joint epoch forgets those its origin says are settled, and reports among them whose item is
+/// done.
 pub(crate) fn record(view: &dyn Rows, accept: CommandId, settled: u64, joint: bool) -> Result<Vec<RowWrite>, Damaged> {
     let mut rows = Vec::new();
     if accept.recipient == 0 && joint {
@@ -94,11 +95,12 @@ fn raise(view: &dyn Rows, accept: CommandId, settled: u64, rows: &mut Vec<RowWri
     let last = |settled: Settled| {
         CommandId { boot: settled.boot, counter: settled.counter, recipient: u32::MAX, ..accept }.to_bytes()
     };
-    // From the first on: of those below the old mark only reports are left, and those of a while without the other
-    // nodes, whose items are done, go now.
-    let from = CommandId { boot: Boot(0), counter: 0, recipient: 0, ..accept }.to_bytes();
+    // Below the old mark only reports are left. Those of a while without the other nodes, whose items are done, go with the
+    // next boot of their origin: looked for at every message, all that was dropped before would be passed over each time.
+    let first = CommandId { boot: Boot(0), counter: 0, recipient: 0, ..accept }.to_bytes();
+    let from = if now.boot > before.boot { first } else { last(before) };
     let mut fault = None;
-    view.scan(Table::OUTCOMES, (Bound::Included(&from), Bound::Included(&last(now))), false, &mut |key, _| {
+    view.scan(Table::OUTCOMES, (Bound::Excluded(&from), Bound::Included(&last(now))), false, &mut |key, _| {
         let forgotten = CommandId::from_bytes(key)
             .ok_or_else(|| damaged("key"))
             .and_then(|old| Ok(old.recipient == 0 || view.get(Table::QUEUE, &item_of(old).to_bytes())?.is_none()));
