@@ -29,13 +29,17 @@ pub fn previous() -> anyhow::Result<Option<PathBuf>> {
     let test = std::env::current_exe()?;
     let folder = test.ancestors().nth(3).context("a target folder")?.join("previous");
     let source = folder.join("source");
-    if source.join(".git").exists() {
-        git(&source, &["checkout", "--quiet", "--force", "--detach", &commit])?;
-    } else {
-        std::fs::create_dir_all(&folder)?;
-        git(here, &["worktree", "prune"])?;
-        git(here, &["worktree", "add", "--quiet", "--force", "--detach", &source.to_string_lossy(), &commit])?;
+    // A repository of its own: clones that share a target folder take turns with it.
+    if !source.join(".git").is_dir() {
+        if source.exists() {
+            std::fs::remove_dir_all(&source)?;
+        }
+        std::fs::create_dir_all(&source)?;
+        git(&source, &["init", "--quiet"])?;
     }
+    let repository = git(here, &["rev-parse", "--show-toplevel"])?;
+    git(&source, &["fetch", "--quiet", "--no-tags", &repository, &commit])?;
+    git(&source, &["checkout", "--quiet", "--force", "--detach", &commit])?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
         .args(["build", "--quiet", "--locked", "-p", "node", "--bin", "twinpost"])
