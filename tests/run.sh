@@ -42,8 +42,8 @@ step() {
         echo "skipped: the fault lab needs root and nftables"
         return 0
       fi
-      LAB_PROFILE=dev limited jepsen/run.sh --minutes 0.7 --seed "${LAB_SEED:-1}" \
-        --nemesis kill,pause-long,cut,switchover,peers
+      LAB_PROFILE=dev limited jepsen/run.sh --minutes 0.8 --seed "${LAB_SEED:-1}" \
+        --nemesis kill,pause-long,cut,switchover,peers,log-full
       ;;
     package)
       limited cargo build --locked -p node || return

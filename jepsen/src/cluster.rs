@@ -15,7 +15,7 @@ use node::demo::pair::{Login, PairOptions, login};
 use tokio::process::Command;
 use tokio::sync::Mutex;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, LOG_BYTES, MAIL_BYTES};
 use crate::net::{Net, node_name};
 
 /// How long anything may take that must happen by itself.
@@ -42,14 +42,40 @@ pub struct Shape {
     pub environment: Vec<(String, String)>,
 }
 
+/// The disks of a machine.
+pub struct Disks {
+    /// Everything but the log.
+    pub mail: Disk,
+    /// The log's database.
+    pub log: Disk,
+}
+
+impl Disks {
+    fn make(dir: &Path, name: &str) -> anyhow::Result<Self> {
+        let mail = Disk::make(dir, name, MAIL_BYTES)?;
+        match Disk::make(dir, &format!("{name}log"), LOG_BYTES) {
+            Ok(log) => Ok(Self { mail, log }),
+            Err(error) => {
+                mail.destroy();
+                Err(error)
+            }
+        }
+    }
+
+    fn destroy(&self) {
+        self.mail.destroy();
+        self.log.destroy();
+    }
+}
+
 /// One machine.
 pub struct Machine {
     /// Its processes.
     pub process: Mutex<NodeProcess>,
     /// Runs `twinpost` inside.
     pub wrapper: PathBuf,
-    /// Its disk; a folder of this machine when there is none to spare.
-    pub disk: Option<Disk>,
+    /// Its disks; folders of this machine when there are none to spare.
+    pub disks: Option<Disks>,
     /// Own address.
     pub address: IpAddr,
     /// File with what its clock is off by, as libfaketime reads it.
@@ -114,6 +140,7 @@ impl Cluster {
         let token =
             std::fs::read_to_string(cluster.machine_at(0)?.process.lock().await.data_dir().join("admin.token"))?;
         token.trim().clone_into(&mut cluster.token);
+        cluster.place_log(0).await?;
         cluster.start_node(0).await?;
         cluster.await_ready(0).await?;
         for index in 1..cluster.machines.len() {
@@ -125,8 +152,8 @@ impl Cluster {
 
     fn machine(&mut self, index: usize, binary: &Path) -> anyhow::Result<Machine> {
         let name = node_name(index);
-        let disk = Disk::make(&self.dir, &name);
-        if let Err(error) = &disk {
+        let disks = Disks::make(&self.dir, &name);
+        if let Err(error) = &disks {
             self.no_disks = Some(format!("{error:#}"));
         }
         let options =
@@ -140,7 +167,15 @@ impl Cluster {
         std::fs::write(&clock, "+0\n")?;
         std::fs::write(&wrapper, self.script(&name, binary, &clock))?;
         std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o755))?;
-        Ok(Machine { process: Mutex::new(process), wrapper, disk: disk.ok(), address, clock })
+        Ok(Machine { process: Mutex::new(process), wrapper, disks: disks.ok(), address, clock })
+    }
+
+    /// Puts the log of a node that was just made on the disk for it.
+    async fn place_log(&self, index: usize) -> anyhow::Result<()> {
+        let machine = self.machine_at(index)?;
+        let Some(disks) = &machine.disks else { return Ok(()) };
+        let place = machine.process.lock().await.data_dir().join("logs");
+        std::os::unix::fs::symlink(&disks.log.folder, &place).with_context(|| place.display().to_string())
     }
 
     fn tables(&self) -> String {
@@ -172,6 +207,7 @@ impl Cluster {
         let token = self.api(0)?.join_token().await?;
         let witness = index >= self.shape.data_nodes;
         self.command(index, &["cluster", "join"], if witness { &["--witness"] } else { &[] }, Some(&token)).await?;
+        self.place_log(index).await?;
         self.start_node(index).await?;
         if witness {
             return self.await_status(0, "the witness votes", |status| status.contains("\"witness\"")).await;
@@ -353,8 +389,8 @@ impl Cluster {
             process.await_end().await;
             // A node that never started has no log.
             let _ = std::fs::copy(process.log_file(), self.dir.join(format!("{}.log", node_name(index))));
-            if let Some(disk) = &machine.disk {
-                disk.destroy();
+            if let Some(disks) = &machine.disks {
+                disks.destroy();
             }
         }
         self.net.destroy();

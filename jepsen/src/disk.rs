@@ -7,7 +7,9 @@ use anyhow::Context as _;
 use crate::net::run;
 
 /// Size of a disk (bytes); the file is sparse.
-const BYTES: u64 = 3 * 1024 * 1024 * 1024;
+pub const MAIL_BYTES: u64 = 3 * 1024 * 1024 * 1024;
+/// Size of the disk of a node's log.
+pub const LOG_BYTES: u64 = 1024 * 1024 * 1024;
 /// Where version 1 of control groups limits a device.
 const GROUPS: &str = "/sys/fs/cgroup/blkio";
 /// A slow disk writes so much (bytes per second).
@@ -23,14 +25,14 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Makes and mounts it under `dir`.
+    /// Makes and mounts one of so many bytes under `dir`.
     ///
     /// # Errors
     /// The machine has no loop device or file system to spare.
-    pub fn make(dir: &Path, name: &str) -> anyhow::Result<Self> {
+    pub fn make(dir: &Path, name: &str, bytes: u64) -> anyhow::Result<Self> {
         let (folder, image) = (dir.join(name), dir.join(format!("{name}.img")));
         std::fs::create_dir_all(&folder)?;
-        std::fs::File::create(&image)?.set_len(BYTES)?;
+        std::fs::File::create(&image)?.set_len(bytes)?;
         run(&format!("mkfs.ext4 -q -F -E lazy_itable_init=1,nodiscard -m 0 {}", image.display()))?;
         let device = run(&format!("losetup --find --show {}", image.display()))?.trim().to_owned();
         let group = Path::new(GROUPS).join(format!("tpl{}-{name}", std::process::id()));
@@ -46,14 +48,33 @@ impl Disk {
         self.folder.join("ballast")
     }
 
-    /// Leaves so many bytes free.
+    /// Leaves so many bytes free, at most.
     ///
     /// # Errors
     /// It could not be filled.
     pub fn fill(&self, leave: u64) -> anyhow::Result<()> {
         let stats = rustix::fs::statvfs(&self.folder)?;
         let bytes = (stats.f_bavail * stats.f_frsize).saturating_sub(leave);
+        if bytes == 0 {
+            return Ok(());
+        }
         run(&format!("fallocate -l {bytes} {}", self.ballast().display())).map(drop)
+    }
+
+    /// Gives back what open files have ahead of their ends, so that a full disk is felt at once: a database reserves
+    /// megabytes for its log. Whoever writes to them must be stopped.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn trim(&self) -> anyhow::Result<()> {
+        for entry in std::fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "log") {
+                let file = std::fs::OpenOptions::new().write(true).open(&path)?;
+                file.set_len(file.metadata()?.len())?;
+            }
+        }
+        Ok(())
     }
 
     /// Ends that.

@@ -40,6 +40,10 @@ pub enum Fault {
     DiskFull,
     /// The disk is slow.
     DiskSlow,
+    /// The disk of the log alone is full.
+    LogFull,
+    /// The disk of the log alone is slow.
+    LogSlow,
     /// The clock jumps.
     Clock,
     /// By command.
@@ -53,15 +57,15 @@ pub enum Fault {
 }
 
 use Fault::{
-    ClientNet, Clock, Crash, Cut, DiskFull, DiskSlow, Flap, Kill, KillAll, OneWayIn, OneWayOut, PauseCut, PauseLong,
-    PauseShort, Peers, Power, Private, Rolling, Router, Slow, Switchover,
+    ClientNet, Clock, Crash, Cut, DiskFull, DiskSlow, Flap, Kill, KillAll, LogFull, LogSlow, OneWayIn, OneWayOut,
+    PauseCut, PauseLong, PauseShort, Peers, Power, Private, Rolling, Router, Slow, Switchover,
 };
 
 impl Fault {
     /// All that can be asked for.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Kill, KillAll, Crash, PauseShort, PauseLong, PauseCut, Cut, OneWayOut, OneWayIn, Peers, Private, ClientNet,
-        Slow, Router, DiskFull, DiskSlow, Clock, Switchover, Flap, Rolling, Power,
+        Slow, Router, DiskFull, DiskSlow, LogFull, LogSlow, Clock, Switchover, Flap, Rolling, Power,
     ];
 
     /// Its name.
@@ -85,6 +89,8 @@ impl Fault {
             Router => "router",
             DiskFull => "disk-full",
             DiskSlow => "disk-slow",
+            LogFull => "log-full",
+            LogSlow => "log-slow",
             Clock => "clock",
             Switchover => "switchover",
             Flap => "flap",
@@ -96,7 +102,7 @@ impl Fault {
     /// Whether it must not move the service.
     #[must_use]
     pub const fn is_quiet(self) -> bool {
-        matches!(self, Self::None | PauseShort | Private | Slow | Router | DiskSlow | Clock)
+        matches!(self, Self::None | PauseShort | Private | Slow | Router | DiskSlow | LogFull | LogSlow | Clock)
     }
 
     /// Whether it hits one node.

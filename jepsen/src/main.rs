@@ -8,6 +8,7 @@ mod delay;
 mod disk;
 mod fault;
 mod keepalived;
+mod log;
 mod model;
 mod monitor;
 mod nemesis;

@@ -25,6 +25,11 @@ pub const fn is_taken_away(id: u64) -> bool {
     id % ROLES <= 3
 }
 
+/// The id in the text of a 250.
+fn accept_id(text: &str) -> Option<&str> {
+    text.split_once("accepted as ").and_then(|(_, rest)| rest.split_whitespace().next())
+}
+
 /// How an operation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -46,6 +51,8 @@ pub struct Message {
     pub account: usize,
     /// 250s.
     pub ok: usize,
+    /// Accept ids the 250s named.
+    pub accepts: BTreeSet<String>,
     /// When the first came.
     pub first_ok: Option<Instant>,
     /// Final dots without an answer.
@@ -196,6 +203,7 @@ impl Model {
         self.change(id, |message| match outcome {
             Outcome::Ok => {
                 message.ok += 1;
+                message.accepts.extend(accept_id(text).map(ToOwned::to_owned));
                 message.first_ok.get_or_insert_with(Instant::now);
             }
             Outcome::Unknown => message.unknown += 1,
@@ -402,6 +410,16 @@ mod tests {
         model.selected("a", 0, "INBOX", (asked(), said(10, 20)));
         model.settle(false);
         assert_eq!(model.faults().len(), 2, "and never goes back");
+    }
+
+    #[test]
+    fn a_250_names_its_accept() {
+        let (model, _folder) = model();
+        let id = model.begin(0);
+        model.delivered(id, Outcome::Ok, "2.0.0 accepted as 1-6b0b3237-133");
+        model.delivered(id, Outcome::Unknown, "");
+        let accepts = model.message(id).expect("begun").accepts;
+        assert_eq!(accepts.into_iter().collect::<Vec<_>>(), ["1-6b0b3237-133"]);
     }
 
     #[test]

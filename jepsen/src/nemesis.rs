@@ -15,6 +15,8 @@ use crate::net::{Rule, node_name, port_name};
 
 /// Bytes left free on a full disk: below the reserve a node keeps.
 const FULL_LEAVES: u64 = 8 * 1024 * 1024;
+/// Bytes left free on the disk of a log: less than a buffer of its database.
+const LOG_FULL_LEAVES: u64 = 64 * 1024;
 /// What a slow link does.
 const SLOW_BY: Duration = Duration::from_millis(40);
 const SLOW_LOSES_PER_MILLE: u32 = 20;
@@ -128,7 +130,9 @@ impl Nemesis {
             Fault::Switchover => switch_over(cluster).await?,
             Fault::Rolling => rolling(cluster).await?,
             Fault::Flap => self.flap(target, hold).await?,
-            Fault::DiskFull | Fault::DiskSlow => disk(cluster, fault, target, hold).await?,
+            Fault::DiskFull | Fault::DiskSlow | Fault::LogFull | Fault::LogSlow => {
+                disk(cluster, fault, target, hold).await?
+            }
             Fault::Clock => clock(cluster, target, jump, hold).await?,
             Fault::Slow => slow(cluster, target, hold).await?,
             _ => {
@@ -202,10 +206,10 @@ impl Nemesis {
 #[must_use]
 pub fn missing(cluster: &Cluster, fault: Fault) -> Option<String> {
     match fault {
-        Fault::DiskFull | Fault::DiskSlow if cluster.no_disks.is_some() => {
+        Fault::DiskFull | Fault::DiskSlow | Fault::LogFull | Fault::LogSlow if cluster.no_disks.is_some() => {
             cluster.no_disks.as_ref().map(|why| format!("no disk of its own: {why}"))
         }
-        Fault::DiskSlow if !std::path::Path::new("/sys/fs/cgroup/blkio").is_dir() => {
+        Fault::DiskSlow | Fault::LogSlow if !std::path::Path::new("/sys/fs/cgroup/blkio").is_dir() => {
             Some("no control groups of version 1 with blkio".into())
         }
         Fault::Slow if crate::net::run("iptables-legacy -V").is_err() => Some("no iptables-legacy for NFQUEUE".into()),
@@ -243,12 +247,26 @@ async fn rolling(cluster: &Cluster) -> anyhow::Result<()> {
 
 async fn disk(cluster: &Cluster, fault: Fault, target: usize, hold: Duration) -> anyhow::Result<()> {
     let machine = cluster.machine_at(target)?;
-    let disk = machine.disk.as_ref().context("no disk of its own")?;
-    if fault == Fault::DiskFull {
-        disk.fill(FULL_LEAVES)?;
+    let disks = machine.disks.as_ref().context("no disks of its own")?;
+    // Where a node has one disk, the log is on it.
+    let full = match fault {
+        Fault::DiskFull => vec![(&disks.mail, FULL_LEAVES), (&disks.log, LOG_FULL_LEAVES)],
+        Fault::LogFull => vec![(&disks.log, LOG_FULL_LEAVES)],
+        _ => Vec::new(),
+    };
+    if !full.is_empty() {
+        let filled = {
+            let process = machine.process.lock().await;
+            process.pause(true);
+            let filled = disks.log.trim().and_then(|()| full.iter().try_for_each(|(disk, leave)| disk.fill(*leave)));
+            process.pause(false);
+            filled
+        };
         tokio::time::sleep(hold).await;
-        return disk.free();
+        full.iter().try_for_each(|(disk, _)| disk.free())?;
+        return filled;
     }
+    let disk = if fault == Fault::LogSlow { &disks.log } else { &disks.mail };
     let pid = machine.process.lock().await.live_pid().context("does not run")?;
     disk.slow(pid)?;
     tokio::time::sleep(hold).await;

@@ -15,6 +15,7 @@ use crate::clients::{self, Phase, Work, named};
 use crate::cluster::{Cluster, LIMIT};
 use crate::delay::{Delay, Which};
 use crate::fault::Fault;
+use crate::log;
 use crate::model::Model;
 use crate::nemesis::{self, Nemesis};
 use crate::net::node_name;
@@ -433,7 +434,8 @@ impl Run {
         }
         self.cluster.await_joint(LIMIT).await?;
         self.work.model.settle(false);
-        let faults = checker::check(&self.cluster, &self.work, &mut caches).await?;
+        let mut faults = checker::check(&self.cluster, &self.work, &mut caches).await?;
+        faults.extend(log::check(&self.cluster, &self.work.model).await?);
         let _ = self.phase.send(Phase::End);
         Ok((faults, self.shots, self.missing, self.work))
     }

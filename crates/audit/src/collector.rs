@@ -12,6 +12,7 @@ use topology::LogBody;
 use vocab::NodeId;
 
 use crate::book::{Book, LogError};
+use crate::lab;
 use crate::notes::{Notes, now_ms};
 use crate::ship::{self, LogService, PrimaryLogs};
 use crate::syslog::Forwarder;
@@ -66,6 +67,9 @@ impl Collector {
     /// # Errors
     /// The folder cannot be used: mail goes on without a log, records of commits wait.
     pub fn open(config: CollectorConfig) -> Result<Self, LogError> {
+        if lab::is_without(lab::COLLECTION) {
+            return Err(LogError { path: config.path, what: "switched off".to_owned() });
+        }
         let book = Arc::new(Book::open(&config.path, config.node)?);
         let (protocol, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let started =
@@ -79,6 +83,12 @@ impl Collector {
     #[must_use]
     pub fn log(&self) -> Arc<dyn Log> {
         Arc::clone(&self.notes) as Arc<dyn Log>
+    }
+
+    /// Why nothing can be written now; mail goes on, records wait. `None`: all is well.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        self.notes.fault()
     }
 
     /// Answers other nodes.
@@ -118,13 +128,15 @@ impl Collector {
     pub async fn run(&self) {
         let mut tasks = JoinSet::new();
         let standing = || Arc::clone(&self.config.standing);
-        tasks.spawn(bring_forever(
-            Arc::clone(&self.book),
-            self.config.node,
-            Arc::clone(&self.config.peers),
-            standing(),
-            Arc::clone(&self.protocol),
-        ));
+        if !lab::is_without(lab::SHIPPING) {
+            tasks.spawn(bring_forever(
+                Arc::clone(&self.book),
+                self.config.node,
+                Arc::clone(&self.config.peers),
+                standing(),
+                Arc::clone(&self.protocol),
+            ));
+        }
         tasks.spawn(forward_forever(Arc::clone(&self.book), self.config.node, standing()));
         tasks.spawn(keep_forever(Arc::clone(&self.book), standing(), Arc::clone(&self.config.records)));
         while tasks.join_next().await.is_some() {}

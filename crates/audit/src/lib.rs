@@ -8,6 +8,7 @@ mod book;
 mod collector;
 mod keep;
 mod keys;
+mod lab;
 mod notes;
 mod search;
 mod ship;

@@ -1,9 +1,9 @@
 //! The thread that writes: what was noted, and what commits left beside the mail. A slow or full disk of the log holds up
 //! nobody: notes are dropped and counted, records of commits wait where they are.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -21,6 +21,8 @@ const AT_ONCE: usize = 2_000;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Pause after a write that failed.
 const PAUSE: Duration = Duration::from_secs(1);
+/// A write that takes longer than this hangs.
+const WRITE_HANGS: Duration = Duration::from_secs(10);
 
 /// Wall clock (Unix ms).
 pub(crate) fn now_ms() -> u64 {
@@ -28,9 +30,19 @@ pub(crate) fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// How the writer does.
+#[derive(Debug, Default)]
+struct Health {
+    /// Why the last write failed.
+    fault: Option<String>,
+    /// The write that is under way.
+    begun: Option<Instant>,
+}
+
 /// Takes notes for the writer.
 pub struct Notes {
     waiting: SyncSender<Record>,
+    health: Arc<Mutex<Health>>,
     protocol: Arc<AtomicBool>,
 }
 
@@ -55,8 +67,7 @@ pub(crate) struct Writer {
     taken: u64,
     looked: Instant,
     stop: Arc<AtomicBool>,
-    /// The last write failed, and that was said.
-    failing: bool,
+    health: Arc<Mutex<Health>>,
 }
 
 impl Notes {
@@ -68,9 +79,19 @@ impl Notes {
         stop: Arc<AtomicBool>,
     ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let (waiting, notes) = sync_channel(NOTES_WAITING_MAX);
-        let writer = Writer { book, records, notes, taken: 0, looked: Instant::now(), stop, failing: false };
+        let health = Arc::<Mutex<Health>>::default();
+        let writer =
+            Writer { book, records, notes, taken: 0, looked: Instant::now(), stop, health: Arc::clone(&health) };
         let thread = std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || writer.run())?;
-        Ok((Self { waiting, protocol }, thread))
+        Ok((Self { waiting, health, protocol }, thread))
+    }
+
+    /// Why nothing can be written now; `None`: all is well.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let hangs = health.begun.is_some_and(|begun| begun.elapsed() > WRITE_HANGS);
+        health.fault.clone().or_else(|| hangs.then(|| "its disk does not answer".to_owned()))
     }
 }
 
@@ -105,22 +126,37 @@ impl Writer {
             return;
         }
         let count = batch.len() as u64;
-        while let Err(error) = self.book.keep_own(batch.clone()) {
-            metrics::counter!("twinpost_log_write_failures_total").increment(1);
-            if !std::mem::replace(&mut self.failing, true) {
-                tracing::error!(%error, "the log cannot be written; mail goes on, records wait");
-            }
+        while !self.write(&batch) {
             if self.stop.load(Ordering::Relaxed) {
                 return;
             }
             std::thread::sleep(PAUSE);
         }
-        if std::mem::take(&mut self.failing) {
-            tracing::info!("the log is written again");
-        }
         metrics::counter!("twinpost_log_records_total").increment(count);
         self.taken = taken.last().copied().unwrap_or(self.taken);
         self.records.forget(taken);
+    }
+
+    /// Whether they are on the disk now.
+    fn write(&self, batch: &[(Bytes, Bytes)]) -> bool {
+        let health = || self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        health().begun = Some(Instant::now());
+        let done = self.book.keep_own(batch.to_vec());
+        let (now, before) = {
+            let mut health = health();
+            health.begun = None;
+            let now = done.err();
+            (now.clone(), std::mem::replace(&mut health.fault, now))
+        };
+        match (&now, before) {
+            (Some(error), None) => tracing::error!(%error, "the log cannot be written; mail goes on, records wait"),
+            (None, Some(_)) => tracing::info!("the log is written again"),
+            _ => {}
+        }
+        if now.is_some() {
+            metrics::counter!("twinpost_log_write_failures_total").increment(1);
+        }
+        now.is_none()
     }
 
     /// Adds what commits left; its numbers.

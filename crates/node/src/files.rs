@@ -166,6 +166,12 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     write().with_context(|| format!("write {}", path.display()))
 }
 
+/// The device a folder lies on; `None`: it is not there.
+pub(crate) fn device(folder: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(folder).ok().map(|meta| meta.dev())
+}
+
 /// Bytes on the file system of a folder: free for this process, and all.
 ///
 /// # Errors

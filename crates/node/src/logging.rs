@@ -33,18 +33,22 @@ pub(crate) struct Logging {
     pub(crate) log: Arc<dyn Log>,
     /// Answers operators.
     pub(crate) logs: Arc<dyn Logs>,
-    collector: Option<Arc<Collector>>,
+    /// Or why there is none.
+    collector: Result<Arc<Collector>, String>,
 }
 
 impl Logging {
-    /// Whether anything can be noted and found.
-    pub(crate) const fn is_open(&self) -> bool {
-        self.collector.is_some()
+    /// Why nothing can be noted now; `None`: all is well.
+    pub(crate) fn fault(&self) -> Option<String> {
+        match &self.collector {
+            Ok(collector) => collector.fault(),
+            Err(why) => Some(format!("it could not be opened, and is tried again with the next start: {why}")),
+        }
     }
 
     /// What was noted until now is written; a disk that does not answer is waited for no longer than `wait`.
     pub(crate) async fn stop(&self, wait: std::time::Duration) {
-        let Some(collector) = self.collector.clone() else { return };
+        let Ok(collector) = self.collector.clone() else { return };
         let stopped = tokio::task::spawn_blocking(move || collector.stop());
         if tokio::time::timeout(wait, stopped).await.is_err() {
             tracing::warn!("the last notes of the log could not be written in time");
@@ -70,11 +74,12 @@ pub(crate) fn open(data: &DataDir, node: NodeId, peers: Arc<dyn Peers>, records:
     let logging = match Collector::open(config) {
         Ok(collector) => {
             let collector = Arc::new(collector);
-            Logging { log: collector.log(), logs: collector.logs(), collector: Some(collector) }
+            Logging { log: collector.log(), logs: collector.logs(), collector: Ok(collector) }
         }
         Err(error) => {
             tracing::error!(%error, "without a log until the next start; mail goes on");
-            Logging { log: Arc::new(NoLog), logs: Arc::new(NoLogs(error.to_string())), collector: None }
+            let why = error.to_string();
+            Logging { log: Arc::new(NoLog), logs: Arc::new(NoLogs(why.clone())), collector: Err(why) }
         }
     };
     Opened { logging, following }
@@ -83,14 +88,14 @@ pub(crate) fn open(data: &DataDir, node: NodeId, peers: Arc<dyn Peers>, records:
 impl Opened {
     /// For other nodes' calls.
     pub(crate) fn service(&self) -> Option<Arc<dyn PeerService>> {
-        self.logging.collector.as_ref().map(|collector| collector.service())
+        self.logging.collector.as_ref().ok().map(|collector| collector.service())
     }
 
     /// From now on the cluster is known: the log is brought to the primary.
     pub(crate) fn follow(self, config: Arc<Control>, cluster: Arc<dyn Cluster>) -> Logging {
         // Set once, here.
         let _ = self.following.set((config, cluster));
-        if let Some(collector) = self.logging.collector.clone() {
+        if let Ok(collector) = self.logging.collector.clone() {
             tokio::spawn(async move { collector.run().await });
         }
         self.logging

@@ -99,15 +99,15 @@ pub(crate) fn start(
         // The sender lives as long as the service.
         let _ = stopped.wait_for(|stop| *stop).await;
     }));
-    let alerts = Alerts::start(sources(config, data, (node, control, engine), &directory, (journal, reporter)));
+    let alerts =
+        Alerts::start(sources(config, data, (node, control, engine), &directory, (journal, reporter, logging)));
     let metrics: Arc<dyn Fn() -> String + Send + Sync> = Arc::new(move || metrics.render());
     let alerts: Arc<dyn Fn() -> Value + Send + Sync> = Arc::new(move || alerts.list());
     reporter.stores_mail(MailParts {
         cluster: engine.cluster(),
         doors: config.ports.of_clients().map(|(name, port)| (name, port != 0)).to_vec(),
         journal: Arc::clone(journal),
-        logs: Arc::clone(&logging.logs),
-        log: logging.is_open(),
+        logging: logging.clone(),
         metrics: Arc::clone(&metrics),
         alerts: Arc::clone(&alerts),
     });
@@ -143,7 +143,7 @@ fn sources(
     data: &DataDir,
     (node, control, engine): (NodeId, &Arc<Control>, &Arc<Engine>),
     directory: &Arc<AccountDirectory>,
-    (journal, reporter): (&Arc<dyn Journal>, &Arc<Reporter>),
+    (journal, reporter, logging): (&Arc<dyn Journal>, &Arc<Reporter>, &Logging),
 ) -> Sources {
     let service = match &config.tls {
         Some(own) => (CertificateKind::OwnFiles, own.certificate.clone()),
@@ -159,6 +159,8 @@ fn sources(
         accounts: engine.accounts(),
         journal: Arc::clone(journal),
         mail: data.mail(),
+        logs: data.logs(),
+        logging: logging.clone(),
         certificates: vec![(CertificateKind::Ca, data.ca()), (CertificateKind::Node, data.node_certificate()), service],
         hostname: config.hostname.clone(),
         reporter: Arc::clone(reporter),

@@ -16,6 +16,7 @@ use peers::Peers;
 use table::Table;
 use target::Target;
 
+mod collecting;
 mod floor;
 mod healing;
 mod loads;
@@ -39,7 +40,8 @@ struct Args {
     #[arg(long)]
     bin: Option<PathBuf>,
     /// Only the rows whose name contains this: memory, inbound, announce, login, append, large; `commit` (a commit against a
-    /// synced write), `healing` (join, heal of 10,000 accounts of which 1,000 changed on both sides, rejoin), `floor`
+    /// synced write), `healing` (join, heal of 10,000 accounts of which 1,000 changed on both sides, rejoin), `floor`, `log` (what its collection costs;
+    /// `--bin` must name a build with the feature `lab`)
     #[arg(long, default_value = "")]
     only: String,
 }
@@ -59,7 +61,9 @@ struct Amounts {
 }
 
 /// Names for `--only` that need no pair of their own beside.
-const OWN: [&str; 3] = ["floor", "commit", "healing"];
+const OWN: [&str; 4] = ["floor", "commit", "healing", LOG];
+/// Only when it is asked for: the product has no switch for it.
+const LOG: &str = "log";
 /// Writers of the storage floor, and connections of what it is compared with.
 const FLOOR_WRITERS: usize = 10;
 
@@ -158,6 +162,9 @@ async fn own_rows(
     }
     if "healing".contains(only) {
         healing::measure(folder, binary, amounts.healing, table).await?;
+    }
+    if only == LOG {
+        collecting::measure(folder, binary, amounts.rounds, amounts.messages_many, table).await?;
     }
     Ok(())
 }

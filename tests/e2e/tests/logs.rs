@@ -48,6 +48,11 @@ async fn send(peer: SocketAddr, to: String, number: usize, stop: Arc<AtomicBool>
     acknowledged
 }
 
+/// What a command says at node 1.
+async fn told(pair: &Pair, word: &str) -> String {
+    pair.command(0, &[word], &["--json"], None).await.unwrap_or_default()
+}
+
 fn by_subject(records: &[Value]) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for record in records {
@@ -103,6 +108,43 @@ async fn ha_04_every_acknowledged_message_is_in_the_primarys_log_once_through_ta
         }
     }
     println!("{} acknowledged, {takeovers} takeovers, all in the log once", acknowledged.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ha_04_a_log_that_cannot_be_opened_holds_up_no_mail_and_what_waited_is_in_it_later() {
+    let mut fixture = e2e::pair(1).await.expect("a pair");
+    let pair = &mut fixture.pair;
+    let place = pair.nodes[0].data_dir().join("logs");
+    let aside = place.with_extension("aside");
+    pair.kill(0).await.expect("killed");
+    std::fs::rename(&place, &aside).expect("moved");
+    std::fs::write(&place, "no folder").expect("written");
+    pair.start_node(0).await.expect("started");
+    await_status(pair, 1, "joint", |status| is_joint(status, &[1, 2])).await;
+    let begun = Instant::now();
+    while !(told(pair, "alerts").await.contains("the log of node 1 is not written")
+        && told(pair, "servers").await.contains("could not be opened"))
+    {
+        assert!(begun.elapsed() < COLLECT_LIMIT, "{}\n{}", told(pair, "alerts").await, told(pair, "servers").await);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    for node in [0, 1] {
+        mail(pair, node, 0, &format!("without a log at node 1, by {node}")).await.expect("delivered");
+    }
+    pair.kill(0).await.expect("killed");
+    std::fs::remove_file(&place).expect("removed");
+    std::fs::rename(&aside, &place).expect("moved back");
+    pair.start_node(0).await.expect("started");
+    await_status(pair, 1, "joint", |status| is_joint(status, &[1, 2])).await;
+    let begun = Instant::now();
+    for node in [0, 1] {
+        let subject = format!("without a log at node 1, by {node}");
+        while by_subject(&logs(pair, 0, &["--kind", "mail", "--outcome", "accept"]).await).get(&subject) != Some(&1) {
+            assert!(begun.elapsed() < COLLECT_LIMIT, "{:?}", logs(pair, 0, &["--kind", "mail"]).await);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+    assert!(!told(pair, "alerts").await.contains("is not written"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -135,8 +135,12 @@ pub(crate) struct Seen {
     pub(crate) status: ClusterStatus,
     /// This node leads: it tells of the cluster; every node tells of itself.
     pub(crate) leads: bool,
-    /// Room; `None`: unknown.
+    /// Room for mail; `None`: unknown.
     pub(crate) room: Option<Room>,
+    /// Room for the log, where it has a disk of its own.
+    pub(crate) log_room: Option<Room>,
+    /// Why the log is not written.
+    pub(crate) log_fault: Option<String>,
     /// Certificates.
     pub(crate) certificates: Vec<Certificate>,
     /// The queue, where it is worked.
@@ -244,7 +248,16 @@ fn of_node(seen: &Seen, alerts: &mut Vec<Alert>) {
         );
         alerts.push(Alert::new("repaired", Severity::Warning, text, "look at this machine's disk and memory"));
     }
-    alerts.extend(seen.room.and_then(|room| of_room(status.node, room)));
+    let advice = "make room, or give it a larger disk, before changes are refused";
+    let disk = |key, name, room, advice| of_room((key, name), status.node, room, advice);
+    alerts.extend(seen.room.and_then(|room| disk("disk", "disk", room, advice)));
+    let advice = "keep less of the log (`twinpost setting show log`), or give it a larger disk";
+    alerts.extend(seen.log_room.and_then(|room| disk("disk/log", "disk of the log", room, advice)));
+    if let Some(why) = &seen.log_fault {
+        let text = format!("the log of node {} is not written; mail goes on and records wait: {why}", status.node);
+        let advice = "look at the disk under the folder `logs`; what waits is written when it can be";
+        alerts.push(Alert::new("log", Severity::Warning, text, advice));
+    }
     for certificate in seen.certificates.iter().filter(|one| one.days_left < one.kind.days()) {
         let severity =
             if certificate.days_left < CERTIFICATE_URGENT_DAYS { Severity::Critical } else { Severity::Warning };
@@ -258,7 +271,7 @@ fn of_node(seen: &Seen, alerts: &mut Vec<Alert>) {
     }
 }
 
-fn of_room(node: u32, room: Room) -> Option<Alert> {
+fn of_room((key, name): (&str, &str), node: u32, room: Room, advice: &str) -> Option<Alert> {
     let percent = room.free.saturating_mul(100).checked_div(room.total)?;
     let hours = room.free.checked_div(room.loses_an_hour);
     let soon = hours.is_some_and(|hours| hours < DISK_FULL_WITHIN_H);
@@ -267,9 +280,9 @@ fn of_room(node: u32, room: Room) -> Option<Alert> {
     }
     let urgent = percent < DISK_URGENT_PERCENT || hours.is_some_and(|hours| hours < 6);
     let forecast = hours.map(|hours| format!("; as it goes, full in {hours} h")).unwrap_or_default();
-    let text = format!("the disk of node {node} has {} MiB free ({percent} %){forecast}", room.free / (1024 * 1024));
+    let text = format!("the {name} of node {node} has {} MiB free ({percent} %){forecast}", room.free / (1024 * 1024));
     let severity = if urgent { Severity::Critical } else { Severity::Warning };
-    Some(Alert::new("disk", severity, text, "make room, or give it a larger disk, before changes are refused"))
+    Some(Alert::new(key, severity, text, advice))
 }
 
 fn of_programs(status: &ClusterStatus, mixed_ms: u64) -> Option<Alert> {
@@ -349,6 +362,8 @@ mod tests {
             status,
             leads: true,
             room: None,
+            log_room: None,
+            log_fault: None,
             certificates: Vec::new(),
             queue: Some(Queue::default()),
             clocks: Vec::new(),
@@ -424,13 +439,25 @@ mod tests {
 
     #[test]
     fn a_disk_is_told_of_by_what_is_free_and_by_how_fast_it_fills() {
-        let room = |free, loses_an_hour| of_room(1, Room { free, total: 1_000, loses_an_hour }).map(|a| a.severity);
+        let room = |free, loses_an_hour| {
+            let room = Room { free, total: 1_000, loses_an_hour };
+            of_room(("disk", "disk"), 1, room, "make room").map(|alert| alert.severity)
+        };
         assert_eq!(room(500, 0), None);
         assert_eq!(room(90, 0), Some(Severity::Warning));
         assert_eq!(room(20, 0), Some(Severity::Critical));
         assert_eq!(room(500, 10), Some(Severity::Warning), "full in 50 hours");
         assert_eq!(room(500, 100), Some(Severity::Critical), "full in 5 hours");
         assert_eq!(room(500, 5), None, "full in 100 hours");
+    }
+
+    #[test]
+    fn ha_04_a_log_that_is_not_written_is_told_of_by_its_node() {
+        let mut seen = healthy();
+        seen.leads = false;
+        seen.log_fault = Some("no space".into());
+        seen.log_room = Some(Room { free: 0, total: 1_000, loses_an_hour: 0 });
+        assert_eq!(keys(&seen), ["disk/log", "log"]);
     }
 
     #[test]

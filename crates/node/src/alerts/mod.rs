@@ -22,6 +22,7 @@ use vocab::NodeId;
 use crate::certificates::disk;
 use crate::clock::wall_ms;
 use crate::files;
+use crate::logging::Logging;
 use crate::servers::Reporter;
 use board::{Board, Change, Raised};
 use judge::{Certificate, Queue, Room, Seen, Severity};
@@ -48,8 +49,11 @@ pub(crate) struct Sources {
     /// Gives command ids.
     pub(crate) accounts: Arc<dyn ports::accounts::Accounts>,
     pub(crate) journal: Arc<dyn Journal>,
-    /// Folder of the mail.
+    /// Folder of the mail, and of the log.
     pub(crate) mail: std::path::PathBuf,
+    pub(crate) logs: std::path::PathBuf,
+    /// The log.
+    pub(crate) logging: Logging,
     /// Certificates by what they are for.
     pub(crate) certificates: Vec<(CertificateKind, std::path::PathBuf)>,
     pub(crate) hostname: String,
@@ -79,7 +83,7 @@ impl Alerts {
         let post = Post::start(&sources);
         let mut ticks = tokio::time::interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (mut looks, mut rooms, mut mixed_since) = (0u32, Rooms::default(), None);
+        let (mut looks, mut rooms, mut log_rooms, mut mixed_since) = (0u32, Rooms::default(), Rooms::default(), None);
         let (mut certificates, mut queue, mut clocks) = (Vec::new(), None, Vec::new());
         loop {
             ticks.tick().await;
@@ -93,11 +97,15 @@ impl Alerts {
             looks = looks.wrapping_add(1);
             let now = wall_ms();
             let room = rooms.look(now, &sources.mail);
+            let own_disk = files::device(&sources.logs) != files::device(&sources.mail);
+            let log_room = own_disk.then(|| log_rooms.look(now, &sources.logs)).flatten();
+            let log_fault = sources.logging.fault();
             let rotation = rotation(&sources.config.current());
             mixed_since = (judge::programs(&status).len() > 1).then(|| mixed_since.unwrap_or(now));
             let mixed_ms = mixed_since.map_or(0, |since| now.saturating_sub(since));
             let (certificates, clocks) = (certificates.clone(), clocks.clone());
-            let seen = Seen { status, leads, room, certificates, queue, clocks, mixed_ms, rotation };
+            let seen =
+                Seen { status, leads, room, log_room, log_fault, certificates, queue, clocks, mixed_ms, rotation };
             let found = judge::judge(&seen);
             let changes = self.board.lock().unwrap_or_else(PoisonError::into_inner).step(now, found);
             for change in changes {

@@ -42,8 +42,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) serving: bool,
     /// Doors by name, and whether the node file opens them.
     pub(crate) doors: &'a [(&'static str, bool)],
-    /// Whether its log could be opened.
-    pub(crate) log: bool,
+    /// Why its log is not written.
+    pub(crate) log_fault: Option<String>,
 }
 
 /// All functions of a node with mail.
@@ -59,9 +59,9 @@ pub(crate) fn functions(seen: &Seen<'_>) -> Vec<Function> {
     all.push(replication(status));
     all.push(settings(status.settings_locked.as_deref()));
     all.push(cluster_address(status));
-    all.push(match seen.log {
-        true => Function::new("log", State::Running, ""),
-        false => Function::new("log", State::Abnormal, "could not be opened; mail goes on"),
+    all.push(match &seen.log_fault {
+        None => Function::new("log", State::Running, ""),
+        Some(why) => Function::new("log", State::Abnormal, why.clone()),
     });
     all
 }
@@ -138,7 +138,7 @@ mod tests {
 
     fn of(status: &ClusterStatus, serving: bool, name: &str) -> (State, String) {
         let doors = [("imap", true), ("pop3", false)];
-        let all = functions(&Seen { status, serving, doors: &doors, log: true });
+        let all = functions(&Seen { status, serving, doors: &doors, log_fault: None });
         let found = all.into_iter().find(|function| function.name == name).expect(name);
         (found.state, found.text)
     }

@@ -22,7 +22,6 @@ use ports::Answer;
 use ports::cluster::Cluster;
 use ports::config::Config as _;
 use ports::journal::Journal;
-use ports::log::Logs;
 use ports::peers::{PeerService, Peers, Service};
 use serde_json::{Value, json};
 use topology::Member;
@@ -30,6 +29,7 @@ use vocab::{Boot, NodeId};
 
 use crate::alerts::Clock;
 use crate::clock::wall_ms;
+use crate::logging::Logging;
 use functions::{Function, Seen};
 use load::{Counted, Load};
 
@@ -76,9 +76,7 @@ pub(crate) struct MailParts {
     /// Doors by name, and whether the node file opens them.
     pub(crate) doors: Vec<(&'static str, bool)>,
     pub(crate) journal: Arc<dyn Journal>,
-    pub(crate) logs: Arc<dyn Logs>,
-    /// Whether the log could be opened.
-    pub(crate) log: bool,
+    pub(crate) logging: Logging,
     pub(crate) metrics: Arc<dyn Fn() -> String + Send + Sync>,
     pub(crate) alerts: Arc<dyn Fn() -> Value + Send + Sync>,
 }
@@ -218,7 +216,7 @@ impl Reporter {
         let status = mail.cluster.status();
         let serving = *mail.cluster.serving().borrow();
         let role = status.nodes.iter().find(|node| node.id == status.node).map(|node| node.role.clone());
-        let seen = Seen { status: &status, serving, doors: &mail.doors, log: mail.log };
+        let seen = Seen { status: &status, serving, doors: &mail.doors, log_fault: mail.logging.fault() };
         (role.unwrap_or_default(), functions::functions(&seen))
     }
 
@@ -238,7 +236,7 @@ impl Reporter {
         files.insert("events.json".to_owned(), pretty(&events));
         files.insert("metrics.txt".to_owned(), (mail.metrics)());
         if status.home == self.basics.node.0 {
-            files.insert("log.jsonl".to_owned(), bundle::log_extract(&*mail.logs).await);
+            files.insert("log.jsonl".to_owned(), bundle::log_extract(&*mail.logging.logs).await);
         }
         files
     }
