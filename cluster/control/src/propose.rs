@@ -92,6 +92,10 @@ impl Control {
     pub(crate) async fn commit_here(&self, op: ConfigOp) -> ProposeReply {
         let deadline = Instant::now() + PROPOSE_WAIT;
         self.check_leads()?;
+        let op = match self.prepare(op, deadline).await? {
+            Ok(op) => op,
+            Err(rejected) => return Ok(rejected),
+        };
         match timeout_at(deadline, self.raft().client_write(op)).await {
             Ok(Ok(written)) => Ok(Committed { index: written.log_id.index, applied: written.data }),
             Ok(Err(error)) => Err(refusal(&error)),
@@ -99,6 +103,25 @@ impl Control {
                 "a majority did not confirm the change in time; it takes effect if they do later".to_owned(),
             )),
         }
+    }
+
+    /// Judges a change by this program; the inner error is the answer to one that is rejected.
+    async fn prepare(&self, op: ConfigOp, deadline: Instant) -> Result<Result<ConfigOp, Committed>, Refusal> {
+        let state = self.shared.state.load_full();
+        if let Ok(op) = topology::prepare(&state, op.clone()) {
+            return Ok(Ok(op));
+        }
+        // A leader that was just elected may not have applied yet what is committed.
+        match timeout_at(deadline, self.raft().ensure_linearizable()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(RaftError::Fatal(error))) => return Err(Refusal::Unknown(error.to_string())),
+            Ok(Err(RaftError::APIError(_))) | Err(_) => return Err(Refusal::NotLeader),
+        }
+        let state = self.shared.state.load_full();
+        let index = self.raft().metrics().borrow().last_applied.map_or(0, |applied| applied.index);
+        let rejected =
+            |rejection| Committed { index, applied: Applied { revision: state.revision, outcome: Err(rejection) } };
+        Ok(topology::prepare(&state, op).map_err(rejected))
     }
 
     /// Learner, caught up, voter; at this node if it leads.

@@ -105,7 +105,7 @@ fn found() -> ConfigOp {
 }
 
 fn domain(name: &str) -> ConfigOp {
-    ConfigOp::Put { kind: DocumentKind::Domain, name: name.into(), body: json!({}), expect: None }
+    ConfigOp::Put { kind: DocumentKind::Domain, name: name.into(), body: json!({}), expect: None, judged: false }
 }
 
 fn has_domain(state: &ClusterState, name: &str) -> bool {

@@ -12,7 +12,7 @@ const ADDRESSES_MAX: usize = 20;
 
 /// Body of the setting [`ALERTS_SETTING`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct AlertsBody {
     /// Who is told by mail; own addresses are told even while the way out is closed.
     pub mail: Vec<String>,

@@ -31,6 +31,19 @@ pub(crate) fn fault<T>(place: impl Into<String>, what: impl Into<String>) -> Res
     Err(Rejection::Faults(vec![Fault { place: place.into(), what: what.into() }]))
 }
 
+/// What the leader commits of a proposed change: the same change, in which names are in stored form and bodies are judged
+/// by the leader's program alone. The state must have everything that was committed before.
+///
+/// # Errors
+/// As [`apply`]; nothing is to be committed.
+pub fn prepare(state: &ClusterState, op: ConfigOp) -> Result<ConfigOp, Rejection> {
+    let ConfigOp::Put { kind, name, body, expect, .. } = op else { return Ok(op) };
+    let proposed = ConfigOp::Put { kind, name: name.clone(), body: body.clone(), expect, judged: false };
+    apply(state, &proposed, 0)?;
+    let name = documents::normalise_name(kind, &name).unwrap_or(name);
+    Ok(ConfigOp::Put { kind, name, body, expect, judged: true })
+}
+
 /// The state after the change committed at Raft index `index`, and the node id that [`ConfigOp::Admit`] gave. A
 /// rejected change leaves the old state as it is, and every node rejects it alike.
 ///
@@ -56,7 +69,9 @@ pub fn apply(state: &ClusterState, op: &ConfigOp, index: u64) -> Result<(Cluster
         ConfigOp::RemoveMember { node, epoch } => members::remove(&mut next, *node, *epoch)?,
         ConfigOp::SetAddresses { addresses } => addresses::set(&mut next, addresses)?,
         ConfigOp::SetEpoch { expect, record } => epoch::set_epoch(&mut next, *expect, record)?,
-        ConfigOp::Put { kind, name, body, expect } => documents::put(&mut next, (*kind, name), body, *expect)?,
+        ConfigOp::Put { kind, name, body, expect, judged } => {
+            documents::put(&mut next, (*kind, name), body, (*expect, *judged))?;
+        }
         ConfigOp::Remove { kind, name } => documents::remove(&mut next, *kind, name)?,
     }
     Ok((next, given))

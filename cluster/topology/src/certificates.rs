@@ -23,7 +23,6 @@ const CA_BYTES_MAX: usize = 16 * 1024;
 
 /// Body of the setting [`CERTIFICATES_SETTING`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct CertificatesBody {
     /// The exchange under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,7 +56,6 @@ impl std::fmt::Display for RotationStep {
 
 /// An exchange of the CA.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Rotation {
     /// The CA that goes (PEM).
     pub old: String,

@@ -18,7 +18,6 @@ pub const HOMES_SETTING: &str = "homes";
 
 /// Body of the setting [`HOMES_SETTING`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct HomesBody {
     /// Every node in sync orders the changes of its share of accounts, instead of the primary those of all.
     pub spread: bool,
@@ -31,7 +30,6 @@ pub const LOAD_WEIGHT: u32 = 100;
 
 /// Body of the setting [`LOAD_SETTING`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct LoadBody {
     /// The primary assigns connections on the cluster address to itself and the others in sync, instead of serving all.
     pub spread: bool,
@@ -68,7 +66,6 @@ pub enum Failback {
 
 /// Body of the setting [`PRIMARY_SETTING`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct PrimaryBody {
     /// The preferred node; `None`: no preference.
     #[serde(default)]
@@ -158,16 +155,20 @@ pub(crate) fn put(
     next: &mut ClusterState,
     (kind, raw_name): (DocumentKind, &str),
     body: &Value,
-    expect: Option<u64>,
+    (expect, judged): (Option<u64>, bool),
 ) -> Result<(), Rejection> {
     let name = match normalise_name(kind, raw_name) {
+        _ if judged => raw_name.to_owned(),
         Ok(name) => name,
         Err(what) => return fault(format!("{}/{raw_name}", kind.as_str()), what),
     };
     let old = next.document(kind, &name);
     let (have, created) = old.map_or((0, next.revision), |old| (old.revision, old.created));
     let mut faults = Faults::default();
-    check_body(next, (kind, &name), body, &mut faults);
+    check_references(next, (kind, &name), body, &mut faults);
+    if !judged {
+        check_body(next, (kind, &name), body, &mut faults);
+    }
     faults.check()?;
     if let Some(expect) = expect.filter(|expect| *expect != have) {
         let text = match (expect, have) {
@@ -206,16 +207,33 @@ pub(crate) fn remove(next: &mut ClusterState, kind: DocumentKind, raw_name: &str
     Ok(())
 }
 
-fn check_body(state: &ClusterState, (kind, name): (DocumentKind, &str), body: &Value, faults: &mut Faults) {
+/// What other documents have to do with it. Judged whenever it is applied, as another change may have come before; so no
+/// more is read of a body than programs of all versions read alike.
+fn check_references(state: &ClusterState, (kind, name): (DocumentKind, &str), body: &Value, faults: &mut Faults) {
     let place = format!("{}/{name}", kind.as_str());
     match kind {
         DocumentKind::Domain => {
-            if let Some(domain) = parse_body::<DomainBody>(body, &place, faults) {
+            if let Ok(domain) = serde_json::from_value::<DomainBody>(body.clone()) {
                 check_domain(state, name, &domain, faults);
             }
         }
-        DocumentKind::Account => {
+        DocumentKind::Account => check_address(state, (kind, name), &place, faults),
+        DocumentKind::Alias => {
             check_address(state, (kind, name), &place, faults);
+            if let Ok(alias) = serde_json::from_value::<AliasBody>(body.clone()) {
+                check_circles(state, name, &alias, faults);
+            }
+        }
+        DocumentKind::Setting => {}
+    }
+}
+
+/// What this program knows of bodies of this kind.
+fn check_body(state: &ClusterState, (kind, name): (DocumentKind, &str), body: &Value, faults: &mut Faults) {
+    let place = format!("{}/{name}", kind.as_str());
+    match kind {
+        DocumentKind::Domain => drop(parse_body::<DomainBody>(body, &place, faults)),
+        DocumentKind::Account => {
             if let Some(account) = parse_body::<AccountBody>(body, &place, faults) {
                 let quota = account.quota_bytes != Some(0);
                 faults.require(quota, format!("{place}/body/quota_bytes"), "must be above 0, or absent for no limit");
@@ -224,9 +242,8 @@ fn check_body(state: &ClusterState, (kind, name): (DocumentKind, &str), body: &V
             }
         }
         DocumentKind::Alias => {
-            check_address(state, (kind, name), &place, faults);
             if let Some(alias) = parse_body::<AliasBody>(body, &place, faults) {
-                check_alias(state, name, &alias, faults);
+                check_targets(name, &alias, faults);
             }
         }
         DocumentKind::Setting => {
@@ -271,9 +288,16 @@ fn check_body(state: &ClusterState, (kind, name): (DocumentKind, &str), body: &V
     }
 }
 
-/// Reports every unknown field by name, then whatever else serde finds.
+/// Reports every unknown field by its place, then whatever else serde finds.
 fn parse_body<T: DeserializeOwned>(body: &Value, place: &str, faults: &mut Faults) -> Option<T> {
-    match serde_json::from_value(body.clone()) {
+    let mut unknown = |path: serde_ignored::Path<'_>| {
+        let path = path.to_string().replace('.', "/");
+        faults.add(
+            format!("{place}/body/{path}"),
+            "is unknown here (misspelt, or of a newer program than the primary's)",
+        );
+    };
+    match serde_ignored::deserialize(body.clone(), &mut unknown) {
         Ok(parsed) => Some(parsed),
         Err(error) => {
             faults.add(format!("{place}/body"), error.to_string());
@@ -299,18 +323,23 @@ fn check_address(state: &ClusterState, (kind, name): (DocumentKind, &str), place
     faults.require(free, place, format!("there is an {} of this name already", other.as_str()));
 }
 
-fn check_alias(state: &ClusterState, name: &str, alias: &AliasBody, faults: &mut Faults) {
+fn check_targets(name: &str, alias: &AliasBody, faults: &mut Faults) {
     let place = format!("alias/{name}/body/targets");
     let count = alias.targets.len();
     faults.require(count > 0, &place, "needs at least one address");
     faults.require(count <= ALIAS_TARGETS_MAX, &place, format!("more than {ALIAS_TARGETS_MAX} addresses"));
     for (number, target) in alias.targets.iter().enumerate() {
-        match Address::parse(target) {
-            Err(what) => faults.add(format!("{place}/{number}"), format!("{target} is no address: {what}")),
-            Ok(address) if leads_to(state, &address_key(&address), name) => {
-                faults.add(format!("{place}/{number}"), format!("{target} leads back to this alias"));
-            }
-            Ok(_) => {}
+        if let Err(what) = Address::parse(target) {
+            faults.add(format!("{place}/{number}"), format!("{target} is no address: {what}"));
+        }
+    }
+}
+
+fn check_circles(state: &ClusterState, name: &str, alias: &AliasBody, faults: &mut Faults) {
+    for (number, target) in alias.targets.iter().enumerate() {
+        if Address::parse(target).is_ok_and(|address| leads_to(state, &address_key(&address), name)) {
+            let place = format!("alias/{name}/body/targets/{number}");
+            faults.add(place, format!("{target} leads back to this alias"));
         }
     }
 }

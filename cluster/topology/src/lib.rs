@@ -1,5 +1,8 @@
 //! The cluster configuration: members, the epoch register, cluster address and generic typed documents, as a state
 //! machine behind Raft. `apply(state, op, index)` is pure; every fault of a change is reported, not only the first.
+//!
+//! Programs of two versions apply the same changes, and their states must stay the same: bodies of documents are judged once,
+//! by the leader ([`prepare`]), and whoever reads one passes over fields that it does not know (ADR 0016).
 
 mod addresses;
 mod alert_setting;
@@ -14,7 +17,7 @@ pub mod state;
 
 pub use addresses::{ClusterAddress, listed, stored as stored_addresses};
 pub use alert_setting::{ALERTS_SETTING, AlertsBody};
-pub use apply::apply;
+pub use apply::{apply, prepare};
 pub use certificates::{
     CERTIFICATES_SETTING, CertificatesBody, Duty, Rotation, RotationRefused, RotationStep, is_own_setting,
 };

@@ -11,7 +11,7 @@ const DAYS_MAX: u32 = 36_500;
 
 /// How much of the log is kept: whatever is reached first. 0 days, records or megabytes: that does not matter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Keep {
     /// Days.
     pub days: u32,
@@ -36,7 +36,6 @@ const fn keep_protocol() -> Keep {
 
 /// Where records go besides (RFC 5424).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct SyslogBody {
     /// Name or address, and port.
     pub server: String,
@@ -53,7 +52,7 @@ pub struct SyslogBody {
 
 /// Body of the setting [`LOG_SETTING`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct LogBody {
     /// Mail, security, access, admin and cluster log.
     pub keep: Keep,

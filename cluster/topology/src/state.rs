@@ -72,7 +72,6 @@ pub struct Document {
 
 /// Body of a domain document.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct DomainBody {
     /// The domain whose accounts may log in by local part alone; at most one.
     #[serde(default)]
@@ -81,7 +80,6 @@ pub struct DomainBody {
 
 /// Body of an account document. No password here: the hash is an account document in the account's own rows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct AccountBody {
     /// Display name.
     #[serde(default)]
@@ -98,9 +96,13 @@ fn yes() -> bool {
     true
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
 /// Body of an alias document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct AliasBody {
     /// Addresses it stands for, own or foreign; at least one.
     pub targets: Vec<String>,
@@ -192,6 +194,10 @@ pub enum ConfigOp {
         body: serde_json::Value,
         /// Compare.
         expect: Option<u64>,
+        /// The body was judged by the leader, and [`crate::prepare`] made this of what was proposed: whoever applies it
+        /// takes it as it is. Programs of two versions would judge it differently, and their states would part.
+        #[serde(default, skip_serializing_if = "is_false")]
+        judged: bool,
     },
     /// Removes a document.
     Remove {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use topology::{ClusterState, ConfigOp, DocumentKind, EpochKind, EpochRecord, Member, Rejection, apply};
+use topology::{ClusterState, ConfigOp, DocumentKind, EpochKind, EpochRecord, Member, Rejection, apply, prepare};
 use vocab::{AccountId, Address, EpochId, NodeId};
 
 const ONE: NodeId = NodeId(1);
@@ -79,11 +79,11 @@ fn admit(token: &str, now: u64, member: Member) -> ConfigOp {
 }
 
 fn put(kind: DocumentKind, name: &str, body: Value) -> ConfigOp {
-    ConfigOp::Put { kind, name: name.into(), body, expect: None }
+    ConfigOp::Put { kind, name: name.into(), body, expect: None, judged: false }
 }
 
 fn expecting(kind: DocumentKind, name: &str, revision: u64) -> ConfigOp {
-    ConfigOp::Put { kind, name: name.into(), body: json!({}), expect: Some(revision) }
+    ConfigOp::Put { kind, name: name.into(), body: json!({}), expect: Some(revision), judged: false }
 }
 
 fn remove(kind: DocumentKind, name: &str) -> ConfigOp {
@@ -303,13 +303,13 @@ fn bodies_are_checked_with_all_faults() {
     let place = "account/a@y.org";
     assert_eq!(run.places(both), [place, "account/a@y.org/body/quota_bytes", "account/a@y.org/body/name"]);
     let unknown = put(DocumentKind::Account, "a@x.org", json!({"password": "no"}));
-    assert!(matches!(run.rejected(unknown), Rejection::Faults(faults) if faults[0].what.contains("password")));
+    assert!(matches!(run.rejected(unknown), Rejection::Faults(faults) if faults[0].place.ends_with("password")));
     let second = put(DocumentKind::Domain, "y.org", json!({"default": true}));
     assert_eq!(run.places(second), ["domain/y.org/body/default"]);
     run.ok(put(DocumentKind::Domain, "x.org", json!({"default": true})));
     assert_eq!(run.places(put(DocumentKind::Alias, "i@x.org", json!({"targets": []}))), ["alias/i@x.org/body/targets"]);
     let bad = put(DocumentKind::Alias, "i@x.org", json!({"targets": ["ok@z.org", "nope", "I+a@x.org"]}));
-    assert_eq!(run.places(bad), ["alias/i@x.org/body/targets/1", "alias/i@x.org/body/targets/2"]);
+    assert_eq!(run.places(bad), ["alias/i@x.org/body/targets/2", "alias/i@x.org/body/targets/1"]);
     run.ok(put(DocumentKind::Alias, "i@x.org", json!({"targets": ["j@x.org"]})));
     let circle = put(DocumentKind::Alias, "j@x.org", json!({"targets": ["i@x.org"]}));
     assert_eq!(run.places(circle), ["alias/j@x.org/body/targets/0"]);
@@ -405,10 +405,18 @@ fn golden_json_of_every_operation() {
             name: "a@x.org".into(),
             body: json!({"enabled": true, "quota_bytes": 5}),
             expect: Some(0),
+            judged: false,
         },
         put(DocumentKind::Alias, "i@x.org", json!({"targets": ["a@x.org"]})),
         remove(DocumentKind::Setting, "relay_host"),
         addresses(&["192.0.2.20/24", "2001:db8::20"]),
+        ConfigOp::Put {
+            kind: DocumentKind::Setting,
+            name: "log".into(),
+            body: json!({"copy": true}),
+            expect: None,
+            judged: true,
+        },
     ];
     let golden: Vec<&str> = include_str!("golden/operations.json").lines().collect();
     let written: Vec<String> = samples.iter().map(|op| serde_json::to_string(op).expect("json")).collect();
@@ -470,7 +478,7 @@ fn homes_are_spread_by_a_setting_that_says_so() {
     assert!(!run.state.spreads_homes(), "together unless said");
     let homes = |body| put(DocumentKind::Setting, topology::HOMES_SETTING, body);
     assert_eq!(run.places(homes(json!({ "spread": "yes" }))), ["setting/homes/body"]);
-    assert_eq!(run.places(homes(json!({ "spread": true, "by": 2 }))), ["setting/homes/body"]);
+    assert_eq!(run.places(homes(json!({ "spread": true, "by": 2 }))), ["setting/homes/body/by"]);
     run.ok(homes(json!({ "spread": true })));
     assert!(run.state.spreads_homes());
     run.ok(homes(json!({ "spread": false })));
@@ -512,4 +520,53 @@ fn a_node_says_where_it_is_to_be_found() {
     assert_eq!(run.places(readdress(&taken)), ["member/peer_address"], "the other node's");
     let many = vec!["10.0.0.9:1".to_owned(); 4];
     assert_eq!(run.places(readdress(&Member { paths: many, ..moved })), ["member/paths"]);
+}
+
+#[test]
+fn ha_14_a_program_that_knows_less_than_the_leader_keeps_the_same_state_and_reads_what_it_knows() {
+    let mut run = Run::founded();
+    run.ok(put(DocumentKind::Domain, "x.org", json!({})));
+    // Of a newer leader: a field and a value that this program would refuse.
+    let newer = |kind, name: &str, body| ConfigOp::Put { kind, name: name.into(), body, expect: None, judged: true };
+    let body = json!({ "name": "Ann", "quota_bytes": 0, "colour": { "of": "hat" } });
+    run.ok(newer(DocumentKind::Account, "ann@x.org", body.clone()));
+    let account = run.state.account(&Address::parse("ann@x.org").expect("address")).expect("is still there");
+    assert_eq!((account.body.name.as_str(), account.body.enabled), ("Ann", true));
+    assert_eq!(run.state.document(DocumentKind::Account, "ann@x.org").expect("kept").body, body);
+    run.ok(newer(DocumentKind::Setting, "log", json!({ "copy": true, "shelf": 3 })));
+    assert!(run.state.log().copy);
+    // What depends on other documents is judged when it is applied: another change may have come before.
+    assert!(matches!(run.rejected(newer(DocumentKind::Account, "ann@gone.org", json!({}))), Rejection::Faults(_)));
+    assert!(matches!(
+        run.rejected(newer(DocumentKind::Alias, "ann@x.org", json!({ "targets": ["b@x.org"] }))),
+        Rejection::Faults(_)
+    ));
+    // Proposed here, the same is refused, with the place of each fault.
+    let refused = prepare(&run.state, put(DocumentKind::Account, "bob@x.org", body)).expect_err("refused");
+    let text = refused.to_string();
+    assert!(text.contains("account/bob@x.org/body/colour: is unknown"), "{text}");
+    assert!(text.contains("account/bob@x.org/body/quota_bytes"), "{text}");
+    let nested = json!({ "keep": { "days": 3, "shelves": 1 } });
+    let text = prepare(&run.state, put(DocumentKind::Setting, "log", nested)).expect_err("refused").to_string();
+    assert!(text.contains("setting/log/body/keep/shelves"), "{text}");
+}
+
+#[test]
+fn what_the_leader_prepares_is_in_stored_form_and_judged_by_it_alone() {
+    let mut run = Run::founded();
+    run.ok(put(DocumentKind::Domain, "x.org", json!({})));
+    let op = prepare(&run.state, put(DocumentKind::Account, "Ann@X.org", json!({}))).expect("good");
+    let ConfigOp::Put { name, judged, .. } = &op else { panic!("{op:?}") };
+    assert_eq!((name.as_str(), *judged), ("ann@x.org", true));
+    run.ok(op);
+    assert!(run.state.account(&Address::parse("ANN@x.org").expect("address")).is_some());
+    // A proposer cannot say that it was judged.
+    let claimed = ConfigOp::Put {
+        kind: DocumentKind::Account,
+        name: "b@x.org".into(),
+        body: json!(7),
+        expect: None,
+        judged: true,
+    };
+    assert!(prepare(&run.state, claimed).is_err());
 }

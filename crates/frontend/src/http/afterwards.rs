@@ -162,6 +162,7 @@ mod tests {
             name: name.into(),
             body: serde_json::json!({}),
             expect: None,
+            judged: false,
         };
         let (state, _) = topology::apply(&state, &domain("example.org"), 2).expect("a domain");
         let (mut state, _) = topology::apply(&state, &domain("example.net"), 3).expect("a domain");

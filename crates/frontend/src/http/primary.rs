@@ -38,6 +38,7 @@ pub(crate) async fn set(State(api): Shared, bytes: Bytes) -> Result<Json<Value>,
             name: PRIMARY_SETTING.to_owned(),
             body: value,
             expect: None,
+            judged: false,
         };
         if let Err(topology::Rejection::Faults(faults)) = topology::apply(&state, &put, 0) {
             return Err(Problem::faults(faults));

@@ -297,7 +297,7 @@ fn of_programs(status: &ClusterStatus, mixed_ms: u64) -> Option<Alert> {
     let all: Vec<String> = status.nodes.iter().filter(|node| node.reachable).filter_map(runs).collect();
     let severity = if mixed_ms >= MIX_LASTS_MS { Severity::Warning } else { Severity::Info };
     let text = format!("nodes run different programs ({})", all.join(", "));
-    let advice = "bring all nodes to one version (`twinpost cluster upgrade-check`), and change no settings before";
+    let advice = "bring all nodes to one version (`twinpost cluster upgrade-check`)";
     Some(Alert::new("version-mix", severity, text, advice))
 }
 
