@@ -100,6 +100,7 @@ impl Cluster for EngineCluster {
             oldest_batch_ms: replica.oldest_ms,
             sync: replica.sync.map(|sync| engine.sync_status(sync)),
             checks: engine.checks.status(),
+            merges: *engine.merges.lock().unwrap_or_else(PoisonError::into_inner),
             branches: engine.store.branches(),
             settings_locked: (!quorum.quorum).then(|| LOCKED.to_owned()),
             warnings,

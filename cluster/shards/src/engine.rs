@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mailbox::rows::RowFormat;
+use ports::cluster::MergeStatus;
 use ports::config::Config;
 use ports::journal::{EventKind, Journal};
 use ports::mail_store::MailStore;
@@ -130,6 +131,8 @@ pub struct Engine {
     pub(crate) fan_out: FanOut,
     pub(crate) checks: Checks,
     pub(crate) progress: Progress,
+    /// What was merged.
+    pub(crate) merges: Mutex<MergeStatus>,
     /// Items of the other side that wait in the queue, as last counted.
     pub(crate) held: AtomicU64,
     pub(crate) serving: watch::Sender<bool>,
@@ -197,6 +200,7 @@ impl Engine {
             fan_out,
             checks: Checks::default(),
             progress: Progress::default(),
+            merges: Mutex::default(),
             held: AtomicU64::new(0),
             serving: watch::Sender::new(false),
             holds_address: watch::Sender::new(false),

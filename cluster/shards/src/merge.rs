@@ -200,6 +200,17 @@ impl Engine {
     fn report(&self, order: &MergeOrder, merged: &Merged) {
         let report = &merged.report;
         metrics::counter!("twinpost_accounts_merged_total").increment(1);
+        metrics::counter!("twinpost_merge_messages_renumbered_total").increment(report.renumbered);
+        metrics::counter!("twinpost_merge_messages_recovered_total").increment(report.recovered);
+        metrics::counter!("twinpost_merge_documents_kept_twice_total").increment(report.kept_twice);
+        {
+            let mut merges = self.merges.lock().unwrap_or_else(PoisonError::into_inner);
+            merges.accounts += 1;
+            merges.renumbered += report.renumbered;
+            merges.recovered += report.recovered;
+            merges.kept_twice += report.kept_twice;
+            merges.raised += report.raised.len() as u64;
+        }
         tracing::warn!(
             account = order.account.0,
             renumbered = report.renumbered,

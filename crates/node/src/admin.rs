@@ -508,6 +508,7 @@ fn show_status(value: &Value) {
     }
     show_proxied(&value["proxied"]);
     show_checks(&value["checks"]);
+    show_merges(&value["merges"]);
     for branch in value["branches"].as_array().into_iter().flatten() {
         say!("archived branch: {}", line(branch));
     }
@@ -566,6 +567,21 @@ fn show_checks(checks: &Value) {
             count("accounts"),
             count("bodies")
         ),
+    }
+}
+
+fn show_merges(merges: &Value) {
+    let count = |key: &str| merges[key].as_u64().unwrap_or(0);
+    if count("accounts") > 0 {
+        say!(
+            "accounts merged here since start {}: {} messages under a new UID, {} restorable, {} documents kept twice, {} \
+             mailboxes with a new UIDVALIDITY",
+            count("accounts"),
+            count("renumbered"),
+            count("recovered"),
+            count("kept_twice"),
+            count("raised")
+        );
     }
 }
 

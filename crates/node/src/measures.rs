@@ -74,6 +74,17 @@ pub const MEASURES: &[(&str, Kind, &str)] = &[
     ("twinpost_machine_memory_bytes", Gauge, "Memory of the machine."),
     ("twinpost_mail_disk_bytes", Gauge, "Size of the file system with the mail."),
     ("twinpost_mail_disk_free_bytes", Gauge, "Room on the file system with the mail."),
+    (
+        "twinpost_merge_documents_kept_twice_total",
+        Counter,
+        "Documents kept twice by merges, one under a conflict name.",
+    ),
+    (
+        "twinpost_merge_messages_recovered_total",
+        Counter,
+        "Messages that one side of a split expunged and the other changed; restorable for a time.",
+    ),
+    ("twinpost_merge_messages_renumbered_total", Counter, "Messages that merges gave another UID than one side had."),
     ("twinpost_message_memory_refusals_total", Counter, "Messages refused because all memory for messages was in use."),
     ("twinpost_messages_accepted_total", Counter, "Messages answered with 250, by door."),
     ("twinpost_oldest_batch_seconds", Gauge, "Age of the oldest batch in flight."),

@@ -51,6 +51,21 @@ pub struct SyncStatus {
     pub seconds_left: Option<u64>,
 }
 
+/// What this node merged since its start: accounts that had changed on both sides of a split.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct MergeStatus {
+    /// Accounts, without the outbound queue.
+    pub accounts: u64,
+    /// Messages under another UID than on one of the sides.
+    pub renumbered: u64,
+    /// Messages that one side expunged and the other changed: gone, and restorable for a time.
+    pub recovered: u64,
+    /// Documents kept twice: the winner, and the other one under a conflict name.
+    pub kept_twice: u64,
+    /// Mailboxes that took a new UIDVALIDITY.
+    pub raised: u64,
+}
+
 /// What checking rows against their digests and bodies against their hashes has found on this node since its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CheckStatus {
@@ -101,6 +116,8 @@ pub struct ClusterStatus {
     pub sync: Option<SyncStatus>,
     /// What was found when stored data were checked.
     pub checks: CheckStatus,
+    /// What was merged here.
+    pub merges: MergeStatus,
     /// Archived branches (accounts that changed on both sides).
     pub branches: Vec<String>,
     /// Whether settings can be changed, and if not why and what to do.

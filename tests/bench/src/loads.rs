@@ -301,6 +301,13 @@ pub async fn select(target: &Target, count: usize) -> anyhow::Result<f64> {
     Ok(median(times))
 }
 
+/// CPU that the server takes when nobody wants anything of it, over so long a time (percent of one core).
+pub async fn idle_cpu(target: &Target, time: Duration) -> f64 {
+    let (before, begun) = (target.cpu(), Instant::now());
+    tokio::time::sleep(time).await;
+    (target.cpu() - before).as_secs_f64() * 100.0 / begun.elapsed().as_secs_f64()
+}
+
 /// Memory per idle IMAP session with TLS, `sessions` of them in IDLE on ten accounts (KiB).
 ///
 /// # Errors

@@ -56,6 +56,7 @@ struct Amounts {
     appends: usize,
     large: usize,
     idle: usize,
+    idle_time: Duration,
     floor: usize,
     healing: healing::Amounts,
 }
@@ -76,6 +77,7 @@ const QUICK: Amounts = Amounts {
     appends: 2_000,
     large: 5_000,
     idle: 200,
+    idle_time: Duration::from_secs(10),
     floor: 10_000,
     healing: healing::Amounts { accounts: 200, touched: 50, messages: 2_000 },
 };
@@ -88,6 +90,7 @@ const FULL: Amounts = Amounts {
     appends: 5_000,
     large: 50_000,
     idle: 1_000,
+    idle_time: Duration::from_secs(60),
     floor: 50_000,
     healing: healing::Amounts { accounts: 10_000, touched: 1_000, messages: 20_000 },
 };
@@ -258,6 +261,8 @@ async fn rows(targets: &[Target], amounts: &Amounts, only: &str, table: &mut Tab
     if wanted("memory") {
         for (at, target) in targets.iter().enumerate() {
             table.add("memory of the idle server, all nodes", "MiB", at, target.memory() as f64 / 1_048_576.0);
+            let value = loads::idle_cpu(target, amounts.idle_time).await;
+            table.add("CPU of the idle server, all nodes", "% of a core", at, value);
         }
         // Before the loads: memory they leave to the allocator would be used again and hide what a session needs.
         for (at, target) in targets.iter().enumerate() {

@@ -7,6 +7,9 @@ use e2e::{ANSWER_LIMIT, Fixture};
 use node::demo::clients::imap::{ImapClient, Selected};
 use node::demo::pair::{JOINT_LIMIT, Pair, START_LIMIT};
 
+/// How long an alert may take to be raised.
+const ALERT_LIMIT: std::time::Duration = std::time::Duration::from_secs(20);
+
 async fn inbox(pair: &Pair, node: usize, account: usize) -> anyhow::Result<(ImapClient, Selected)> {
     let login = pair.options.accounts.get(account).context("account")?;
     let peer = SocketAddr::new(pair.node(node)?.address, pair.ports.imaps);
@@ -69,7 +72,25 @@ async fn split(pair: &mut Pair) -> anyhow::Result<()> {
         ensure!(subjects(pair, node, 1).await? == ["before", "first side"], "account 1 at node {node}");
         ensure!(subjects(pair, node, 2).await? == ["before", "second side"], "account 2 at node {node}");
     }
+    told(pair).await?;
     branches(pair).await
+}
+
+/// The node that merged tells of it, with what it did.
+async fn told(pair: &Pair) -> anyhow::Result<()> {
+    let begun = std::time::Instant::now();
+    loop {
+        let mut said = String::new();
+        for node in [0, 1] {
+            said += &pair.command(node, &["alerts"], &[], None).await?;
+        }
+        if said.contains("1 accounts that had changed on both sides were merged") {
+            ensure!(said.contains("messages under a new UID"), "{said}");
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < ALERT_LIMIT, "no word of the merge: {said}");
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    }
 }
 
 /// What the other side had is kept, said with its size and whose it is, and goes when an operator says so.

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use ports::cluster::ClusterStatus;
+use ports::cluster::{ClusterStatus, MergeStatus};
 use serde::Serialize;
 
+use super::merges;
 use crate::checks::{CLOCK_REFUSE_MS, CLOCK_WARN_MS};
 
 /// A disk with less than this part free is told of; with less than the second it is urgent (percent).
@@ -49,7 +50,7 @@ pub(crate) struct Alert {
 }
 
 impl Alert {
-    fn new(key: impl Into<String>, severity: Severity, text: impl Into<String>, advice: &str) -> Self {
+    pub(super) fn new(key: impl Into<String>, severity: Severity, text: impl Into<String>, advice: &str) -> Self {
         Self { key: key.into(), severity, text: text.into(), advice: advice.to_owned() }
     }
 }
@@ -147,6 +148,8 @@ pub(crate) struct Seen {
     pub(crate) queue: Option<Queue>,
     /// Clocks of the nodes that answer.
     pub(crate) clocks: Vec<Clock>,
+    /// What this node merged lately.
+    pub(crate) merged: MergeStatus,
     /// How long nodes have run different programs (ms).
     pub(crate) mixed_ms: u64,
     /// An exchange of the CA, and the members it waits for.
@@ -250,6 +253,7 @@ fn of_node(seen: &Seen, alerts: &mut Vec<Alert>) {
     }
     let advice = "make room, or give it a larger disk, before changes are refused";
     let disk = |key, name, room, advice| of_room((key, name), status.node, room, advice);
+    alerts.extend(merges::alert(status.node, seen.merged));
     alerts.extend(seen.room.and_then(|room| disk("disk", "disk", room, advice)));
     let advice = "keep less of the log (`twinpost setting show log`), or give it a larger disk";
     alerts.extend(seen.log_room.and_then(|room| disk("disk/log", "disk of the log", room, advice)));
@@ -367,6 +371,7 @@ mod tests {
             certificates: Vec::new(),
             queue: Some(Queue::default()),
             clocks: Vec::new(),
+            merged: MergeStatus::default(),
             mixed_ms: 0,
             rotation: None,
         }

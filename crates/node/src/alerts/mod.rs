@@ -3,6 +3,7 @@
 
 mod board;
 mod judge;
+mod merges;
 mod post;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,6 +28,7 @@ use crate::servers::Reporter;
 use board::{Board, Change, Raised};
 use judge::{Certificate, Queue, Room, Seen, Severity};
 pub(crate) use judge::{CertificateKind, Clock};
+use merges::Merges;
 use post::Post;
 
 /// How often this node looks.
@@ -84,6 +86,7 @@ impl Alerts {
         let mut ticks = tokio::time::interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut looks, mut rooms, mut log_rooms, mut mixed_since) = (0u32, Rooms::default(), Rooms::default(), None);
+        let mut merges = Merges::default();
         let (mut certificates, mut queue, mut clocks) = (Vec::new(), None, Vec::new());
         loop {
             ticks.tick().await;
@@ -97,6 +100,7 @@ impl Alerts {
             looks = looks.wrapping_add(1);
             let now = wall_ms();
             let room = rooms.look(now, &sources.mail);
+            let merged = merges.look(now, status.merges);
             let own_disk = files::device(&sources.logs) != files::device(&sources.mail);
             let log_room = own_disk.then(|| log_rooms.look(now, &sources.logs)).flatten();
             let log_fault = sources.logging.fault();
@@ -104,8 +108,19 @@ impl Alerts {
             mixed_since = (judge::programs(&status).len() > 1).then(|| mixed_since.unwrap_or(now));
             let mixed_ms = mixed_since.map_or(0, |since| now.saturating_sub(since));
             let (certificates, clocks) = (certificates.clone(), clocks.clone());
-            let seen =
-                Seen { status, leads, room, log_room, log_fault, certificates, queue, clocks, mixed_ms, rotation };
+            let seen = Seen {
+                status,
+                leads,
+                room,
+                log_room,
+                log_fault,
+                certificates,
+                queue,
+                clocks,
+                merged,
+                mixed_ms,
+                rotation,
+            };
             let found = judge::judge(&seen);
             let changes = self.board.lock().unwrap_or_else(PoisonError::into_inner).step(now, found);
             for change in changes {
