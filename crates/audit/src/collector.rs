@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ports::log::{Log, Logs};
+use ports::log::Log;
 use ports::peers::{PeerService, Peers};
 use ports::records::Records;
 use tokio::task::JoinSet;
@@ -14,7 +14,7 @@ use vocab::NodeId;
 use crate::book::{Book, LogError};
 use crate::lab;
 use crate::notes::{Notes, now_ms};
-use crate::ship::{self, LogService, PrimaryLogs};
+use crate::ship::{self, LogService};
 use crate::syslog::Forwarder;
 
 /// How often a node looks whether there is something to bring.
@@ -38,6 +38,7 @@ pub struct Standing {
 }
 
 /// What the collector is given.
+#[derive(Clone)]
 pub struct CollectorConfig {
     /// This node.
     pub node: NodeId,
@@ -65,7 +66,7 @@ impl Collector {
     /// Opens the log and begins to take notes. Tasks run with [`Collector::run`].
     ///
     /// # Errors
-    /// The folder cannot be used: mail goes on without a log, records of commits wait.
+    /// The folder cannot be used: mail goes on without a log, records of commits wait; try again later.
     pub fn open(config: CollectorConfig) -> Result<Self, LogError> {
         if lab::is_without(lab::COLLECTION) {
             return Err(LogError { path: config.path, what: "switched off".to_owned() });
@@ -95,18 +96,6 @@ impl Collector {
     #[must_use]
     pub fn service(&self) -> Arc<dyn PeerService> {
         Arc::new(LogService { book: Arc::clone(&self.book) })
-    }
-
-    /// Answers operators.
-    #[must_use]
-    pub fn logs(&self) -> Arc<dyn Logs> {
-        let standing = Arc::clone(&self.config.standing);
-        Arc::new(PrimaryLogs {
-            book: Arc::clone(&self.book),
-            node: self.config.node,
-            peers: Arc::clone(&self.config.peers),
-            primary: Arc::new(move || standing().primary),
-        })
     }
 
     /// The database.

@@ -214,15 +214,19 @@ impl PeerService for LogService {
 
 /// Asks the primary, and this node's own log when the primary does not answer.
 pub struct PrimaryLogs {
-    pub(crate) book: Arc<Book>,
-    pub(crate) node: NodeId,
-    pub(crate) peers: Arc<dyn Peers>,
-    pub(crate) primary: Arc<dyn Fn() -> Option<NodeId> + Send + Sync>,
+    /// This node's own; or why it cannot be read now.
+    pub book: Arc<dyn Fn() -> Result<Arc<Book>, String> + Send + Sync>,
+    /// This node.
+    pub node: NodeId,
+    /// Other nodes.
+    pub peers: Arc<dyn Peers>,
+    /// Who is primary, as known here now.
+    pub primary: Arc<dyn Fn() -> Option<NodeId> + Send + Sync>,
 }
 
 impl PrimaryLogs {
     async fn own(&self, filter: Filter, warning: Option<String>) -> Result<Page, SearchError> {
-        let (book, node) = (Arc::clone(&self.book), self.node.0);
+        let (book, node) = ((self.book)().map_err(SearchError::Unavailable)?, self.node.0);
         let found = tokio::task::spawn_blocking(move || book.search(filter)).await;
         let page = found.map_err(|_| SearchError::Unavailable("the log's thread ended badly".to_owned()))??;
         Ok(Page { node, warning, ..page })

@@ -1,28 +1,104 @@
-//! The log of this node, assembled: what is noted, what is shipped, and events as a part of it.
+//! The log of this node, assembled: what is noted, what is shipped, and events as a part of it. It is opened beside
+//! everything else, and again and again when it cannot be: mail waits for it no longer than [`OPEN_WAIT`].
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::time::Duration;
 
-use audit::{Collector, CollectorConfig, Standing};
+use audit::{Collector, CollectorConfig, PrimaryLogs, Standing};
+use bytes::Bytes;
 use control::Control;
 use ports::Answer;
 use ports::cluster::Cluster;
 use ports::config::Config as _;
 use ports::journal::{ClusterEvent, EventKind, Journal};
-use ports::log::{Filter, Log, Logs, NoLog, Page, SearchError};
+use ports::log::{Log, Logs};
 use ports::peers::{PeerService, Peers};
 use ports::records::Records;
+use tokio::sync::watch;
 use vocab::NodeId;
 use vocab::log::{Cluster as ClusterNote, Entry};
 
 use crate::files::DataDir;
 use crate::journal::FileJournal;
 
-/// Nobody can read a log that could not be opened.
-struct NoLogs(String);
+/// How long a start waits for the log; one that takes longer (its disk is slow) is used from when it is open.
+const OPEN_WAIT: Duration = Duration::from_secs(2);
+/// Pause before a log that could not be opened is tried again.
+const OPEN_AGAIN: Duration = Duration::from_secs(10);
+/// How often the thread that opens looks whether it is to end.
+const STOP_LOOK: Duration = Duration::from_millis(200);
 
-impl Logs for NoLogs {
-    fn search(&self, _: Filter) -> Answer<'_, Result<Page, SearchError>> {
-        Box::pin(async { Err(SearchError::Unavailable(self.0.clone())) })
+/// The log, open or not yet.
+struct Late {
+    collector: OnceLock<Arc<Collector>>,
+    /// True once it is open.
+    opened: watch::Sender<bool>,
+    /// Why it is not open.
+    fault: Mutex<String>,
+    stop: AtomicBool,
+}
+
+impl Late {
+    fn fault(&self) -> String {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Opens it, or tries until it is told to stop; `first` hears of the first attempt.
+    fn open(&self, config: &CollectorConfig, first: &mpsc::SyncSender<()>) {
+        let mut failed = false;
+        while !self.stop.load(Ordering::Relaxed) {
+            match Collector::open(config.clone()) {
+                Ok(collector) => {
+                    // Set once, here.
+                    let _ = self.collector.set(Arc::new(collector));
+                    self.opened.send_replace(true);
+                    if failed {
+                        tracing::info!("the log is open");
+                    }
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut failed, true) {
+                        tracing::error!(%error, "without a log; mail goes on, and it is tried again");
+                    }
+                    let text = format!("it could not be opened, and is tried again: {error}");
+                    *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = text;
+                }
+            }
+            // Nobody may listen any more.
+            let _ = first.try_send(());
+            if self.collector.get().is_some() {
+                return;
+            }
+            let begun = std::time::Instant::now();
+            while begun.elapsed() < OPEN_AGAIN && !self.stop.load(Ordering::Relaxed) {
+                std::thread::sleep(STOP_LOOK);
+            }
+        }
+    }
+}
+
+impl Log for Late {
+    fn note(&self, entry: Entry) {
+        match self.collector.get() {
+            Some(collector) => collector.log().note(entry),
+            None => metrics::counter!("twinpost_log_notes_dropped_total").increment(1),
+        }
+    }
+
+    fn wants_protocol(&self) -> bool {
+        self.collector.get().is_some_and(|collector| collector.log().wants_protocol())
+    }
+}
+
+impl PeerService for Late {
+    fn serve(&self, from: NodeId, body: Bytes) -> Answer<'_, Result<Bytes, String>> {
+        Box::pin(async move {
+            match self.collector.get() {
+                Some(collector) => collector.service().serve(from, body).await,
+                None => Err(format!("the log here is not open: {}", self.fault())),
+            }
+        })
     }
 }
 
@@ -33,22 +109,22 @@ pub(crate) struct Logging {
     pub(crate) log: Arc<dyn Log>,
     /// Answers operators.
     pub(crate) logs: Arc<dyn Logs>,
-    /// Or why there is none.
-    collector: Result<Arc<Collector>, String>,
+    late: Arc<Late>,
 }
 
 impl Logging {
     /// Why nothing can be noted now; `None`: all is well.
     pub(crate) fn fault(&self) -> Option<String> {
-        match &self.collector {
-            Ok(collector) => collector.fault(),
-            Err(why) => Some(format!("it could not be opened, and is tried again with the next start: {why}")),
+        match self.late.collector.get() {
+            Some(collector) => collector.fault(),
+            None => Some(self.late.fault()),
         }
     }
 
     /// What was noted until now is written; a disk that does not answer is waited for no longer than `wait`.
-    pub(crate) async fn stop(&self, wait: std::time::Duration) {
-        let Ok(collector) = self.collector.clone() else { return };
+    pub(crate) async fn stop(&self, wait: Duration) {
+        self.late.stop.store(true, Ordering::Relaxed);
+        let Some(collector) = self.late.collector.get().cloned() else { return };
         let stopped = tokio::task::spawn_blocking(move || collector.stop());
         if tokio::time::timeout(wait, stopped).await.is_err() {
             tracing::warn!("the last notes of the log could not be written in time");
@@ -57,7 +133,7 @@ impl Logging {
 }
 
 /// What the log follows: known once the engine runs.
-type Following = Arc<std::sync::OnceLock<(Arc<Control>, Arc<dyn Cluster>)>>;
+type Following = Arc<OnceLock<(Arc<Control>, Arc<dyn Cluster>)>>;
 
 /// The log before the cluster is known to it.
 pub(crate) struct Opened {
@@ -65,39 +141,63 @@ pub(crate) struct Opened {
     following: Following,
 }
 
-/// Opens the log in the data folder. One that cannot be opened is said, and mail goes on: what commits leave for it waits.
-pub(crate) fn open(data: &DataDir, node: NodeId, peers: Arc<dyn Peers>, records: Arc<dyn Records>) -> Opened {
+/// Opens the log in the data folder on a thread of its own, and waits [`OPEN_WAIT`] for it at most. What commits leave for one
+/// that is not open waits beside the mail.
+///
+/// # Errors
+/// The system gives no thread.
+pub(crate) fn open(
+    data: &DataDir,
+    node: NodeId,
+    peers: Arc<dyn Peers>,
+    records: Arc<dyn Records>,
+) -> std::io::Result<Opened> {
     let following = Following::default();
     let seen = Arc::clone(&following);
     let standing = move || seen.get().map(|(config, cluster)| standing(node, config, &**cluster)).unwrap_or_default();
     let config = CollectorConfig { node, path: data.logs(), peers, records, standing: Arc::new(standing) };
-    let logging = match Collector::open(config) {
-        Ok(collector) => {
-            let collector = Arc::new(collector);
-            Logging { log: collector.log(), logs: collector.logs(), collector: Ok(collector) }
-        }
-        Err(error) => {
-            tracing::error!(%error, "without a log until the next start; mail goes on");
-            let why = error.to_string();
-            Logging { log: Arc::new(NoLog), logs: Arc::new(NoLogs(why.clone())), collector: Err(why) }
-        }
+    let late = Arc::new(Late {
+        collector: OnceLock::new(),
+        opened: watch::Sender::new(false),
+        fault: Mutex::new("it is being opened".to_owned()),
+        stop: AtomicBool::new(false),
+    });
+    let (book, standing) = (Arc::clone(&late), Arc::clone(&config.standing));
+    let logs = PrimaryLogs {
+        book: Arc::new(move || book.collector.get().map(|collector| collector.book()).ok_or_else(|| book.fault())),
+        node,
+        peers: Arc::clone(&config.peers),
+        primary: Arc::new(move || standing().primary),
     };
-    Opened { logging, following }
+    let (first, heard) = mpsc::sync_channel(1);
+    let opener = Arc::clone(&late);
+    std::thread::Builder::new().name("log-opener".to_owned()).spawn(move || opener.open(&config, &first))?;
+    if heard.recv_timeout(OPEN_WAIT).is_err() {
+        tracing::warn!("the log takes long to open; mail does not wait for it");
+    }
+    let logging = Logging { log: late.clone(), logs: Arc::new(logs), late };
+    Ok(Opened { logging, following })
 }
 
 impl Opened {
     /// For other nodes' calls.
-    pub(crate) fn service(&self) -> Option<Arc<dyn PeerService>> {
-        self.logging.collector.as_ref().ok().map(|collector| collector.service())
+    pub(crate) fn service(&self) -> Arc<dyn PeerService> {
+        self.logging.late.clone()
     }
 
     /// From now on the cluster is known: the log is brought to the primary.
     pub(crate) fn follow(self, config: Arc<Control>, cluster: Arc<dyn Cluster>) -> Logging {
         // Set once, here.
         let _ = self.following.set((config, cluster));
-        if let Ok(collector) = self.logging.collector.clone() {
-            tokio::spawn(async move { collector.run().await });
-        }
+        let late = Arc::clone(&self.logging.late);
+        tokio::spawn(async move {
+            // The sender lives as long as this task has it.
+            let _ = late.opened.subscribe().wait_for(|open| *open).await;
+            if let Some(collector) = late.collector.get().cloned() {
+                drop(late);
+                collector.run().await;
+            }
+        });
         self.logging
     }
 }

@@ -87,7 +87,7 @@ async fn serve(config: &NodeConfig, data: DataDir, identity: Identity) -> anyhow
     tracing::info!(node = node.0, boot = boot.0, name = config.name, version = crate::PROGRAM, "starting");
 
     let (transport, members) = open_transport(config, &data, &identity, boot)?;
-    let opened = logging::open(&data, node, transport.clone(), store.clone());
+    let opened = logging::open(&data, node, transport.clone(), store.clone()).context("start the log")?;
     let log = Arc::clone(&opened.logging.log);
     let journal: Arc<dyn Journal> = Arc::new(LoggedJournal { journal: FileJournal::open(&data.0, node.0), log });
     journal.note(EventKind::Process, &format!("version {} starts, boot {}", crate::PROGRAM, boot.0));
@@ -166,7 +166,7 @@ fn handlers(
     let mut services: Vec<(Service, Arc<dyn PeerService>)> =
         vec![(Service::Control, control.clone()), (Service::Shards, engine.peer_service())];
     services.push((Service::Certificates, Arc::new(certificates::Answers(Arc::clone(certificates)))));
-    services.extend(log.service().map(|service| (Service::Log, service)));
+    services.push((Service::Log, log.service()));
     services.push((Service::Report, Arc::new(Answers(Arc::clone(reporter)))));
     Handlers {
         events: engine.peer_events(),
