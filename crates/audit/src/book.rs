@@ -86,6 +86,8 @@ pub struct Book {
     node: NodeId,
     name: Bytes,
     counters: Mutex<Counters>,
+    /// See [`Book::vouch`].
+    pub(crate) vouches: Mutex<u64>,
 }
 
 fn value_of(arrival: u64, record: &Numbered) -> Option<Vec<u8>> {
@@ -150,7 +152,14 @@ impl Book {
             ColumnFamilyDescriptor::new(*name, options)
         };
         let db = DB::open_cf_descriptors(&options, path, keys::ALL.iter().map(family)).map_err(failed)?;
-        let mut book = Self { db, path: path.to_owned(), node, name: Bytes::new(), counters: Mutex::default() };
+        let mut book = Self {
+            db,
+            path: path.to_owned(),
+            node,
+            name: Bytes::new(),
+            counters: Mutex::default(),
+            vouches: Mutex::default(),
+        };
         let read = |key: &[u8]| book.db.get_cf(book.family(keys::META), key).map_err(failed);
         let counts = read(keys::COUNTS)?.unwrap_or_default();
         let counters = Counters {
@@ -433,10 +442,10 @@ impl Book {
         self.db.get_cf(self.family(keys::META), key).map_err(|error| error.to_string())
     }
 
-    pub(crate) fn write_meta(&self, key: &[u8], value: &[u8]) -> Result<(), String> {
+    pub(crate) fn write_meta(&self, key: &[u8], value: &[u8], synced: bool) -> Result<(), String> {
         let mut batch = WriteBatch::default();
         batch.put_cf(self.family(keys::META), key, value);
-        self.write(batch, false)
+        self.write(batch, synced)
     }
 
     /// Classes and what of them is here.

@@ -1,7 +1,7 @@
 //! Bringing the log to the primary: what is here is offered, what is not there is sent, and what is there need not be here.
 //! Also the other way round, as a copy, when the setting says so.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use ports::Answer;
@@ -37,6 +37,37 @@ struct Shipped {
     arrival: u64,
 }
 
+impl Book {
+    /// Another node may drop on this node's word what is here. So whatever was brought to that node before is to be offered
+    /// to it again when it is the primary, and what is being brought there now is not dropped here: each of two nodes that
+    /// take the other one for the primary would drop what the other one has.
+    fn vouch(&self) -> Result<(), String> {
+        let mut vouches = self.vouches.lock().unwrap_or_else(PoisonError::into_inner);
+        *vouches += 1;
+        let shipped = Shipped::read(self)?;
+        if shipped.arrival == 0 {
+            return Ok(());
+        }
+        // Before the other node drops anything.
+        Shipped { arrival: 0, ..shipped }.write(self, true)
+    }
+
+    fn vouches(&self) -> u64 {
+        *self.vouches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers how far the log was brought, and drops these; neither when this node has vouched since `vouches`.
+    fn conclude(&self, vouches: u64, shipped: &Shipped, drop: &[Kept]) -> Result<bool, String> {
+        let now = self.vouches.lock().unwrap_or_else(PoisonError::into_inner);
+        if *now != vouches {
+            return Ok(false);
+        }
+        shipped.write(self, false)?;
+        self.drop_records(drop)?;
+        Ok(true)
+    }
+}
+
 impl Shipped {
     fn read(book: &Book) -> Result<Self, String> {
         let bytes = book.read_meta(keys::SHIPPED)?.unwrap_or_default();
@@ -44,8 +75,8 @@ impl Shipped {
         Ok(Self { log: Bytes::copy_from_slice(log), arrival: u64::from_be_bytes(*arrival) })
     }
 
-    fn write(&self, book: &Book) -> Result<(), String> {
-        book.write_meta(keys::SHIPPED, &[&self.arrival.to_be_bytes()[..], &*self.log].concat())
+    fn write(&self, book: &Book, synced: bool) -> Result<(), String> {
+        book.write_meta(keys::SHIPPED, &[&self.arrival.to_be_bytes()[..], &*self.log].concat(), synced)
     }
 }
 
@@ -73,10 +104,10 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|_| ShipError::Disk("the log's thread ended badly".to_owned()))?.map_err(ShipError::Disk)
 }
 
-/// Offers these to a node and sends what it lacks; the name of its log.
-async fn bring(peers: &dyn Peers, to: NodeId, records: &[Kept]) -> Result<Bytes, ShipError> {
+/// Offers these to a node and sends what it lacks; the name of its log. `keeps`: they stay here whatever it says.
+async fn bring(peers: &dyn Peers, to: NodeId, records: &[Kept], keeps: bool) -> Result<Bytes, ShipError> {
     let ids = records.iter().map(Kept::name).collect();
-    let reply::Kind::Wanted(wanted) = ask(peers, to, call::Kind::Offer(w::Offer { ids })).await? else {
+    let reply::Kind::Wanted(wanted) = ask(peers, to, call::Kind::Offer(w::Offer { ids, keeps })).await? else {
         return Err(ShipError::Refused("an answer to something else".to_owned()));
     };
     let lacking = wanted.indexes.iter().filter_map(|index| records.get(usize::try_from(*index).ok()?));
@@ -111,36 +142,29 @@ async fn bring(peers: &dyn Peers, to: NodeId, records: &[Kept]) -> Result<Bytes,
 /// Later again; nothing is lost.
 pub(crate) async fn ship(book: &Arc<Book>, peers: &dyn Peers, primary: NodeId, copy: bool) -> Result<bool, ShipError> {
     let reader = Arc::clone(book);
-    let (mut shipped, records) = blocking(move || {
+    let (vouches, shipped, records) = blocking(move || {
+        let vouches = reader.vouches();
         let shipped = Shipped::read(&reader)?;
         let records = reader.from_arrival(shipped.arrival, OFFERED)?;
-        Ok((shipped, records))
+        Ok((vouches, shipped, records))
     })
     .await?;
     let Some(last) = records.last().map(|record| record.arrival) else {
         // Nothing is offered, but the log there may be another one than was brought everything.
-        let log = bring(peers, primary, &[]).await?;
+        let log = bring(peers, primary, &[], true).await?;
         if log == shipped.log {
             return Ok(false);
         }
         let writer = Arc::clone(book);
-        blocking(move || Shipped { log, arrival: 0 }.write(&writer)).await?;
+        blocking(move || writer.conclude(vouches, &Shipped { log, arrival: 0 }, &[])).await?;
         return Ok(book.has_from(0));
     };
-    let log = bring(peers, primary, &records).await?;
+    let log = bring(peers, primary, &records, copy).await?;
     let writer = Arc::clone(book);
     let same = log == shipped.log;
     // Of a log that has not been brought anything yet only this part is known to have arrived, from the beginning on.
-    shipped = Shipped { log, arrival: if same { last + 1 } else { 0 } };
-    blocking(move || {
-        shipped.write(&writer)?;
-        if same && !copy {
-            writer.drop_records(&records)?;
-        }
-        Ok(())
-    })
-    .await?;
-    Ok(true)
+    let shipped = Shipped { log, arrival: if same { last + 1 } else { 0 } };
+    blocking(move || writer.conclude(vouches, &shipped, if same && !copy { &records } else { &[] })).await
 }
 
 /// Name of the cursor of a copy.
@@ -156,7 +180,7 @@ pub(crate) async fn copy(book: &Arc<Book>, peers: &dyn Peers, to: NodeId) -> Res
     let reader = Arc::clone(book);
     let (from, records) = blocking(move || reader.waiting_for(&copy_cursor(to), OFFERED)).await?;
     let Some(last) = records.last().map(|record| record.arrival) else { return Ok(false) };
-    bring(peers, to, &records).await?;
+    bring(peers, to, &records, true).await?;
     let writer = Arc::clone(book);
     blocking(move || writer.set_cursor(&copy_cursor(to), Some((last + 1).max(from)))).await?;
     Ok(true)
@@ -180,6 +204,9 @@ impl LogService {
         let book = Arc::clone(&self.book);
         let work = move || match call.kind {
             Some(call::Kind::Offer(offer)) => {
+                if !offer.keeps && !offer.ids.is_empty() {
+                    book.vouch()?;
+                }
                 let indexes = book.lacking(&offer.ids)?;
                 Ok(reply::Kind::Wanted(w::Wanted { log: book.name(), indexes }))
             }
@@ -260,5 +287,93 @@ impl Logs for PrimaryLogs {
                 }
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    const A: NodeId = NodeId(1);
+    const B: NodeId = NodeId(2);
+
+    /// Calls B's log; while the answer to call number `at` is on its way, B brings its own log to A.
+    struct Crossing {
+        books: [Arc<Book>; 2],
+        at: u32,
+        calls: AtomicU32,
+    }
+
+    /// Calls A's log.
+    struct ToA(Arc<Book>);
+
+    fn served(book: &Arc<Book>, from: NodeId, body: Bytes) -> Answer<'static, Result<Bytes, CallError>> {
+        let service = LogService { book: Arc::clone(book) };
+        Box::pin(async move { service.serve(from, body).await.map_err(CallError::Refused) })
+    }
+
+    macro_rules! no_links {
+        () => {
+            fn send(&self, _: NodeId, _: Bytes) -> bool {
+                false
+            }
+            fn reset(&self, _: NodeId) {}
+            fn program(&self, _: NodeId) -> Option<ports::peers::PeerProgram> {
+                None
+            }
+            fn refused(&self, _: NodeId) -> Option<String> {
+                None
+            }
+        };
+    }
+
+    impl Peers for ToA {
+        no_links!();
+        fn call(&self, _: NodeId, _: Service, body: Bytes) -> Answer<'_, Result<Bytes, CallError>> {
+            served(&self.0, B, body)
+        }
+    }
+
+    impl Peers for Crossing {
+        no_links!();
+        fn call(&self, _: NodeId, _: Service, body: Bytes) -> Answer<'_, Result<Bytes, CallError>> {
+            Box::pin(async move {
+                let [a, b] = &self.books;
+                let crosses = self.calls.fetch_add(1, Ordering::SeqCst) == self.at;
+                let answer = served(b, A, body).await;
+                if crosses {
+                    bring_all(b, &ToA(Arc::clone(a)), A).await;
+                }
+                answer
+            })
+        }
+    }
+
+    async fn bring_all(book: &Arc<Book>, peers: &dyn Peers, to: NodeId) {
+        // The first part only learns the name of the other log.
+        for _ in 0..3 {
+            ship(book, peers, to, false).await.expect("brought");
+        }
+    }
+
+    #[tokio::test]
+    async fn ha_04_two_nodes_that_take_each_other_for_the_primary_drop_nothing_that_only_one_has() {
+        for at in 0..4 {
+            let folder = tempfile::tempdir().expect("a folder");
+            let open =
+                |node: NodeId| Arc::new(Book::open(&folder.path().join(node.0.to_string()), node).expect("a log"));
+            let books = [open(A), open(B)];
+            // One id for both: a commit that both wrote.
+            let record = (Bytes::from_static(b"one commit"), vocab::log::Record::default().to_bytes());
+            for book in &books {
+                book.keep_own(vec![record.clone()]).expect("kept");
+            }
+            let peers = Crossing { books: books.clone(), at, calls: AtomicU32::new(0) };
+            bring_all(&books[0], &peers, B).await;
+            let count = |book: &Arc<Book>| book.counts().iter().sum::<u64>();
+            assert!(count(&books[0]) + count(&books[1]) > 0, "crossing at call {at}: nobody has it");
+        }
     }
 }

@@ -239,6 +239,22 @@ async fn ha_04_a_primary_with_a_new_disk_gets_everything_a_secondary_still_has()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ha_04_what_a_secondary_was_told_is_kept_is_brought_back_when_that_is_the_primary_again() {
+    let world = World::new();
+    world.standing.lock().unwrap().setting.copy = true;
+    (0..10).for_each(|n| world.commit(n, &[B]));
+    let all = expected(0..10, &[]);
+    // B brought it to A and has it still: by the setting here, by a full disk or a crash between the two in earnest.
+    world.until("on both", |w| w.all(A) == all && w.all(B) == all).await;
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    world.standing.lock().unwrap().setting.copy = false;
+    world.primary(B);
+    world.until("on the new primary alone", |w| w.all(B) == all && w.all(A).is_empty()).await;
+    world.primary(A);
+    world.until("brought back", |w| w.all(A) == all).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn log_12_the_copy_has_what_was_made_after_it_was_set_and_no_more() {
     let world = World::new();
     (0..5).for_each(|n| world.commit(n, &[A]));
