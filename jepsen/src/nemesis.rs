@@ -258,7 +258,9 @@ async fn disk(cluster: &Cluster, fault: Fault, target: usize, hold: Duration) ->
         let filled = {
             let process = machine.process.lock().await;
             process.pause(true);
-            let filled = disks.log.trim().and_then(|()| full.iter().try_for_each(|(disk, leave)| disk.fill(*leave)));
+            let filled = process.await_paused().await;
+            let filled = filled.and_then(|()| disks.log.trim());
+            let filled = filled.and_then(|()| full.iter().try_for_each(|(disk, leave)| disk.fill(*leave)));
             process.pause(false);
             filled
         };

@@ -169,6 +169,22 @@ impl NodeProcess {
         }
     }
 
+    /// Waits until every thread of the serving process has stopped: a signal is sent, not obeyed at once.
+    ///
+    /// # Errors
+    /// Not within a time in which any write should have ended.
+    pub async fn await_paused(&self) -> anyhow::Result<()> {
+        let pid = self.live_pid().with_context(|| format!("{} does not run", self.name))?;
+        let begun = Instant::now();
+        while !is_stopped(pid) {
+            if begun.elapsed() > END_LIMIT {
+                bail!("{} does not stop", self.name);
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
+    }
+
     /// SIGTERM to the guard, which passes it on.
     pub fn ask_to_end(&self) {
         for pid in self.guard_pid().into_iter().chain(self.live_pid()) {
@@ -221,6 +237,16 @@ pub fn names_file(pid: i32, file: &Path) -> bool {
     // The command line of a zombie is empty.
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     line.split(|&byte| byte == 0).any(|word| word == file.as_os_str().as_encoded_bytes())
+}
+
+/// Whether all threads of a process are stopped, by their state in `/proc`.
+fn is_stopped(pid: i32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tasks.into_iter().all(|task| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        // A thread that has ended meanwhile writes nothing any more.
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 't', 'Z', 'X']))
+    })
 }
 
 /// Sends a signal to one process; that it is gone already is no fault.
