@@ -143,7 +143,10 @@ impl Plan {
         }
         let (served, guest_served) = (served || base.is_none(), guest_served || base.is_none());
         let base = if without == Some(Rule::CommonBase) { mine.before_last().or(base) } else { base };
-        Self { base, between: theirs.went_through(known), served, guest_served }
+        // Where nothing common is known, their chain may begin long before both parted: a third node that stands on this
+        // side's way would be merged from there, and what was deleted since would be back.
+        let between = known.map_or_else(Vec::new, |known| theirs.went_through(Some(known)));
+        Self { base, between, served, guest_served }
     }
 }
 
@@ -273,5 +276,39 @@ impl Replica {
         for account in &flight.accounts {
             self.again(peer, *account, RETRY_MS);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vocab::AccountHead;
+
+    fn version(n: u8) -> Version {
+        Version([n; 16])
+    }
+
+    /// A chain of these; what comes before `undo` has no undo rows.
+    fn side(links: &[u8], undo: u8, head: &AccountHead) -> Side {
+        let links = links.iter().map(|n| ChainLink { version: version(*n), undo: *n > undo });
+        Side { links: links.collect(), lineage: head.lineage.clone(), served: true, never_alone: false }
+    }
+
+    #[test]
+    fn versions_from_before_two_sides_parted_are_not_remembered_as_the_others() {
+        // Both come from 3. The anchor's chain was cut since and nothing common is left on it.
+        let anchor = AccountHead { version: version(7), ..AccountHead::default() };
+        let guest = AccountHead { version: version(21), ..AccountHead::default() };
+        let plan = Plan::new(&side(&[6, 7], 6, &anchor), &side(&[1, 2, 3, 20, 21], 1, &guest), None);
+        assert_eq!((plan.base, plan.guest_served), (None, true));
+        let mut result = AccountHead { version: version(30), ..anchor };
+        result.remember(&guest, &plan.between, false);
+        // A third node stands where the anchor once was: older than 3 is nothing that both made since.
+        let third = AccountHead { version: version(5), ..AccountHead::default() };
+        let plan = Plan::new(&side(&[7, 30], 7, &result), &side(&[1, 2, 3, 4, 5], 1, &third), None);
+        assert_eq!(plan.base, None, "from 3, what 4 made and 6 deleted would be taken for new");
+        // The branch itself is known, and who stands on it after the merge is behind it.
+        let late = Plan::new(&side(&[7, 30], 7, &result), &side(&[1, 2, 3, 20, 21, 22], 1, &guest), None);
+        assert_eq!(late.base.map(|base| base.version), Some(version(21)));
     }
 }

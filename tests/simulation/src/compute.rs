@@ -84,7 +84,9 @@ impl World {
         for (_, work) in works {
             let Work::Queue { op: queue::QueueOp::Accept(accepted), .. } = work else { continue };
             for item in &accepted.items {
-                self.checks.on_told(&Told::TakenIn { item: item.id, epoch: batch.epoch });
+                let epochs = self.taken_in.entry(item.id).or_default();
+                epochs.insert(batch.epoch);
+                self.coverage.taken_in_twice += u64::from(epochs.len() == 2);
             }
         }
     }

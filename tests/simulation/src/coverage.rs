@@ -169,6 +169,8 @@ counters! {
     accept_records: "accept records", Must;
     /// Looks at records another home had taken in.
     inherited_records: "accept records inherited", Must;
+    /// Two sides of a split took them in under one id.
+    taken_in_twice: "submissions taken in in two epochs", Must;
     /// Nodes that went on by quorum with a witness.
     witness_takeovers: "takeovers with a witness", Must;
     /// Nodes that went on by quorum among three.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use replica::{Event, META_KEY, Mode, Saved, Timing};
 use topology::{EpochKind, EpochRecord};
-use vocab::{AccountId, Boot, CommandId, Instant, PlacementId, StoreWrite};
+use vocab::{AccountId, Boot, CommandId, EpochId, Instant, PlacementId, StoreWrite};
 
 use crate::clients::Client;
 use crate::disk::Image;
@@ -63,6 +63,8 @@ pub(crate) struct World {
     /// Homes are spread (`spread`).
     pub(crate) spread: bool,
     pub(crate) checks: Checks,
+    /// Epochs in which an item was put into the queue.
+    pub(crate) taken_in: BTreeMap<CommandId, BTreeSet<EpochId>>,
     pub(crate) control: Control,
     pub(crate) coverage: Coverage,
     pub(crate) violation: Option<Violation>,
@@ -114,6 +116,7 @@ impl World {
             cast,
             spread,
             checks: Checks::default(),
+            taken_in: BTreeMap::new(),
             control,
             coverage: Coverage::default(),
             violation: None,

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vocab::{AccountId, CommandId, EpochId, PlacementId};
+use vocab::{AccountId, CommandId, PlacementId};
 
 use super::{Invariant, Told, Verdict, View, keep};
 use crate::disk::Image;
@@ -16,14 +16,11 @@ pub(crate) struct Submissions {
     /// Whose delivery is committed, and on whose side.
     sent: BTreeMap<CommandId, Option<usize>>,
     bounced: BTreeMap<CommandId, (AccountId, CommandId)>,
-    /// Epochs in which it was taken in.
-    taken_in: BTreeMap<CommandId, BTreeSet<EpochId>>,
 }
 
 impl Submissions {
     fn is_known_as_sent(&self, item: CommandId, view: View) -> bool {
-        let once = self.taken_in.get(&item).is_none_or(|epochs| epochs.len() < 2);
-        once && self.sent.get(&item).is_some_and(|side| view.must_know(*side))
+        self.sent.get(&item).is_some_and(|side| view.must_know(*side))
     }
 }
 
@@ -53,8 +50,6 @@ impl Invariant for Submissions {
             Told::Bounced { item, account, id } => drop(self.bounced.insert(*item, (*account, *id))),
             // Without a common state nothing counts as done, so that nothing is lost.
             Told::Merged { account, blind: true } if *account == AccountId::QUEUE => self.sent.clear(),
-            // The side that sent it and settled its accept id no longer knows of it, the other one has it still.
-            Told::TakenIn { item, epoch } => drop(self.taken_in.entry(*item).or_default().insert(*epoch)),
             _ => {}
         }
         Ok(())

@@ -38,9 +38,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use mailbox::rows::{Mailbox, Placement};
 use mime::ThreadId;
-use vocab::{
-    AccountBatch, AccountId, BlobHash, CommandId, EpochId, Flags, MailboxId, ModSeq, PlacementId, StoreWrite, Uid,
-};
+use vocab::{AccountBatch, AccountId, BlobHash, CommandId, Flags, MailboxId, ModSeq, PlacementId, StoreWrite, Uid};
 
 use crate::disk::Image;
 
@@ -184,8 +182,6 @@ pub(crate) enum Told {
     NoteAsked { account: AccountId, id: CommandId, name: String, body: Option<Bytes> },
     /// 250 for a remote recipient.
     Submitted { item: CommandId },
-    /// An item is put into the queue by a batch of this epoch.
-    TakenIn { item: CommandId, epoch: EpochId },
     /// The start of an attempt is committed at a node.
     Started { item: CommandId, view: View },
     /// The remote host has it from a node; `held`: it was the other side's, and its grace is not over.
