@@ -261,13 +261,15 @@ async fn rows(targets: &[Target], amounts: &Amounts, only: &str, table: &mut Tab
     if wanted("memory") {
         for (at, target) in targets.iter().enumerate() {
             table.add("memory of the idle server, all nodes", "MiB", at, target.memory() as f64 / 1_048_576.0);
-            let value = loads::idle_cpu(target, amounts.idle_time).await;
-            table.add("CPU of the idle server, all nodes", "% of a core", at, value);
         }
         // Before the loads: memory they leave to the allocator would be used again and hide what a session needs.
         for (at, target) in targets.iter().enumerate() {
             let value = loads::idle_memory(target, amounts.idle).await.with_context(|| target.name.clone())?;
             table.add("memory per idle IMAP session with TLS", "KiB", at, value);
+        }
+        for (at, target) in targets.iter().enumerate() {
+            let value = loads::idle_cpu(target, amounts.idle_time).await;
+            table.add("CPU of the idle server, all nodes", "% of a core", at, value);
         }
     }
     for connections in [1, 10, 32] {
