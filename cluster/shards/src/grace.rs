@@ -1,6 +1,7 @@
 //! What of the queue a node alone in an uncertain solo epoch leaves to the other side, and until when (DESIGN 7).
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use queue::op::{Hold, Standing};
 use topology::EpochKind;
@@ -8,8 +9,8 @@ use vocab::{EpochId, Timestamp};
 
 use crate::engine::Engine;
 
-/// The hold of the newest uncertain solo epoch. Counted from when this process first saw it: a restart begins it anew,
-/// and forgets an operator's word, which errs towards waiting.
+/// The hold of the newest uncertain solo epoch. Counted from when this process first saw it, by a clock that nobody sets: a
+/// restart begins it anew, and forgets an operator's word, which errs towards waiting.
 pub(crate) struct Grace {
     length_ms: u64,
     seen: Mutex<Option<Seen>>,
@@ -18,7 +19,7 @@ pub(crate) struct Grace {
 #[derive(Clone, Copy)]
 struct Seen {
     epoch: EpochId,
-    until: Timestamp,
+    since: Instant,
     released: bool,
 }
 
@@ -32,12 +33,12 @@ impl Grace {
     }
 
     /// The hold in this epoch, begun now if it is new.
-    fn of(&self, epoch: EpochId, now: Timestamp) -> Seen {
+    fn of(&self, epoch: EpochId, now: Instant) -> Seen {
         let mut seen = self.seen();
         if let Some(seen) = seen.filter(|seen| seen.epoch == epoch) {
             return seen;
         }
-        let new = Seen { epoch, until: now.plus_ms(self.length_ms), released: false };
+        let new = Seen { epoch, since: now, released: false };
         tracing::warn!(
             %epoch,
             wait_s = self.length_ms / 1000,
@@ -46,14 +47,21 @@ impl Grace {
         );
         *seen.insert(new)
     }
+
+    /// When it ends, on the wall clock as it stands now: what is left does not change when that is set.
+    fn until(&self, seen: Seen, now: Instant, wall: Timestamp) -> Timestamp {
+        let passed = u64::try_from(now.saturating_duration_since(seen.since).as_millis()).unwrap_or(u64::MAX);
+        wall.plus_ms(self.length_ms.saturating_sub(passed))
+    }
 }
 
 impl Engine {
     /// See [`ports::outbox::Outbox::hold`].
     pub(crate) fn queue_hold(&self) -> Option<Hold> {
         let epoch = self.uncertain_solo()?;
-        let seen = self.grace.of(epoch, wall());
-        (!seen.released).then_some(Hold { node: self.node, until: seen.until })
+        let now = Instant::now();
+        let seen = self.grace.of(epoch, now);
+        (!seen.released).then(|| Hold { node: self.node, until: self.grace.until(seen, now, wall()) })
     }
 
     /// See [`ports::outbox::Outbox::release`].
@@ -92,13 +100,18 @@ mod tests {
 
     #[test]
     fn ha_15_a_hold_begins_with_its_epoch_and_only_with_it() {
-        let grace = Grace::new(1000);
+        let (grace, start) = (Grace::new(1000), Instant::now());
         let epoch = |number| EpochId { number, author: 1 };
-        assert_eq!(grace.of(epoch(3), Timestamp(10)).until, Timestamp(1010));
-        assert_eq!(grace.of(epoch(3), Timestamp(500)).until, Timestamp(1010));
+        let at = |ms| start + std::time::Duration::from_millis(ms);
+        let until = |number, ms, wall| grace.until(grace.of(epoch(number), at(ms)), at(ms), Timestamp(wall)).0;
+        assert_eq!(until(3, 0, 10), 1010);
+        assert_eq!(until(3, 500, 510), 1010);
+        assert_eq!(until(3, 600, 9_000_000), 9_000_400, "a clock that is set forwards ends it no sooner");
+        assert_eq!(until(3, 700, 5), 305, "nor backwards later");
+        assert_eq!(until(3, 1_200, 77), 77, "over");
         grace.seen().as_mut().expect("seen").released = true;
-        assert!(grace.of(epoch(3), Timestamp(600)).released);
-        let next = grace.of(epoch(5), Timestamp(2000));
-        assert!(!next.released && next.until == Timestamp(3000));
+        assert!(grace.of(epoch(3), at(600)).released);
+        assert!(!grace.of(epoch(5), at(2_000)).released);
+        assert_eq!(until(5, 2_000, 2_000), 3_000);
     }
 }

@@ -52,8 +52,8 @@ enum Step {
 pub(crate) struct Worker {
     attempts: std::collections::BTreeMap<u64, Attempt>,
     count: u64,
-    /// Epoch on mere silence it has seen, and when its grace ends.
-    grace: Option<(EpochId, Timestamp)>,
+    /// Epoch on mere silence it has seen, and since when (virtual time, which nobody sets).
+    grace: Option<(EpochId, Ms)>,
 }
 
 impl World {
@@ -64,17 +64,18 @@ impl World {
 
     /// What this node leaves to the other side, as the engine says it.
     fn hold(&mut self, n: usize) -> Option<Hold> {
-        let (now, me) = (self.queue_clock(n), node_id(n));
+        let (wall, now, me) = (self.queue_clock(n), self.now, node_id(n));
         let process = self.nodes[n].process.as_mut()?;
         let record = process.replica.record()?;
         let uncertain = record.kind == EpochKind::Solo && !record.certain && record.home == me;
         let epoch = Some(record.id).filter(|_| uncertain)?;
-        let until = match process.worker.grace {
-            Some((seen, until)) if seen == epoch => until,
-            _ => now.plus_ms(GRACE_MS),
+        let since = match process.worker.grace {
+            Some((seen, since)) if seen == epoch => since,
+            _ => now,
         };
-        process.worker.grace = Some((epoch, until));
-        Some(Hold { node: me, until })
+        process.worker.grace = Some((epoch, since));
+        let left = GRACE_MS.saturating_sub((now - since) * FASTER);
+        Some(Hold { node: me, until: wall.plus_ms(left) })
     }
 
     /// How this node stands when it applies an operation of the queue in an epoch that is joint, or not.
