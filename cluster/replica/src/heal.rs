@@ -71,6 +71,10 @@ impl Replica {
         let free = self.entering.is_none() && self.handover.is_none();
         let may = self.register.quorum && free && !self.is_superseded();
         let Some(record) = self.record.as_ref().filter(|r| may && r.home == self.config.node) else { return };
+        let registered = self.register.record.as_ref().map(|r| r.id);
+        if registered.is_some() && registered < Some(record.id) && self.is_waited_for(record) {
+            return self.propose_again(&record.clone());
+        }
         let whole = record.in_sync == self.register.members;
         if whole && record.kind == EpochKind::Joint && self.reduce.is_none() {
             return;
@@ -80,7 +84,6 @@ impl Replica {
         if self.register.record.as_ref().is_some_and(|r| self.may_enter(r)) {
             return;
         }
-        let registered = self.register.record.as_ref().map(|r| r.id);
         // What was proposed is decided and not entered yet: proposing on top of it would only restart the comparison.
         let waits = |r: &EpochRecord| r.home == record.home && r.id.number > record.id.number;
         if self.register.record.as_ref().is_some_and(waits) {
@@ -107,6 +110,19 @@ impl Replica {
                 self.propose_heal(&record);
             }
         }
+    }
+
+    /// A member of this epoch is here that never entered it.
+    fn is_waited_for(&self, record: &EpochRecord) -> bool {
+        let behind = |id: &NodeId| self.peers.get(id).is_some_and(|p| p.hello && p.epoch() < Some(record.id));
+        self.others_in_sync(record).iter().any(behind)
+    }
+
+    /// The register of a survivor that was made the only voter is older than what the others had decided before, and who had
+    /// not entered that yet finds it nowhere: it is decided anew, as what it is.
+    fn propose_again(&mut self, record: &EpochRecord) {
+        let id = EpochId { number: self.next_epoch_number(), author: 0 };
+        self.propose(EpochRecord { id, parents: vec![record.id], ..record.clone() });
     }
 
     /// The guest is not there, and another data member that lacks something is.

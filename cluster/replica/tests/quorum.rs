@@ -374,6 +374,22 @@ fn missed_joint() -> (World, AccountHead, EpochId) {
     (world, shown, joint)
 }
 
+#[test]
+fn ha_16_a_register_older_than_what_was_decided_keeps_nobody_out() {
+    let (mut world, _, joint) = missed_joint();
+    // A was made the only voter: its copy of the settings counts now, which knows nothing of the last epoch.
+    world.register = world.replica(A).record().cloned();
+    assert!(world.register.as_ref().unwrap().id < joint);
+    world.mend();
+    world.run(10_000);
+    assert!(all_joint(&world), "{:?} {:?} {:?}", world.register, world.kind(A), world.kind(B));
+    assert!(world.register.as_ref().unwrap().id > joint);
+    let home = world.replica(B).record().unwrap().home;
+    let token = world.submit(home, &[16]);
+    assert!(world.is_committed(home, token));
+    world.assert_equal();
+}
+
 fn due(world: &World, id: NodeId, head: &AccountHead) -> bool {
     world.replica(id).stamp(AccountId(16)).entry_due(head)
 }
