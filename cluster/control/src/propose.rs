@@ -108,7 +108,7 @@ impl Control {
     /// Judges a change by this program; the inner error is the answer to one that is rejected.
     async fn prepare(&self, op: ConfigOp, deadline: Instant) -> Result<Result<ConfigOp, Committed>, Refusal> {
         let state = self.shared.state.load_full();
-        if let Ok(op) = topology::prepare(&state, op.clone()) {
+        if let Ok(op) = topology::prepare(&state, &op) {
             return Ok(Ok(op));
         }
         // A leader that was just elected may not have applied yet what is committed.
@@ -121,7 +121,7 @@ impl Control {
         let index = self.raft().metrics().borrow().last_applied.map_or(0, |applied| applied.index);
         let rejected =
             |rejection| Committed { index, applied: Applied { revision: state.revision, outcome: Err(rejection) } };
-        Ok(topology::prepare(&state, op).map_err(rejected))
+        Ok(topology::prepare(&state, &op).map_err(rejected))
     }
 
     /// Learner, caught up, voter; at this node if it leads.

@@ -312,7 +312,7 @@ async fn d4_a_report_that_the_other_side_of_a_split_took_is_not_here() {
 async fn h14_an_account_that_was_removed_meanwhile_is_not_made_again() {
     let pair = Pair::spread().await;
     let name = || "carol@example.org".to_owned();
-    let put = |kind, name, body| ConfigOp::Put { kind, name, body, expect: None, judged: false };
+    let put = |kind, name, body| ConfigOp::put(kind, name, body, None);
     let document = |kind, name| put(kind, name, serde_json::json!({}));
     pair.register.apply(&document(DocumentKind::Domain, "example.org".into())).expect("a domain");
     let made = pair.register.apply(&document(DocumentKind::Account, name())).expect("an account");

@@ -36,12 +36,10 @@ pub(crate) fn fault<T>(place: impl Into<String>, what: impl Into<String>) -> Res
 ///
 /// # Errors
 /// As [`apply`]; nothing is to be committed.
-pub fn prepare(state: &ClusterState, op: ConfigOp) -> Result<ConfigOp, Rejection> {
-    let ConfigOp::Put { kind, name, body, expect, .. } = op else { return Ok(op) };
-    let proposed = ConfigOp::Put { kind, name: name.clone(), body: body.clone(), expect, judged: false };
-    apply(state, &proposed, 0)?;
-    let name = documents::normalise_name(kind, &name).unwrap_or(name);
-    Ok(ConfigOp::Put { kind, name, body, expect, judged: true })
+pub fn prepare(state: &ClusterState, op: &ConfigOp) -> Result<ConfigOp, Rejection> {
+    let ConfigOp::Put { kind, name, body, expect, .. } = op else { return Ok(op.clone()) };
+    let name = documents::judge(state, (*kind, name), body, (*expect, false))?;
+    Ok(ConfigOp::Put { kind: *kind, name, body: body.clone(), expect: *expect, judged: true })
 }
 
 /// The state after the change committed at Raft index `index`, and the node id that [`ConfigOp::Admit`] gave. A

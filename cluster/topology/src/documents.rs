@@ -151,25 +151,25 @@ pub fn normalise_name(kind: DocumentKind, name: &str) -> Result<String, String> 
     }
 }
 
-pub(crate) fn put(
-    next: &mut ClusterState,
+/// The name under which a document would be kept; what is `judged` was held against its kind before.
+pub(crate) fn judge(
+    state: &ClusterState,
     (kind, raw_name): (DocumentKind, &str),
     body: &Value,
     (expect, judged): (Option<u64>, bool),
-) -> Result<(), Rejection> {
+) -> Result<String, Rejection> {
     let name = match normalise_name(kind, raw_name) {
         _ if judged => raw_name.to_owned(),
         Ok(name) => name,
         Err(what) => return fault(format!("{}/{raw_name}", kind.as_str()), what),
     };
-    let old = next.document(kind, &name);
-    let (have, created) = old.map_or((0, next.revision), |old| (old.revision, old.created));
     let mut faults = Faults::default();
-    check_references(next, (kind, &name), body, &mut faults);
+    check_references(state, (kind, &name), body, &mut faults);
     if !judged {
-        check_body(next, (kind, &name), body, &mut faults);
+        check_body(state, (kind, &name), body, &mut faults);
     }
     faults.check()?;
+    let have = state.document(kind, &name).map_or(0, |old| old.revision);
     if let Some(expect) = expect.filter(|expect| *expect != have) {
         let text = match (expect, have) {
             (0, _) => format!("{} {name} exists already", kind.as_str()),
@@ -178,6 +178,17 @@ pub(crate) fn put(
         };
         return Err(Rejection::Conflict(text));
     }
+    Ok(name)
+}
+
+pub(crate) fn put(
+    next: &mut ClusterState,
+    (kind, raw_name): (DocumentKind, &str),
+    body: &Value,
+    (expect, judged): (Option<u64>, bool),
+) -> Result<(), Rejection> {
+    let name = judge(next, (kind, raw_name), body, (expect, judged))?;
+    let created = next.document(kind, &name).map_or(next.revision, |old| old.created);
     let document = Document { schema: SCHEMA, body: body.clone(), revision: next.revision, created };
     next.documents.entry(kind).or_default().insert(name, document);
     Ok(())

@@ -208,6 +208,14 @@ pub enum ConfigOp {
     },
 }
 
+impl ConfigOp {
+    /// A document as it is proposed.
+    #[must_use]
+    pub fn put(kind: DocumentKind, name: impl Into<String>, body: serde_json::Value, expect: Option<u64>) -> Self {
+        Self::Put { kind, name: name.into(), body, expect, judged: false }
+    }
+}
+
 /// Everything Raft agrees on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterState {

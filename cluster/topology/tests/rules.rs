@@ -79,11 +79,11 @@ fn admit(token: &str, now: u64, member: Member) -> ConfigOp {
 }
 
 fn put(kind: DocumentKind, name: &str, body: Value) -> ConfigOp {
-    ConfigOp::Put { kind, name: name.into(), body, expect: None, judged: false }
+    ConfigOp::put(kind, name, body, None)
 }
 
 fn expecting(kind: DocumentKind, name: &str, revision: u64) -> ConfigOp {
-    ConfigOp::Put { kind, name: name.into(), body: json!({}), expect: Some(revision), judged: false }
+    ConfigOp::put(kind, name, json!({}), Some(revision))
 }
 
 fn remove(kind: DocumentKind, name: &str) -> ConfigOp {
@@ -400,13 +400,7 @@ fn golden_json_of_every_operation() {
         ConfigOp::AddToken { hash: TOKEN.into(), expires: 100 },
         admit(TOKEN, 99, member(2)),
         set(1, heal),
-        ConfigOp::Put {
-            kind: DocumentKind::Account,
-            name: "a@x.org".into(),
-            body: json!({"enabled": true, "quota_bytes": 5}),
-            expect: Some(0),
-            judged: false,
-        },
+        ConfigOp::put(DocumentKind::Account, "a@x.org", json!({"enabled": true, "quota_bytes": 5}), Some(0)),
         put(DocumentKind::Alias, "i@x.org", json!({"targets": ["a@x.org"]})),
         remove(DocumentKind::Setting, "relay_host"),
         addresses(&["192.0.2.20/24", "2001:db8::20"]),
@@ -542,12 +536,12 @@ fn ha_14_a_program_that_knows_less_than_the_leader_keeps_the_same_state_and_read
         Rejection::Faults(_)
     ));
     // Proposed here, the same is refused, with the place of each fault.
-    let refused = prepare(&run.state, put(DocumentKind::Account, "bob@x.org", body)).expect_err("refused");
+    let refused = prepare(&run.state, &put(DocumentKind::Account, "bob@x.org", body)).expect_err("refused");
     let text = refused.to_string();
     assert!(text.contains("account/bob@x.org/body/colour: is unknown"), "{text}");
     assert!(text.contains("account/bob@x.org/body/quota_bytes"), "{text}");
     let nested = json!({ "keep": { "days": 3, "shelves": 1 } });
-    let text = prepare(&run.state, put(DocumentKind::Setting, "log", nested)).expect_err("refused").to_string();
+    let text = prepare(&run.state, &put(DocumentKind::Setting, "log", nested)).expect_err("refused").to_string();
     assert!(text.contains("setting/log/body/keep/shelves"), "{text}");
 }
 
@@ -555,7 +549,7 @@ fn ha_14_a_program_that_knows_less_than_the_leader_keeps_the_same_state_and_read
 fn what_the_leader_prepares_is_in_stored_form_and_judged_by_it_alone() {
     let mut run = Run::founded();
     run.ok(put(DocumentKind::Domain, "x.org", json!({})));
-    let op = prepare(&run.state, put(DocumentKind::Account, "Ann@X.org", json!({}))).expect("good");
+    let op = prepare(&run.state, &put(DocumentKind::Account, "Ann@X.org", json!({}))).expect("good");
     let ConfigOp::Put { name, judged, .. } = &op else { panic!("{op:?}") };
     assert_eq!((name.as_str(), *judged), ("ann@x.org", true));
     run.ok(op);
@@ -568,5 +562,5 @@ fn what_the_leader_prepares_is_in_stored_form_and_judged_by_it_alone() {
         expect: None,
         judged: true,
     };
-    assert!(prepare(&run.state, claimed).is_err());
+    assert!(prepare(&run.state, &claimed).is_err());
 }

@@ -62,7 +62,7 @@ impl FakeConfig {
     /// # Panics
     /// When it is refused.
     pub fn put(&self, kind: DocumentKind, name: &str, body: serde_json::Value) {
-        let op = ConfigOp::Put { kind, name: name.to_owned(), body, expect: None, judged: false };
+        let op = ConfigOp::put(kind, name, body, None);
         self.apply(&op).expect("document");
     }
     fn apply(&self, op: &ConfigOp) -> Result<Proposed, ConfigError> {

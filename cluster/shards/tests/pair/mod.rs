@@ -113,9 +113,7 @@ impl Pair {
         let pair = Self::joint().await;
         let body = serde_json::json!({ "spread": true });
         let (kind, name) = (topology::DocumentKind::Setting, topology::HOMES_SETTING.to_owned());
-        pair.register
-            .apply(&topology::ConfigOp::Put { kind, name, body, expect: None, judged: false })
-            .expect("a setting");
+        pair.register.apply(&topology::ConfigOp::put(kind, name, body, None)).expect("a setting");
         pair.until_spread().await;
         pair
     }

@@ -73,13 +73,7 @@ pub(crate) async fn add(State(api): Shared, body: Bytes) -> Created {
     }
     fields.finish()?;
     let name = name_of(DocumentKind::Account, &address)?;
-    let op = ConfigOp::Put {
-        kind: DocumentKind::Account,
-        name: name.clone(),
-        body: document.into(),
-        expect: Some(0),
-        judged: false,
-    };
+    let op = ConfigOp::put(DocumentKind::Account, name.clone(), document.into(), Some(0));
     match api.context.ports.config.propose(op).await {
         Ok(_) => {}
         Err(error @ ConfigError::Conflict(_)) => api.unless_half_made(&name, error).await?,

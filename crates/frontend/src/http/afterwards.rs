@@ -157,13 +157,7 @@ mod tests {
             cluster_address: cluster.map(str::to_owned),
         };
         let (state, _) = topology::apply(&ClusterState::default(), &found, 1).expect("founded");
-        let domain = |name: &str| ConfigOp::Put {
-            kind: DocumentKind::Domain,
-            name: name.into(),
-            body: serde_json::json!({}),
-            expect: None,
-            judged: false,
-        };
+        let domain = |name: &str| ConfigOp::put(DocumentKind::Domain, name, serde_json::json!({}), None);
         let (state, _) = topology::apply(&state, &domain("example.org"), 2).expect("a domain");
         let (mut state, _) = topology::apply(&state, &domain("example.net"), 3).expect("a domain");
         state.members.extend([(NodeId(2), member(2, true)), (NodeId(3), member(3, false))]);

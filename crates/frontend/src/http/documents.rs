@@ -48,7 +48,7 @@ impl Api {
     /// # Errors
     /// As [`ports::config::Config::propose`].
     pub async fn put(&self, kind: DocumentKind, name: &str, body: Value, expect: Option<u64>) -> Result<(), Problem> {
-        let op = ConfigOp::Put { kind, name: name.to_owned(), body, expect, judged: false };
+        let op = ConfigOp::put(kind, name, body, expect);
         let revision = self.context.ports.config.propose(op).await?.revision;
         tracing::info!(kind = kind.as_str(), name, revision, "setting changed");
         Ok(())

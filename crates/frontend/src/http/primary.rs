@@ -33,13 +33,7 @@ pub(crate) async fn set(State(api): Shared, bytes: Bytes) -> Result<Json<Value>,
     fields.finish()?;
     let value = json!(body);
     if dry_run {
-        let put = topology::ConfigOp::Put {
-            kind: DocumentKind::Setting,
-            name: PRIMARY_SETTING.to_owned(),
-            body: value,
-            expect: None,
-            judged: false,
-        };
+        let put = topology::ConfigOp::put(DocumentKind::Setting, PRIMARY_SETTING, value, None);
         if let Err(topology::Rejection::Faults(faults)) = topology::apply(&state, &put, 0) {
             return Err(Problem::faults(faults));
         }

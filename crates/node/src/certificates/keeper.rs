@@ -254,7 +254,7 @@ impl Keeper {
     pub(super) async fn put(&self, revision: u64, body: &CertificatesBody) -> Result<(), ConfigError> {
         let body = serde_json::to_value(body).map_err(|error| ConfigError::Unknown(error.to_string()))?;
         let name = CERTIFICATES_SETTING.to_owned();
-        let op = ConfigOp::Put { kind: DocumentKind::Setting, name, body, expect: Some(revision), judged: false };
+        let op = ConfigOp::put(DocumentKind::Setting, name, body, Some(revision));
         self.control.propose(op).await.map(drop)
     }
 
