@@ -73,7 +73,7 @@ impl Replica {
         let Some(record) = self.record.as_ref().filter(|r| may && r.home == self.config.node) else { return };
         let registered = self.register.record.as_ref().map(|r| r.id);
         if registered.is_some() && registered < Some(record.id) && self.is_waited_for(record) {
-            return self.propose_again(&record.clone());
+            return self.propose_again(record.clone());
         }
         let whole = record.in_sync == self.register.members;
         if whole && record.kind == EpochKind::Joint && self.reduce.is_none() {
@@ -120,9 +120,9 @@ impl Replica {
 
     /// The register of a survivor that was made the only voter is older than what the others had decided before, and who had
     /// not entered that yet finds it nowhere: it is decided anew, as what it is.
-    fn propose_again(&mut self, record: &EpochRecord) {
+    fn propose_again(&mut self, record: EpochRecord) {
         let id = EpochId { number: self.next_epoch_number(), author: 0 };
-        self.propose(EpochRecord { id, parents: vec![record.id], ..record.clone() });
+        self.propose(EpochRecord { id, parents: vec![record.id], ..record });
     }
 
     /// The guest is not there, and another data member that lacks something is.

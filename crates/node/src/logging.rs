@@ -1,7 +1,6 @@
 //! The log of this node, assembled: what is noted, what is shipped, and events as a part of it. It is opened beside
 //! everything else, and again and again when it cannot be: mail waits for it no longer than [`OPEN_WAIT`].
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use ports::journal::{ClusterEvent, EventKind, Journal};
 use ports::log::{Log, Logs};
 use ports::peers::{PeerService, Peers};
 use ports::records::Records;
-use tokio::sync::watch;
+use tokio::sync::SetOnce;
 use vocab::NodeId;
 use vocab::log::{Cluster as ClusterNote, Entry};
 
@@ -26,17 +25,14 @@ use crate::journal::FileJournal;
 const OPEN_WAIT: Duration = Duration::from_secs(2);
 /// Pause before a log that could not be opened is tried again.
 const OPEN_AGAIN: Duration = Duration::from_secs(10);
-/// How often the thread that opens looks whether it is to end.
-const STOP_LOOK: Duration = Duration::from_millis(200);
 
 /// The log, open or not yet.
 struct Late {
-    collector: OnceLock<Arc<Collector>>,
-    /// True once it is open.
-    opened: watch::Sender<bool>,
+    collector: SetOnce<Arc<Collector>>,
     /// Why it is not open.
     fault: Mutex<String>,
-    stop: AtomicBool,
+    /// The thread that opens it goes on while this is here.
+    opening: Mutex<Option<mpsc::Sender<()>>>,
 }
 
 impl Late {
@@ -44,15 +40,14 @@ impl Late {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Opens it, or tries until it is told to stop; `first` hears of the first attempt.
-    fn open(&self, config: &CollectorConfig, first: &mpsc::SyncSender<()>) {
+    /// Opens it, or tries until nobody wants it any more; `first` hears of the first attempt.
+    fn open(&self, config: &CollectorConfig, first: &mpsc::SyncSender<()>, wanted: &mpsc::Receiver<()>) {
         let mut failed = false;
-        while !self.stop.load(Ordering::Relaxed) {
+        loop {
             match Collector::open(config.clone()) {
                 Ok(collector) => {
                     // Set once, here.
                     let _ = self.collector.set(Arc::new(collector));
-                    self.opened.send_replace(true);
                     if failed {
                         tracing::info!("the log is open");
                     }
@@ -67,12 +62,9 @@ impl Late {
             }
             // Nobody may listen any more.
             let _ = first.try_send(());
-            if self.collector.get().is_some() {
+            let again = || wanted.recv_timeout(OPEN_AGAIN) == Err(mpsc::RecvTimeoutError::Timeout);
+            if self.collector.get().is_some() || !again() {
                 return;
-            }
-            let begun = std::time::Instant::now();
-            while begun.elapsed() < OPEN_AGAIN && !self.stop.load(Ordering::Relaxed) {
-                std::thread::sleep(STOP_LOOK);
             }
         }
     }
@@ -123,7 +115,7 @@ impl Logging {
 
     /// What was noted until now is written; a disk that does not answer is waited for no longer than `wait`.
     pub(crate) async fn stop(&self, wait: Duration) {
-        self.late.stop.store(true, Ordering::Relaxed);
+        self.late.opening.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(collector) = self.late.collector.get().cloned() else { return };
         let stopped = tokio::task::spawn_blocking(move || collector.stop());
         if tokio::time::timeout(wait, stopped).await.is_err() {
@@ -156,11 +148,11 @@ pub(crate) fn open(
     let seen = Arc::clone(&following);
     let standing = move || seen.get().map(|(config, cluster)| standing(node, config, &**cluster)).unwrap_or_default();
     let config = CollectorConfig { node, path: data.logs(), peers, records, standing: Arc::new(standing) };
+    let (opening, wanted) = mpsc::channel();
     let late = Arc::new(Late {
-        collector: OnceLock::new(),
-        opened: watch::Sender::new(false),
+        collector: SetOnce::new(),
         fault: Mutex::new("it is being opened".to_owned()),
-        stop: AtomicBool::new(false),
+        opening: Mutex::new(Some(opening)),
     });
     let (book, standing) = (Arc::clone(&late), Arc::clone(&config.standing));
     let logs = PrimaryLogs {
@@ -171,7 +163,7 @@ pub(crate) fn open(
     };
     let (first, heard) = mpsc::sync_channel(1);
     let opener = Arc::clone(&late);
-    std::thread::Builder::new().name("log-opener".to_owned()).spawn(move || opener.open(&config, &first))?;
+    std::thread::Builder::new().name("log-opener".to_owned()).spawn(move || opener.open(&config, &first, &wanted))?;
     if heard.recv_timeout(OPEN_WAIT).is_err() {
         tracing::warn!("the log takes long to open; mail does not wait for it");
     }
@@ -191,12 +183,9 @@ impl Opened {
         let _ = self.following.set((config, cluster));
         let late = Arc::clone(&self.logging.late);
         tokio::spawn(async move {
-            // The sender lives as long as this task has it.
-            let _ = late.opened.subscribe().wait_for(|open| *open).await;
-            if let Some(collector) = late.collector.get().cloned() {
-                drop(late);
-                collector.run().await;
-            }
+            let collector = Arc::clone(late.collector.wait().await);
+            drop(late);
+            collector.run().await;
         });
         self.logging
     }
