@@ -6,12 +6,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use control::Control;
-use ports::Answer;
 use ports::config::{Config as _, ConfigError};
 use ports::peers::{CallError, PeerService as _, Peers, Service};
 use serde_json::json;
+use testkit::calls::answered_by;
 use topology::{ClusterState, ConfigOp, DocumentKind, Member};
 use vocab::NodeId;
 
@@ -27,35 +26,22 @@ struct Net {
     cut: Mutex<BTreeSet<NodeId>>,
 }
 
-struct FakePeers {
-    from: NodeId,
-    net: Arc<Net>,
-}
-
-impl Peers for FakePeers {
-    fn send(&self, _: NodeId, _: Bytes) -> bool {
-        false
-    }
-    fn call(&self, to: NodeId, service: Service, body: Bytes) -> Answer<'_, Result<Bytes, CallError>> {
+/// A node's way to the others.
+fn peers(from: NodeId, net: Arc<Net>) -> impl Peers {
+    answered_by(move |to, service, body| {
+        let net = Arc::clone(&net);
         Box::pin(async move {
             assert_eq!(service, Service::Control);
-            let cut = self.net.cut.lock().expect("lock").iter().any(|node| *node == to || *node == self.from);
-            let target = self.net.nodes.lock().expect("lock").get(&to).cloned();
+            let cut = net.cut.lock().expect("lock").iter().any(|node| *node == to || *node == from);
+            let target = net.nodes.lock().expect("lock").get(&to).cloned();
             let target = target.filter(|_| !cut).ok_or_else(|| CallError::NotSent("cut off".to_owned()))?;
-            target.serve(self.from, body).await.map_err(CallError::Refused)
+            target.serve(from, body).await.map_err(CallError::Refused)
         })
-    }
-    fn reset(&self, _: NodeId) {}
-    fn program(&self, _: NodeId) -> Option<ports::peers::PeerProgram> {
-        None
-    }
-    fn refused(&self, _: NodeId) -> Option<String> {
-        None
-    }
+    })
 }
 
 async fn open(net: &Arc<Net>, node: NodeId, folder: &Path) -> Arc<Control> {
-    let peers = Arc::new(FakePeers { from: node, net: Arc::clone(net) });
+    let peers = Arc::new(peers(node, Arc::clone(net)));
     let opened = eventually("the store is free", async || {
         Control::open(folder, node, Arc::clone(&peers) as Arc<dyn Peers>).await.ok()
     });
@@ -105,7 +91,7 @@ fn found() -> ConfigOp {
 }
 
 fn domain(name: &str) -> ConfigOp {
-    ConfigOp::Put { kind: DocumentKind::Domain, name: name.into(), body: json!({}), expect: None, judged: false }
+    ConfigOp::put(DocumentKind::Domain, name, json!({}), None)
 }
 
 fn has_domain(state: &ClusterState, name: &str) -> bool {
@@ -212,7 +198,7 @@ async fn an_unknown_format_is_refused_with_the_folder() {
         let db = rocksdb::DB::open_default(folder.path()).expect("open");
         db.put("format", "99").expect("put");
     }
-    let peers = Arc::new(FakePeers { from: ONE, net: Arc::default() });
+    let peers = Arc::new(peers(ONE, Arc::default()));
     let error = Control::open(folder.path(), ONE, peers).await.err().expect("refused").to_string();
     assert!(error.contains("99") && error.contains("empty the folder"), "{error}");
 }

@@ -294,61 +294,32 @@ impl Logs for PrimaryLogs {
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use testkit::calls::answered_by;
+
     use super::*;
 
     const A: NodeId = NodeId(1);
     const B: NodeId = NodeId(2);
-
-    /// Calls B's log; while the answer to call number `at` is on its way, B brings its own log to A.
-    struct Crossing {
-        books: [Arc<Book>; 2],
-        at: u32,
-        calls: AtomicU32,
-    }
-
-    /// Calls A's log.
-    struct ToA(Arc<Book>);
 
     fn served(book: &Arc<Book>, from: NodeId, body: Bytes) -> Answer<'static, Result<Bytes, CallError>> {
         let service = LogService { book: Arc::clone(book) };
         Box::pin(async move { service.serve(from, body).await.map_err(CallError::Refused) })
     }
 
-    macro_rules! no_links {
-        () => {
-            fn send(&self, _: NodeId, _: Bytes) -> bool {
-                false
-            }
-            fn reset(&self, _: NodeId) {}
-            fn program(&self, _: NodeId) -> Option<ports::peers::PeerProgram> {
-                None
-            }
-            fn refused(&self, _: NodeId) -> Option<String> {
-                None
-            }
-        };
-    }
-
-    impl Peers for ToA {
-        no_links!();
-        fn call(&self, _: NodeId, _: Service, body: Bytes) -> Answer<'_, Result<Bytes, CallError>> {
-            served(&self.0, B, body)
-        }
-    }
-
-    impl Peers for Crossing {
-        no_links!();
-        fn call(&self, _: NodeId, _: Service, body: Bytes) -> Answer<'_, Result<Bytes, CallError>> {
+    /// A's way to B's log; while the answer to call number `at` is on its way, B brings its own log to A.
+    fn crossing([a, b]: [Arc<Book>; 2], at: u32) -> impl Peers {
+        let calls = AtomicU32::new(0);
+        answered_by(move |_, _, body| {
+            let (a, b) = (Arc::clone(&a), Arc::clone(&b));
+            let crosses = calls.fetch_add(1, Ordering::SeqCst) == at;
             Box::pin(async move {
-                let [a, b] = &self.books;
-                let crosses = self.calls.fetch_add(1, Ordering::SeqCst) == self.at;
-                let answer = served(b, A, body).await;
+                let answer = served(&b, A, body).await;
                 if crosses {
-                    bring_all(b, &ToA(Arc::clone(a)), A).await;
+                    bring_all(&b, &answered_by(move |_, _, body| served(&a, B, body)), A).await;
                 }
                 answer
             })
-        }
+        })
     }
 
     async fn bring_all(book: &Arc<Book>, peers: &dyn Peers, to: NodeId) {
@@ -370,8 +341,7 @@ mod tests {
             for book in &books {
                 book.keep_own(vec![record.clone()]).expect("kept");
             }
-            let peers = Crossing { books: books.clone(), at, calls: AtomicU32::new(0) };
-            bring_all(&books[0], &peers, B).await;
+            bring_all(&books[0], &crossing(books.clone(), at), B).await;
             let count = |book: &Arc<Book>| book.counts().iter().sum::<u64>();
             assert!(count(&books[0]) + count(&books[1]) > 0, "crossing at call {at}: nobody has it");
         }

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use audit::{Book, Collector, CollectorConfig, Numbered, Standing};
 use bytes::Bytes;
-use ports::Answer;
 use ports::log::{Filter, Page};
 use ports::peers::{CallError, PeerService, Peers, Service};
 use ports::records::Records;
+use testkit::calls::answered_by;
 use topology::{Keep, LogBody};
 use vocab::log::{Access, Direction, Entry, Mail, MailEvent, Protocol, Record};
 use vocab::{Boot, CommandId, Damaged, LogRecord, NodeId};
@@ -53,36 +53,23 @@ struct Wire {
     lost: AtomicU32,
 }
 
-struct End {
-    node: NodeId,
-    wire: Arc<Wire>,
-}
-
-impl Peers for End {
-    fn send(&self, _: NodeId, _: Bytes) -> bool {
-        false
-    }
-    fn reset(&self, _: NodeId) {}
-    fn program(&self, _: NodeId) -> Option<ports::peers::PeerProgram> {
-        None
-    }
-    fn refused(&self, _: NodeId) -> Option<String> {
-        None
-    }
-    fn call(&self, to: NodeId, service: Service, body: Bytes) -> Answer<'_, Result<Bytes, CallError>> {
+/// A node's way to the others.
+fn end(node: NodeId, wire: Arc<Wire>) -> impl Peers {
+    answered_by(move |to, service, body| {
         assert_eq!(service, Service::Log);
-        let served = self.wire.services.lock().unwrap().get(&to).cloned();
-        let (node, cut) = (self.node, self.wire.cut.load(Ordering::SeqCst));
+        let served = wire.services.lock().unwrap().get(&to).cloned();
+        let wire = Arc::clone(&wire);
+        let cut = wire.cut.load(Ordering::SeqCst);
         Box::pin(async move {
             let service = served.filter(|_| !cut).ok_or_else(|| CallError::NotSent("cut".into()))?;
             let answer = service.serve(node, body).await.map_err(CallError::Refused)?;
             let less = |lost: u32| lost.checked_sub(1);
-            match self.wire.lost.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less) {
+            match wire.lost.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less) {
                 Ok(_) => Err(CallError::Lost("the answer".into())),
                 Err(_) => Ok(answer),
             }
         })
-    }
+    })
 }
 
 struct Node {
@@ -112,7 +99,7 @@ impl World {
         let config = CollectorConfig {
             node,
             path: folder.path().join("logs"),
-            peers: Arc::new(End { node, wire: Arc::clone(&self.wire) }),
+            peers: Arc::new(end(node, Arc::clone(&self.wire))),
             records: left.clone(),
             standing: Arc::new(move || {
                 let now = seen.lock().unwrap().clone();
@@ -359,7 +346,7 @@ async fn what_was_noted_before_a_planned_stop_is_kept() {
     let config = CollectorConfig {
         node: A,
         path: path.clone(),
-        peers: Arc::new(End { node: A, wire: Arc::default() }),
+        peers: Arc::new(end(A, Arc::default())),
         records: left.clone(),
         standing: Arc::new(Standing::default),
     };

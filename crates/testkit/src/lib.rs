@@ -1,4 +1,5 @@
 //! Fakes of the ports, virtual clock, transcript runner.
+pub mod calls;
 pub mod cut_proxy;
 pub mod fake_accounts;
 pub mod fake_config;

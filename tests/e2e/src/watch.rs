@@ -43,14 +43,28 @@ pub async fn add_witness(pair: &mut Pair) {
 /// # Panics
 /// It never says so.
 pub async fn await_status(pair: &Pair, index: usize, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let read = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+    read(&await_said(pair, index, &["cluster", "status"], what, |text| wanted(&read(text))).await)
+}
+
+/// What a command says at node `index` (`--json`; nothing while it fails), once that is what is wanted.
+///
+/// # Panics
+/// It never says so.
+pub async fn await_said(
+    pair: &Pair,
+    index: usize,
+    words: &[&str],
+    what: &str,
+    wanted: impl Fn(&str) -> bool,
+) -> String {
     let start = Instant::now();
     loop {
-        let said = pair.command(index, &["cluster", "status"], &["--json"], None).await;
-        let status = said.ok().and_then(|text| serde_json::from_str::<Value>(&text).ok()).unwrap_or_default();
-        if wanted(&status) {
-            return status;
+        let said = pair.command(index, words, &["--json"], None).await.unwrap_or_default();
+        if wanted(&said) {
+            return said;
         }
-        assert!(start.elapsed() < LIMIT, "never: {what}: {status}\n{}", crate::logs(pair));
+        assert!(start.elapsed() < LIMIT, "never: {what}: {said}\n{}", crate::logs(pair));
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use e2e::load::await_service;
-use e2e::watch::{LIMIT, await_status, is_joint};
+use e2e::watch::{LIMIT, await_said, await_status, is_joint};
 use e2e::{ANSWER_LIMIT, mail};
 use node::demo::clients::imap::ImapClient;
 use node::demo::clients::smtp::{Sent, SmtpClient};
@@ -46,11 +46,6 @@ async fn send(peer: SocketAddr, to: String, number: usize, stop: Arc<AtomicBool>
         }
     }
     acknowledged
-}
-
-/// What a command says at node 1.
-async fn told(pair: &Pair, word: &str) -> String {
-    pair.command(0, &[word], &["--json"], None).await.unwrap_or_default()
 }
 
 fn by_subject(records: &[Value]) -> BTreeMap<String, usize> {
@@ -121,13 +116,9 @@ async fn ha_04_a_log_that_cannot_be_opened_holds_up_no_mail_and_what_waited_is_i
     std::fs::write(&place, "no folder").expect("written");
     pair.start_node(0).await.expect("started");
     await_status(pair, 1, "joint", |status| is_joint(status, &[1, 2])).await;
-    let begun = Instant::now();
-    while !(told(pair, "alerts").await.contains("the log of node 1 is not written")
-        && told(pair, "servers").await.contains("could not be opened"))
-    {
-        assert!(begun.elapsed() < COLLECT_LIMIT, "{}\n{}", told(pair, "alerts").await, told(pair, "servers").await);
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
+    let not_written = |said: &str| said.contains("the log of node 1 is not written");
+    await_said(pair, 0, &["alerts"], "the alert", not_written).await;
+    await_said(pair, 0, &["servers"], "the function", |said| said.contains("could not be opened")).await;
     for node in [0, 1] {
         mail(pair, node, 0, &format!("without a log at node 1, by {node}")).await.expect("delivered");
     }
@@ -142,10 +133,8 @@ async fn ha_04_a_log_that_cannot_be_opened_holds_up_no_mail_and_what_waited_is_i
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
     }
-    while told(pair, "alerts").await.contains("is not written") {
-        assert!(begun.elapsed() < COLLECT_LIMIT, "{}", told(pair, "alerts").await);
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
+    let cleared = |said: &str| said.contains("\"alerts\"") && !said.contains("is not written");
+    await_said(pair, 0, &["alerts"], "the alert cleared", cleared).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

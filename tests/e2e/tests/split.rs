@@ -3,12 +3,10 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, ensure};
+use e2e::watch::await_said;
 use e2e::{ANSWER_LIMIT, Fixture};
 use node::demo::clients::imap::{ImapClient, Selected};
 use node::demo::pair::{JOINT_LIMIT, Pair, START_LIMIT};
-
-/// How long an alert may take to be raised.
-const ALERT_LIMIT: std::time::Duration = std::time::Duration::from_secs(20);
 
 async fn inbox(pair: &Pair, node: usize, account: usize) -> anyhow::Result<(ImapClient, Selected)> {
     let login = pair.options.accounts.get(account).context("account")?;
@@ -78,19 +76,13 @@ async fn split(pair: &mut Pair) -> anyhow::Result<()> {
 
 /// The node that merged tells of it, with what it did.
 async fn told(pair: &Pair) -> anyhow::Result<()> {
-    let begun = std::time::Instant::now();
-    loop {
-        let mut said = String::new();
-        for node in [0, 1] {
-            said += &pair.command(node, &["alerts"], &[], None).await?;
-        }
-        if said.contains("1 accounts that had changed on both sides were merged") {
-            ensure!(said.contains("messages under a new UID"), "{said}");
-            return Ok(());
-        }
-        ensure!(begun.elapsed() < ALERT_LIMIT, "no word of the merge: {said}");
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-    }
+    let merged = |said: &str| said.contains("1 accounts that had changed on both sides were merged");
+    let said = tokio::select! {
+        said = await_said(pair, 0, &["alerts"], "word of the merge", merged) => said,
+        said = await_said(pair, 1, &["alerts"], "word of the merge", merged) => said,
+    };
+    ensure!(said.contains("messages under a new UID"), "{said}");
+    Ok(())
 }
 
 /// What the other side had is kept, said with its size and whose it is, and goes when an operator says so.
